@@ -1,0 +1,241 @@
+//! Names of things, checked once where they come in: `nodes/{node}`, `vms/{uuid}`, `containers/{node}/{id}`,
+//! `pools/{pool}`. A VM's name doesn't hold its node, so it survives migration.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A request field that can't be used, and why. The text is for the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct InvalidField {
+    pub field: &'static str,
+    pub reason: &'static str,
+}
+
+/// A node's name: 1 to 63 of `a-z 0-9 -`, with a letter or digit at both ends, as in a host name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeName(Box<str>);
+
+/// A VM's uuid.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VmUuid([u8; 16]);
+
+/// A container's id on its node: 1 to 128 of `A-Z a-z 0-9 _ . : @ -`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(Box<str>);
+
+/// A pool's name; the same alphabet as a node's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolName(Box<str>);
+
+/// Anything that a grant, a filter or an event can name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Resource {
+    /// `/`: everything.
+    Root,
+    Node(NodeName),
+    Vm(VmUuid),
+    Container(NodeName, ContainerId),
+    Pool(PoolName),
+}
+
+impl NodeName {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ContainerId {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl VmUuid {
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+fn is_host_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+impl FromStr for NodeName {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let reason = "a node name is 1 to 63 of a-z 0-9 -, with no - at either end";
+        is_host_label(text).then(|| Self(text.into())).ok_or(InvalidField { field: "node", reason })
+    }
+}
+
+impl FromStr for PoolName {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let reason = "a pool name is 1 to 63 of a-z 0-9 -, with no - at either end";
+        is_host_label(text).then(|| Self(text.into())).ok_or(InvalidField { field: "pool", reason })
+    }
+}
+
+impl FromStr for ContainerId {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let fits = (1..=128).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:@-".contains(&b));
+        let reason = "a container id is 1 to 128 of A-Z a-z 0-9 _ . : @ -";
+        fits.then(|| Self(text.into())).ok_or(InvalidField { field: "container", reason })
+    }
+}
+
+impl FromStr for VmUuid {
+    type Err = InvalidField;
+
+    /// Takes the form with hyphens only, in either case.
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        let wrong =
+            InvalidField { field: "vm", reason: "a VM uuid is 32 hex digits in groups of 8-4-4-4-12" };
+        let text = text.as_bytes();
+        let hyphen = |at: usize| matches!(at, 8 | 13 | 18 | 23);
+        if text.len() != 36 || text.iter().enumerate().any(|(at, &b)| (b == b'-') != hyphen(at)) {
+            return Err(wrong);
+        }
+        let mut digits = text.iter().filter(|&&b| b != b'-').map(|&b| char::from(b).to_digit(16));
+        let mut bytes = [0; 16];
+        for byte in &mut bytes {
+            let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
+                return Err(wrong);
+            };
+            *byte = u8::try_from(high * 16 + low).map_err(|_| wrong.clone())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl FromStr for Resource {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, InvalidField> {
+        if text == "/" {
+            return Ok(Self::Root);
+        }
+        let mut parts = text.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("nodes"), Some(node), None) => node.parse().map(Self::Node),
+            (Some("vms"), Some(uuid), None) => uuid.parse().map(Self::Vm),
+            (Some("pools"), Some(pool), None) => pool.parse().map(Self::Pool),
+            (Some("containers"), Some(node), Some(id)) => Ok(Self::Container(node.parse()?, id.parse()?)),
+            _ => Err(InvalidField {
+                field: "name",
+                reason: "expected nodes/NODE, vms/UUID, containers/NODE/ID or pools/POOL",
+            }),
+        }
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for PoolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for VmUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for VmUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("/"),
+            Self::Node(node) => write!(f, "nodes/{node}"),
+            Self::Vm(uuid) => write!(f, "vms/{uuid}"),
+            Self::Container(node, id) => write!(f, "containers/{node}/{id}"),
+            Self::Pool(pool) => write!(f, "pools/{pool}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_survive_a_round_trip() {
+        for text in [
+            "/",
+            "nodes/web-1",
+            "vms/aaaaaaaa-0000-4000-8000-000000000011",
+            "containers/web-1/3f2a",
+            "pools/qa",
+        ] {
+            let resource: Resource = text.parse().unwrap();
+            assert_eq!(resource.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_name_that_could_be_a_path_or_an_option_is_refused() {
+        for text in
+            ["nodes/../x", "nodes/-x", "nodes/", "containers/a/../b", "containers/a/", "vms/1", "x", ""]
+        {
+            assert!(text.parse::<Resource>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_is_compared_without_regard_to_case() {
+        let upper: VmUuid = "AAAAAAAA-0000-4000-8000-000000000011".parse().unwrap();
+        assert_eq!(upper.to_string(), "aaaaaaaa-0000-4000-8000-000000000011");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics_and_what_parses_prints_the_same(text in ".{0,200}") {
+            if let Ok(resource) = text.parse::<Resource>() {
+                prop_assert_eq!(resource.to_string().to_lowercase(), text.to_lowercase());
+            }
+        }
+    }
+}
