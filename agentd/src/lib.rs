@@ -1,0 +1,4 @@
+//! The node side: reads the machine, and passes on what it read.
+
+pub mod host;
+pub mod sample;
