@@ -1,1 +1,14 @@
-//! x
+//! How Horcrux programs reach each other: TLS, channels, the accept loop, deadlines, who owns a task, and how an error
+//! is told. `rustls` is named here and nowhere else.
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod client;
+pub mod clock;
+pub mod error;
+pub mod log;
+pub mod secret;
+pub mod server;
+pub mod signal;
+pub mod tasks;
+pub mod tls;

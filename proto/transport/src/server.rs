@@ -1,0 +1,213 @@
+//! The accept loop: TLS, HTTP/2 and HTTP/1.1, with every limit stated.
+//!
+//! The TLS configuration is read for each connection, so a changed certificate serves the next one and disturbs none.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::tasks::Stop;
+use crate::tls::{PeerCertificate, peer_certificate};
+
+/// Who is at the other end. Put into every request's extensions.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// Checked against the CA; on the agents' port only.
+    pub certificate: Option<PeerCertificate>,
+}
+
+/// Why each is there: so that no client, by malice or mistake, takes what the others need.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub connections: usize,
+    pub connections_per_address: usize,
+    pub streams_per_connection: u32,
+}
+
+/// A TLS handshake takes two round trips; a peer that needs longer than this isn't going to finish.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// HTTP/1 request headers, from the first byte.
+const HEADERS: Duration = Duration::from_secs(15);
+/// Probing of idle HTTP/2 connections: a peer that vanished is noticed in 15 s.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
+/// Larger than any header list of ours by a factor of ten.
+const HEADER_LIST_BYTES: u32 = 16 << 10;
+/// What a client may have in flight towards us: one large batch per stream, four per connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Streams that a client may reset before we have looked at them (rapid reset).
+const PENDING_RESETS: usize = 20;
+/// How long open requests may go on after the stop signal.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The current configuration; sending a new one changes it for connections to come.
+pub type TlsSource = watch::Receiver<Arc<ServerConfig>>;
+
+/// Serves until `stop`, then drains.
+pub async fn serve<S, F, B>(listener: TcpListener, tls: TlsSource, limits: Limits, service: S, stop: Stop)
+where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let graceful = GracefulShutdown::new();
+    let open = Arc::new(Open { limits, per_address: Mutex::default() });
+    // Owns every connection; dropping it ends what outlives the drain.
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = stop.cancelled() => break,
+        };
+        let (tcp, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely. Accepting again at once would spin.
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(place) = open.enter(address.ip()) else {
+            tracing::warn!(%address, "connection refused: too many are open");
+            continue;
+        };
+        let config = tls.borrow().clone();
+        let (service, watcher) = (service.clone(), graceful.watcher());
+        connections.spawn(async move {
+            let _place = place;
+            let Some((stream, peer)) = handshake(tcp, address, config).await else { return };
+            let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer.clone());
+                service(request)
+            });
+            let builder = http(limits);
+            let connection =
+                builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!(%address, error, "connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::debug!(still_open = connections.len(), "connections cut at the end of the drain");
+    }
+}
+
+async fn handshake(
+    tcp: TcpStream,
+    address: SocketAddr,
+    config: Arc<ServerConfig>,
+) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%address, %error, "connection lost before its handshake");
+        return None;
+    }
+    match tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(tcp)).await {
+        Ok(Ok(stream)) => {
+            let certificate =
+                stream.get_ref().1.peer_certificates().and_then(|c| c.first()).and_then(peer_certificate);
+            Some((stream, Peer { address, certificate }))
+        }
+        Ok(Err(error)) => {
+            tracing::info!(%address, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::info!(%address, "TLS handshake took too long");
+            None
+        }
+    }
+}
+
+fn http(limits: Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE_ANSWER)
+        .max_concurrent_streams(limits.streams_per_connection)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS);
+    builder
+}
+
+#[derive(Debug)]
+struct Open {
+    limits: Limits,
+    per_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection's place among those allowed; gives it back when dropped.
+struct Place {
+    open: Arc<Open>,
+    address: IpAddr,
+}
+
+impl Open {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let mut counts = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let total: usize = counts.values().sum();
+        let here = counts.get(&address).copied().unwrap_or(0);
+        if total >= self.limits.connections || here >= self.limits.connections_per_address {
+            return None;
+        }
+        counts.insert(address, here + 1);
+        Some(Place { open: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.open.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_holds_its_share_is_refused_until_it_lets_go() {
+        let limits = Limits { connections: 3, connections_per_address: 2, streams_per_connection: 1 };
+        let open = Arc::new(Open { limits, per_address: Mutex::default() });
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = open.enter(a);
+        let _second = open.enter(a);
+        assert!(open.enter(a).is_none(), "its share is two");
+        let _third = open.enter(b);
+        assert!(open.enter(b).is_none(), "three in all");
+        drop(first);
+        assert!(open.enter(b).is_some());
+    }
+}
