@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
 
 const FILES: [&str; 12] = [
     "horcrux/v1/authz.proto",
@@ -150,10 +150,7 @@ fn text(message: &DynamicMessage, field: &str) -> String {
 
 /// The variant name of an enum field, or `None` where it is unset or 0.
 fn named(message: &DynamicMessage, field: &str, prefix: &str) -> Option<String> {
-    let number = match message.get_field_by_name(field)?.as_ref() {
-        Value::EnumNumber(n) if *n != 0 => *n,
-        _ => return None,
-    };
+    let number = message.get_field_by_name(field)?.as_enum_number().filter(|&number| number != 0)?;
     let kind = message.descriptor().get_field_by_name(field)?.kind();
     Some(variant(kind.as_enum()?.get_value(number)?.name(), prefix))
 }

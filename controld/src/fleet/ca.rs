@@ -1,0 +1,280 @@
+//! The controller's certificate authority: made at the first start, kept in the state directory, files 0600.
+//!
+//! It signs two kinds of certificate. A controller's says serverAuth and names the controller; a node's says clientAuth,
+//! names the node and nothing else, and lives seven days. Neither passes for the other.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use horcrux_transport::tls::{CONTROLLER_NAME, Identity, Pin, TlsError, serial_of};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use time::{Duration, OffsetDateTime};
+
+use crate::files;
+
+const AUTHORITY_DAYS: i64 = 3650;
+/// Made anew at each start, so its end is out of reach.
+const CONTROLLER_DAYS: i64 = 397;
+const NODE_DAYS: i64 = 7;
+/// A node whose clock is behind ours by this much still takes its certificate for valid.
+const CLOCK_SLACK: Duration = Duration::minutes(5);
+
+/// Signs certificates.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    der: Vec<u8>,
+    cluster: String,
+}
+
+/// A node's new certificate.
+#[derive(Clone, Debug)]
+pub struct NodeCertificate {
+    pub leaf: Vec<u8>,
+    /// Lower-case hex.
+    pub serial: String,
+    pub expires_ms: i64,
+}
+
+/// A certificate request that proved to hold its key.
+#[derive(Debug)]
+pub struct Request {
+    params: CertificateSigningRequestParams,
+    /// SHA-256 of its public key.
+    pub key: [u8; 32],
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("make or sign a certificate")]
+    Sign(#[source] rcgen::Error),
+    #[error("read back a certificate")]
+    Inspect(#[source] TlsError),
+    #[error("no randomness")]
+    Random,
+    #[error("the certificate request is not valid")]
+    Request,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authority({})", self.cluster)
+    }
+}
+
+impl Authority {
+    /// Opens the authority in `dir`, or makes it.
+    pub fn open(dir: &Path) -> Result<Self, CaError> {
+        let (key_path, cert_path, cluster_path) =
+            (dir.join("ca-key.pem"), dir.join("ca.pem"), dir.join("cluster"));
+        if !cert_path.exists() {
+            let cluster = random_hex::<8>()?;
+            let key = KeyPair::generate().map_err(CaError::Sign)?;
+            let certificate = authority_params(&cluster)?.self_signed(&key).map_err(CaError::Sign)?;
+            write(&cluster_path, cluster.as_bytes())?;
+            write(&key_path, key.serialize_pem().as_bytes())?;
+            // Last: its presence says that the others are there.
+            write(&cert_path, certificate.pem().as_bytes())?;
+        }
+        let key = KeyPair::from_pem(&read(&key_path)?).map_err(CaError::Sign)?;
+        let pem = read(&cert_path)?;
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(CaError::Sign)?;
+        let ders = horcrux_transport::tls::authorities(&cert_path).map_err(CaError::Inspect)?;
+        let der = ders.into_iter().next().ok_or(CaError::Request)?;
+        let authority = Self { issuer, der, cluster: read(&cluster_path)?.trim().to_owned() };
+        write(&dir.join("ca-fingerprint"), format!("{}\n", authority.pin()?).as_bytes())?;
+        Ok(authority)
+    }
+
+    /// What join tokens carry and people compare.
+    pub fn pin(&self) -> Result<Pin, CaError> {
+        Pin::of(&self.der).map_err(CaError::Inspect)
+    }
+
+    /// In DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// Names this cluster in certificates.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// A certificate for this controller, good for `names` and for agents, with a key that never leaves memory.
+    pub fn controller(&self, names: &[String], now: OffsetDateTime) -> Result<Identity, CaError> {
+        let key = KeyPair::generate().map_err(CaError::Sign)?;
+        let mut all = vec![CONTROLLER_NAME.to_owned()];
+        all.extend(names.iter().cloned());
+        let mut params = CertificateParams::new(all).map_err(CaError::Sign)?;
+        params.distinguished_name.push(DnType::CommonName, "Horcrux controller");
+        params.subject_alt_names.push(self.spiffe("controller", "0")?);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = (now - CLOCK_SLACK, now + Duration::days(CONTROLLER_DAYS));
+        params.serial_number = Some(serial()?);
+        let signed = params.signed_by(&key, &self.issuer).map_err(CaError::Sign)?;
+        Ok(Identity::from_der(vec![signed.der().to_vec(), self.der.clone()], key.serialize_der()))
+    }
+
+    /// A node's certificate. Of the request only the public key is used.
+    pub fn node(
+        &self,
+        request: &Request,
+        node_id: &str,
+        now: OffsetDateTime,
+    ) -> Result<NodeCertificate, CaError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "Horcrux node");
+        params.subject_alt_names = vec![self.spiffe("node", node_id)?];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.not_before = now - CLOCK_SLACK;
+        params.not_after = now + Duration::days(NODE_DAYS) - CLOCK_SLACK;
+        params.serial_number = Some(serial()?);
+        let expires_ms = unix_ms(params.not_after);
+        let signed = params.signed_by(&request.params.public_key, &self.issuer).map_err(CaError::Sign)?;
+        let leaf = signed.der().to_vec();
+        Ok(NodeCertificate { serial: serial_of(&leaf).map_err(CaError::Inspect)?, leaf, expires_ms })
+    }
+
+    /// The node id in a certificate's name, if it is a node's of this cluster.
+    #[must_use]
+    pub fn node_id<'a>(&self, spiffe: &'a str) -> Option<&'a str> {
+        let rest = spiffe.strip_prefix("spiffe://")?.strip_prefix(self.cluster.as_str())?;
+        rest.strip_prefix("/node/").filter(|id| !id.is_empty() && !id.contains('/'))
+    }
+
+    fn spiffe(&self, role: &str, id: &str) -> Result<SanType, CaError> {
+        let uri = format!("spiffe://{}/{role}/{id}", self.cluster);
+        uri.try_into().map(SanType::URI).map_err(CaError::Sign)
+    }
+}
+
+impl Request {
+    /// From PKCS #10 in DER; its own signature is checked.
+    pub fn parse(der: &[u8]) -> Result<Self, CaError> {
+        let params = CertificateSigningRequestParams::from_der(&der.into()).map_err(|_| CaError::Request)?;
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, rcgen::PublicKeyData::der_bytes(&params.public_key)).as_ref());
+        Ok(Self { params, key })
+    }
+}
+
+/// Random bytes in hex.
+pub fn random_hex<const BYTES: usize>() -> Result<String, CaError> {
+    let mut bytes = [0; BYTES];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| CaError::Random)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn authority_params(cluster: &str) -> Result<CertificateParams, CaError> {
+    let now = now();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, format!("Horcrux CA {cluster}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    (params.not_before, params.not_after) = (now - CLOCK_SLACK, now + Duration::days(AUTHORITY_DAYS));
+    params.serial_number = Some(serial()?);
+    Ok(params)
+}
+
+fn serial() -> Result<SerialNumber, CaError> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| CaError::Random)?;
+    // Positive, and never shorter than its bytes.
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+/// The clock as certificates want it.
+#[must_use]
+pub fn now() -> OffsetDateTime {
+    let ms = horcrux_transport::clock::unix_ms();
+    OffsetDateTime::from_unix_timestamp(ms / 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+fn unix_ms(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp().saturating_mul(1000)
+}
+
+fn read(path: &Path) -> Result<String, CaError> {
+    fs::read_to_string(path).map_err(|source| CaError::Read { path: path.to_owned(), source })
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), CaError> {
+    files::write_private(path, content).map_err(|source| CaError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn request(names: &[&str]) -> Request {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
+        let csr = CertificateParams::new(names).unwrap().serialize_request(&key).unwrap();
+        Request::parse(csr.der()).unwrap()
+    }
+
+    #[test]
+    fn the_authority_is_the_same_after_a_restart_and_its_key_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Authority::open(dir.path()).unwrap().pin().unwrap();
+        assert_eq!(Authority::open(dir.path()).unwrap().pin().unwrap(), first);
+        for file in ["ca-key.pem", "ca.pem", "cluster"] {
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_node_gets_its_own_name_whatever_it_asked_for_and_seven_days_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path()).unwrap();
+        let issued = authority.node(&request(&["controller.horcrux.internal"]), "ab12", now()).unwrap();
+        let text = String::from_utf8_lossy(&issued.leaf).into_owned();
+        assert!(!text.contains("controller.horcrux"), "a name of the request was copied");
+        assert!(text.contains(&format!("spiffe://{}/node/ab12", authority.cluster())));
+        assert!(issued.expires_ms - horcrux_transport::clock::unix_ms() <= NODE_DAYS * 86_400_000);
+    }
+
+    #[test]
+    fn a_controllers_name_is_no_nodes() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path()).unwrap();
+        let cluster = authority.cluster().to_owned();
+        assert_eq!(authority.node_id(&format!("spiffe://{cluster}/node/7f")), Some("7f"));
+        assert_eq!(authority.node_id(&format!("spiffe://{cluster}/controller/0")), None);
+        assert_eq!(authority.node_id("spiffe://other/node/7f"), None);
+        assert_eq!(authority.node_id(&format!("spiffe://{cluster}/node/7f/x")), None);
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        assert!(Request::parse(b"x").is_err());
+    }
+}

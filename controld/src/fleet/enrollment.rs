@@ -1,0 +1,134 @@
+//! Join tokens and what they buy: `hxj_<id>.<secret>.<pin of the CA>`. A token works once; the same key is answered again
+//! for a while if the answer was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use horcrux_proto::name::NodeName;
+use horcrux_transport::secret::Secret;
+
+use super::ca::{self, Authority, CaError, NodeCertificate, Request, random_hex};
+use crate::access::sessions::{hash, random_text};
+use crate::store::nodes::{Claim, Issued, JoinError, JoinTokenRow, Joined};
+use crate::store::{Store, StoreError};
+
+pub const DEFAULT_TTL: Duration = Duration::from_secs(30 * 60);
+pub const MIN_TTL: Duration = Duration::from_secs(60);
+pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Gives nodes their identity.
+#[derive(Clone, Debug)]
+pub struct Enrollment {
+    store: Store,
+    authority: Arc<Authority>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    #[error("the join token is not valid: it is wrong, expired or was used before")]
+    Refused,
+    #[error("a node named {0} is enrolled already: delete it first, or choose another name")]
+    NameTaken(String),
+    #[error("the host name {0:?} can't be a node's name: create the join token with a name")]
+    BadHostname(String),
+    #[error("the certificate request is not valid")]
+    Request,
+    #[error("sign a certificate")]
+    Authority(#[source] CaError),
+    #[error("record an enrollment")]
+    Store(#[source] StoreError),
+    #[error("no randomness")]
+    Random,
+}
+
+/// A node that was just enrolled.
+#[derive(Debug)]
+pub struct Enrolled {
+    pub name: String,
+    pub id: String,
+    pub certificate: NodeCertificate,
+}
+
+impl Enrollment {
+    #[must_use]
+    pub fn new(store: Store, authority: Arc<Authority>) -> Self {
+        Self { store, authority }
+    }
+
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Makes a token; returns it and its end.
+    pub async fn create_token(
+        &self,
+        node: Option<&NodeName>,
+        ttl: Duration,
+        now_ms: i64,
+    ) -> Result<(Secret, i64), EnrollError> {
+        if let Some(node) = node
+            && self.store.has_node(node.as_str()).await.map_err(EnrollError::Store)?
+        {
+            return Err(EnrollError::NameTaken(node.to_string()));
+        }
+        let id = random_hex::<8>().map_err(EnrollError::Authority)?;
+        let secret = random_text(32).map_err(|_| EnrollError::Random)?;
+        let expires_ms = now_ms + i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+        let row = JoinTokenRow {
+            id: id.clone(),
+            hash: hash(&secret),
+            node_name: node.map(ToString::to_string),
+            created_ms: now_ms,
+            expires_ms,
+        };
+        self.store.insert_join_token(&row).await.map_err(EnrollError::Store)?;
+        let pin = self.authority.pin().map_err(EnrollError::Authority)?;
+        Ok((format!("hxj_{id}.{secret}.{pin}").into(), expires_ms))
+    }
+
+    /// Redeems a token.
+    pub async fn enroll(
+        &self,
+        token_id: &str,
+        secret: &Secret,
+        csr: &[u8],
+        hostname: &str,
+        now_ms: i64,
+    ) -> Result<Enrolled, EnrollError> {
+        let request = Request::parse(csr).map_err(|_| EnrollError::Request)?;
+        let own_name = hostname.split('.').next().unwrap_or_default().to_ascii_lowercase();
+        let new_id = random_hex::<16>().map_err(EnrollError::Authority)?;
+        let claim = Claim {
+            token_id,
+            token_hash: &hash(secret.expose()),
+            key: &request.key,
+            own_name: own_name.parse::<NodeName>().is_ok().then_some(own_name.as_str()),
+            new_id: &new_id,
+        };
+        let issue = |id: &str| self.authority.node(&request, id, ca::now()).map(with_issued);
+        match self.store.join(claim, issue, now_ms).await {
+            Ok(Joined::Node { id, name, certificate }) => Ok(Enrolled { name, id, certificate }),
+            Ok(Joined::NameTaken(name)) => Err(EnrollError::NameTaken(name)),
+            Ok(Joined::NoName) => Err(EnrollError::BadHostname(hostname.chars().take(64).collect())),
+            Ok(Joined::Refused) => Err(EnrollError::Refused),
+            Err(JoinError::Store(source)) => Err(EnrollError::Store(source)),
+            Err(JoinError::Issue(source)) => Err(EnrollError::Authority(source)),
+        }
+    }
+
+    /// A new certificate for a node that has a good one.
+    pub async fn renew(&self, node_id: &str, csr: &[u8]) -> Result<NodeCertificate, EnrollError> {
+        let request = Request::parse(csr).map_err(|_| EnrollError::Request)?;
+        let certificate =
+            self.authority.node(&request, node_id, ca::now()).map_err(EnrollError::Authority)?;
+        let (certificate, issued) = with_issued(certificate);
+        self.store.renew(node_id, &issued).await.map_err(EnrollError::Store)?;
+        Ok(certificate)
+    }
+}
+
+fn with_issued(certificate: NodeCertificate) -> (NodeCertificate, Issued) {
+    let issued = Issued { serial: certificate.serial.clone(), expires_ms: certificate.expires_ms };
+    (certificate, issued)
+}

@@ -1,0 +1,4 @@
+//! Enrolled nodes: how they get an identity, and the streams that they hold.
+
+pub mod ca;
+pub mod enrollment;

@@ -1,0 +1,78 @@
+//! What outlives a restart. Two SQLite files: `control.db` for what must never be lost (`synchronous=FULL`), `recent.db`
+//! for the last hour of samples (`synchronous=NORMAL`: after a power cut its last moments may be gone, never its
+//! integrity).
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+pub mod nodes;
+pub mod recent;
+pub mod sessions;
+pub mod users;
+
+/// The control plane's record.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// One connection: SQLite has one writer, and queueing here is cheaper than being told "busy".
+    writer: SqlitePool,
+    reader: SqlitePool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("open the database")]
+    Open(#[source] sqlx::Error),
+    #[error("bring the database's schema up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("{doing}")]
+    Query {
+        doing: &'static str,
+        #[source]
+        source: sqlx::Error,
+    },
+}
+
+/// How long a query waits for a connection or a lock before it fails.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Concurrent reads; each is short.
+const READERS: u32 = 4;
+
+impl Store {
+    /// Opens or makes `control.db` in `dir`.
+    pub async fn open(dir: &Path) -> Result<Self, StoreError> {
+        let options = options(&dir.join("control.db"), SqliteSynchronous::Full);
+        let (writer, reader) = pools(options).await?;
+        sqlx::migrate!("migrations/control").run(&writer).await.map_err(StoreError::Migrate)?;
+        Ok(Self { writer, reader })
+    }
+
+    /// Reads something small: the store answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let one = sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.reader).await;
+        one.map(|_| ()).map_err(doing("reach the database"))
+    }
+}
+
+fn options(file: &Path, synchronous: SqliteSynchronous) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(PATIENCE)
+}
+
+async fn pools(options: SqliteConnectOptions) -> Result<(SqlitePool, SqlitePool), StoreError> {
+    let pool = |size| SqlitePoolOptions::new().max_connections(size).acquire_timeout(PATIENCE);
+    let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
+    let reader = pool(READERS).connect_with(options).await.map_err(StoreError::Open)?;
+    Ok((writer, reader))
+}
+
+fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |source| StoreError::Query { doing, source }
+}

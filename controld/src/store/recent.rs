@@ -1,0 +1,162 @@
+//! The last hour of samples, as they came in. A batch is stored once however often it comes (node, epoch, sequence), and
+//! is acknowledged after its commit.
+
+use std::path::Path;
+
+use horcrux_proto::agent::v1::{Inventory, SampleBatch, Series};
+use prost::Message as _;
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteSynchronous;
+
+use super::{StoreError, doing, options, pools};
+
+/// How far back samples are kept.
+pub const KEPT_MS: i64 = 3_600_000;
+
+#[derive(Clone, Debug)]
+pub struct Recent {
+    writer: SqlitePool,
+    reader: SqlitePool,
+}
+
+/// Something to keep.
+#[derive(Clone, Debug)]
+pub enum Record {
+    Batch { node: String, epoch: u64, batch: Box<SampleBatch> },
+    Inventory { node: String, inventory: Box<Inventory> },
+}
+
+/// One node's past, oldest first, with what its ids stand for.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// By epoch.
+    pub series: Vec<(i64, Series)>,
+    pub batches: Vec<(i64, SampleBatch)>,
+}
+
+impl Recent {
+    /// Opens or makes `recent.db` in `dir`.
+    pub async fn open(dir: &Path) -> Result<Self, StoreError> {
+        let (writer, reader) = pools(options(&dir.join("recent.db"), SqliteSynchronous::Normal)).await?;
+        sqlx::migrate!("migrations/recent").run(&writer).await.map_err(StoreError::Migrate)?;
+        Ok(Self { writer, reader })
+    }
+
+    /// Stores records in one transaction.
+    pub async fn store(&self, records: &[Record]) -> Result<(), StoreError> {
+        let failed = "store samples";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+        for record in records {
+            match record {
+                Record::Batch { node, epoch, batch } => {
+                    let epoch = epoch.cast_signed();
+                    for series in &batch.declared {
+                        sqlx::query(
+                            "INSERT INTO series (node, epoch, id, series) VALUES ($1, $2, $3, $4)
+                             ON CONFLICT DO UPDATE SET series = excluded.series",
+                        )
+                        .bind(node)
+                        .bind(epoch)
+                        .bind(i64::from(series.id))
+                        .bind(series.encode_to_vec())
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(doing(failed))?;
+                    }
+                    sqlx::query(
+                        "INSERT INTO batches (node, epoch, sequence, taken_ms, batch) VALUES ($1, $2, $3, $4, $5)
+                         ON CONFLICT DO NOTHING",
+                    )
+                    .bind(node)
+                    .bind(epoch)
+                    .bind(batch.sequence.cast_signed())
+                    .bind(batch.taken_unix_ms)
+                    .bind(batch.encode_to_vec())
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(doing(failed))?;
+                }
+                Record::Inventory { node, inventory } => {
+                    sqlx::query(
+                        "INSERT INTO inventories (node, inventory) VALUES ($1, $2)
+                         ON CONFLICT (node) DO UPDATE SET inventory = excluded.inventory",
+                    )
+                    .bind(node)
+                    .bind(inventory.encode_to_vec())
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(doing(failed))?;
+                }
+            }
+        }
+        tx.commit().await.map_err(doing(failed))
+    }
+
+    /// Drops what is older than [`KEPT_MS`], and epochs that have no batch left.
+    pub async fn purge(&self, now_ms: i64) -> Result<(), StoreError> {
+        let failed = "drop old samples";
+        sqlx::query("DELETE FROM batches WHERE taken_ms < $1")
+            .bind(now_ms - KEPT_MS)
+            .execute(&self.writer)
+            .await
+            .map_err(doing(failed))?;
+        sqlx::query(
+            "DELETE FROM series WHERE NOT EXISTS
+             (SELECT 1 FROM batches b WHERE b.node = series.node AND b.epoch = series.epoch)",
+        )
+        .execute(&self.writer)
+        .await
+        .map(|_| ())
+        .map_err(doing(failed))
+    }
+
+    /// Forgets a node.
+    pub async fn forget(&self, node: &str) -> Result<(), StoreError> {
+        for table in ["batches", "series", "inventories"] {
+            sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE node = $1")))
+                .bind(node)
+                .execute(&self.writer)
+                .await
+                .map_err(doing("forget a node's samples"))?;
+        }
+        Ok(())
+    }
+
+    /// What a node reported since `from_ms`.
+    pub async fn past(&self, node: &str, from_ms: i64) -> Result<Past, StoreError> {
+        let failed = "read recent samples";
+        let batches: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT epoch, batch FROM batches WHERE node = $1 AND taken_ms >= $2 ORDER BY taken_ms, epoch, sequence",
+        )
+        .bind(node)
+        .bind(from_ms)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(doing(failed))?;
+        let series: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT epoch, series FROM series WHERE node = $1")
+            .bind(node)
+            .fetch_all(&self.reader)
+            .await
+            .map_err(doing(failed))?;
+        // What we can't decode, we didn't write: an older version's rows age out within the hour.
+        let decode =
+            |(epoch, bytes): (i64, Vec<u8>)| Some((epoch, SampleBatch::decode(bytes.as_slice()).ok()?));
+        let decode_series =
+            |(epoch, bytes): (i64, Vec<u8>)| Some((epoch, Series::decode(bytes.as_slice()).ok()?));
+        Ok(Past {
+            series: series.into_iter().filter_map(decode_series).collect(),
+            batches: batches.into_iter().filter_map(decode).collect(),
+        })
+    }
+
+    /// The newest complete inventory of each node.
+    pub async fn inventories(&self) -> Result<Vec<(String, Inventory)>, StoreError> {
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT node, inventory FROM inventories")
+            .fetch_all(&self.reader)
+            .await
+            .map_err(doing("read inventories"))?;
+        let decode =
+            |(node, bytes): (String, Vec<u8>)| Some((node, Inventory::decode(bytes.as_slice()).ok()?));
+        Ok(rows.into_iter().filter_map(decode).collect())
+    }
+}
