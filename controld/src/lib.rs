@@ -1,8 +1,12 @@
-//! The controller.
+//! The controller: accepts agents and people, knows the present and the last hour, decides who sees what.
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod app;
 pub mod config;
+pub mod daemon;
+pub mod edge;
 pub mod files;
 pub mod fleet;
+pub mod live;
 pub mod store;

@@ -1,4 +1,5 @@
 //! Enrolled nodes: how they get an identity, and the streams that they hold.
 
+pub mod attach;
 pub mod ca;
 pub mod enrollment;

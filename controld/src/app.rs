@@ -1,0 +1,191 @@
+//! What the handlers share.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use horcrux_proto::authz::Privilege;
+use horcrux_proto::name::{NodeName, Resource};
+use horcrux_proto::v1::{Metric, RecentSeries, entity};
+use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
+use horcrux_transport::tasks::Stop;
+use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use crate::access::password::Passwords;
+use crate::access::sessions::Sessions;
+use crate::access::setup::SetupCode;
+use crate::access::{Principal, allows};
+use crate::fleet::attach::Attachments;
+use crate::fleet::enrollment::{Enrolled, Enrollment};
+use crate::live::{Live, past};
+use crate::store::recent::Recent;
+use crate::store::{Store, StoreError};
+
+/// The controller's parts, as a handler reaches them.
+#[derive(Debug)]
+pub struct App {
+    pub live: Live,
+    pub store: Store,
+    pub recent: Recent,
+    pub sessions: Sessions,
+    pub passwords: Passwords,
+    pub enrollment: Enrollment,
+    pub attachments: Attachments,
+    pub counts: Counts,
+    pub setup: Mutex<Option<SetupCode>>,
+    /// Session ids, as they end.
+    pub ended: broadcast::Sender<String>,
+    /// Exactly what a browser's Origin may be.
+    pub origins: Vec<String>,
+    pub agents_port: u16,
+    pub state_dir: std::path::PathBuf,
+    pub started_ms: i64,
+    /// Owns the task of every open stream.
+    pub watchers: TaskTracker,
+    pub stop: Stop,
+}
+
+/// What was refused or shed, by name, since the start.
+#[derive(Debug, Default)]
+pub struct Counts(Mutex<BTreeMap<String, u64>>);
+
+impl Counts {
+    pub fn add(&self, name: &str) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl App {
+    /// Objects that `wanted` picks and the principal may see, by name.
+    pub async fn objects(
+        &self,
+        principal: &Principal,
+        wanted: impl Fn(&Resource, &NodeName) -> bool + Send + 'static,
+    ) -> Result<Vec<(String, entity::Object)>, Status> {
+        let role = principal.role;
+        let visible = move |resource: &Resource| match resource {
+            Resource::Node(_) => allows(role, Privilege::SysAudit, resource),
+            Resource::Vm(_) => allows(role, Privilege::VmAudit, resource),
+            Resource::Container(..) => allows(role, Privilege::ContainerAudit, resource),
+            Resource::Root | Resource::Pool(_) => false,
+        };
+        let asked = self.live.ask(move |fleet| {
+            let passing = fleet.objects().filter(|o| wanted(&o.resource, &o.node) && visible(&o.resource));
+            passing.filter_map(|o| Some((o.resource.to_string(), o.entity().object?))).collect()
+        });
+        asked.await.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    pub fn check_setup_code(&self, code: &str) -> Result<(), Status> {
+        let setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*setup {
+            None => Err(Status::failed_precondition("the first administrator exists already: sign in")),
+            Some(setup) if setup.fits(code, clock::unix_ms()) => Ok(()),
+            Some(_) => {
+                self.counts.add("setup_codes_refused");
+                Err(Status::permission_denied(
+                    "the setup code is wrong or expired: a restart makes a new one",
+                ))
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn setup_required(&self) -> bool {
+        self.setup.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub fn setup_done(&self) {
+        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        SetupCode::remove(&self.state_dir);
+    }
+
+    pub fn session_ended(&self, session: &str) {
+        // Nobody listening: no stream is open.
+        drop(self.ended.send(session.to_owned()));
+    }
+
+    #[must_use]
+    pub fn ended_sessions(&self) -> broadcast::Receiver<String> {
+        self.ended.subscribe()
+    }
+
+    /// Makes an enrolled node part of the live state.
+    pub async fn node_enrolled(&self, enrolled: &Enrolled) -> Result<(), Status> {
+        let rows = self.store.nodes().await.map_err(|error| internal(&error))?;
+        if let Some(row) = rows.into_iter().find(|row| row.id == enrolled.id) {
+            self.live.enrolled(row).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a node everywhere and closes its stream.
+    pub async fn delete_node(&self, name: &NodeName, request_id: &str) -> Result<(), Status> {
+        let absent = || Status::not_found(format!("nodes/{name} does not exist, or is not yours to see"));
+        let rows = self.store.nodes().await.map_err(|error| internal(&error))?;
+        let row = rows.into_iter().find(|row| row.name == name.as_str());
+        let deleted = self.store.delete_node(name.as_str(), request_id, clock::unix_ms()).await;
+        if !deleted.map_err(|error| internal(&error))? {
+            return Err(absent());
+        }
+        if let Some(row) = row {
+            self.attachments.end(&row.id);
+            self.recent.forget(name.as_str()).await.map_err(|error| internal(&error))?;
+            self.live.deleted(name).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The last `seconds` of some metrics of one object.
+    pub async fn recent(
+        &self,
+        resource: &Resource,
+        metrics: &[Metric],
+        seconds: u32,
+    ) -> Result<Vec<RecentSeries>, Status> {
+        let asked = resource.clone();
+        let node = self.live.ask(move |fleet| fleet.find(&asked).map(|object| object.node.clone())).await;
+        let node = node.map_err(|error| Status::unavailable(error.to_string()))?;
+        let absent = || Status::not_found(format!("{resource} does not exist, or is not yours to see"));
+        let node = node.ok_or_else(absent)?;
+        let now_ms = clock::unix_ms();
+        let past = self.recent.past(node.as_str(), now_ms - i64::from(seconds) * 1000).await;
+        let past = past.map_err(|error| internal(&error))?;
+        let inventories = self.recent.inventories().await.map_err(|error| internal(&error))?;
+        let inventory = inventories.into_iter().find(|(of, _)| *of == node.as_str()).map(|(_, i)| i);
+        let rows = self.store.nodes().await.map_err(|error| internal(&error))?;
+        let row = rows.into_iter().find(|row| row.name == node.as_str()).ok_or_else(absent)?;
+        let (resource, metrics) = (resource.clone(), metrics.to_vec());
+        // An hour of a large node takes a moment to replay: not on a thread that serves others.
+        let replayed = tokio::task::spawn_blocking(move || {
+            let now = (clock::monotonic(), now_ms);
+            past::course((&node, &row), inventory.as_ref(), past, &resource, &metrics, now)
+        });
+        replayed.await.map_err(|_| Status::internal("internal error"))
+    }
+}
+
+fn internal(error: &StoreError) -> Status {
+    tracing::error!(error = %Chain(error), "store failed");
+    Status::internal("internal error")
+}
+
+/// What a browser's Origin may be, for each name and the port that the public listener got.
+#[must_use]
+pub fn origins(names: &[String], port: u16) -> Vec<String> {
+    let host = |name: &String| if name.contains(':') { format!("[{name}]") } else { name.clone() };
+    let mut origins: Vec<_> = names.iter().map(|name| format!("https://{}:{port}", host(name))).collect();
+    // A browser leaves the default port out.
+    if port == 443 {
+        origins.extend(names.iter().map(|name| format!("https://{}", host(name))));
+    }
+    origins
+}

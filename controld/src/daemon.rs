@@ -1,0 +1,319 @@
+//! From settings to a running controller: open, bind, tell, serve, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use horcrux_proto::agent::v1::{AttachResponse, Inventory, attach_response};
+use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
+use horcrux_transport::server::{self, Limits, TlsSource};
+use horcrux_transport::signal;
+use horcrux_transport::tasks::{Stop, TaskFailed, Tasks};
+use horcrux_transport::tls::{self, Identity, TlsError};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::access::password::{PasswordError, Passwords};
+use crate::access::sessions::Sessions;
+use crate::access::setup::{SetupCode, SetupError};
+use crate::app::{App, Counts, origins};
+use crate::config::Config;
+use crate::edge;
+use crate::files;
+use crate::fleet::attach::{AckTo, Attachments, Recorder};
+use crate::fleet::ca::{self, Authority, CaError};
+use crate::fleet::enrollment::Enrollment;
+use crate::live::fleet::{Fleet, Patience};
+use crate::live::{self, past};
+use crate::store::nodes::NodeRow;
+use crate::store::recent::{Recent, Record};
+use crate::store::{Store, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("make the state directory {path}")]
+    StateDir {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("open the store")]
+    Store(#[source] StoreError),
+    #[error("open the certificate authority")]
+    Authority(#[source] CaError),
+    #[error("prepare TLS")]
+    Tls(#[source] TlsError),
+    #[error("prepare sign-in")]
+    Passwords(#[source] PasswordError),
+    #[error("prepare setup")]
+    Setup(#[source] SetupError),
+    #[error("listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("write {name}")]
+    Write {
+        name: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("describe the API")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    #[error("take signals")]
+    Signals(#[source] io::Error),
+    #[error("run")]
+    Run(#[source] TaskFailed),
+}
+
+/// People behind one address share these; a thousand tabs of one office fit.
+const PUBLIC: Limits =
+    Limits { connections: 4096, connections_per_address: 1024, streams_per_connection: 128 };
+/// A node holds one connection; a thousand may sit behind one address.
+const AGENTS: Limits =
+    Limits { connections: 4096, connections_per_address: 4096, streams_per_connection: 16 };
+/// Records that wait to be committed; when it is full, streams wait.
+const RECORDS: usize = 8192;
+/// Records are gathered this long for one transaction, so that a sample is durable within a second of its arrival.
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// A restarted controller shows what it knew of the last minutes, with its age.
+const RESTORED_MS: i64 = 120_000;
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the controller until it is told to stop.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let dir = config.state_dir.clone();
+    files::private_dir(&dir)
+        .map_err(|source| StartError::StateDir { path: dir.display().to_string(), source })?;
+    let store = Store::open(&dir).await.map_err(StartError::Store)?;
+    let recent = Recent::open(&dir).await.map_err(StartError::Store)?;
+    let authority = Arc::new(Authority::open(&dir).map_err(StartError::Authority)?);
+    let started_ms = clock::unix_ms();
+
+    let internal = authority.controller(&config.names, ca::now()).map_err(StartError::Authority)?;
+    let (tls_changed, public_tls) = watch::channel(public_tls(&config, &authority)?);
+    let agents_tls =
+        tls::agents_server(&internal, &[authority.certificate().to_vec()]).map_err(StartError::Tls)?;
+    let (_agents_tls_changed, agents_tls) = watch::channel(agents_tls);
+    let public = bind(config.public_listen).await?;
+    let agents = bind(config.agents_listen).await?;
+    let (public_port, agents_port) = (port(&public), port(&agents));
+
+    let nodes = store.nodes().await.map_err(StartError::Store)?;
+    let patience = Patience { late_after: config.late_after, down_after: config.down_after };
+    let mut fleet = live::fleet(patience, &nodes);
+    restore(&mut fleet, &recent, &nodes).await.map_err(StartError::Store)?;
+    let (live, writer) = live::new(fleet);
+
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let passwords = Passwords::new(cores).map_err(StartError::Passwords)?;
+    let setup = if store.has_users().await.map_err(StartError::Store)? {
+        SetupCode::remove(&dir);
+        None
+    } else {
+        let setup = SetupCode::issue(&dir, started_ms).map_err(StartError::Setup)?;
+        tracing::info!(file = %setup.path().display(), "no administrator exists: the setup code is in this file");
+        Some(setup)
+    };
+
+    let mut tasks = Tasks::default();
+    let (records, recorded) = mpsc::channel(RECORDS);
+    let attachments = Attachments::new(live.clone(), store.clone(), Recorder(records), config.cadence);
+    let app = Arc::new(App {
+        live,
+        sessions: Sessions::new(store.clone(), passwords.clone(), &config),
+        passwords,
+        enrollment: Enrollment::new(store.clone(), authority.clone()),
+        attachments,
+        counts: Counts::default(),
+        setup: Mutex::new(setup),
+        ended: broadcast::Sender::new(256),
+        origins: origins(&config.names, public_port),
+        agents_port,
+        state_dir: dir.clone(),
+        started_ms,
+        watchers: TaskTracker::new(),
+        stop: tasks.stop(),
+        store,
+        recent: recent.clone(),
+    });
+    let routes = edge::public(&app).map_err(StartError::Reflection)?;
+    let terminate = signal::terminate().map_err(StartError::Signals)?;
+    let hangup = signal::reload().map_err(StartError::Signals)?;
+
+    tasks.spawn("live", |stop| writer.run(stop));
+    tasks.spawn("recorder", |stop| record(recent, recorded, stop));
+    tasks.spawn("public port", |stop| serve(public, public_tls, PUBLIC, routes, stop));
+    tasks.spawn("agents port", |stop| serve(agents, agents_tls, AGENTS, edge::agents(&app), stop));
+    tasks.spawn("housekeeping", |stop| housekeeping(app.clone(), stop));
+    tasks.spawn("certificates", |stop| reload(config, authority, tls_changed, hangup, stop));
+
+    // Last: whoever waits for the controller waits for this file.
+    let ports = format!("public={public_port}\nagents={agents_port}\n");
+    files::write_private(&dir.join("ports"), ports.as_bytes())
+        .map_err(|source| StartError::Write { name: "ports", source })?;
+    tracing::info!(public_port, agents_port, version = env!("CARGO_PKG_VERSION"), "controller started");
+    let watchers = app.watchers.clone();
+    let ended = tasks.run(terminate, GRACE).await.map_err(StartError::Run);
+    watchers.close();
+    if tokio::time::timeout(GRACE, watchers.wait()).await.is_err() {
+        tracing::warn!(still_open = watchers.len(), "streams outlived the grace period");
+    }
+    tracing::info!("controller stopped");
+    ended
+}
+
+async fn serve(
+    listener: TcpListener,
+    tls: TlsSource,
+    limits: Limits,
+    router: Router,
+    stop: Stop,
+) -> Result<(), std::convert::Infallible> {
+    server::serve(listener, tls, limits, edge::service(router), stop).await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn port(listener: &TcpListener) -> u16 {
+    listener.local_addr().map_or(0, |address| address.port())
+}
+
+fn public_tls(config: &Config, authority: &Authority) -> Result<Arc<tls::ServerConfig>, StartError> {
+    let internal = authority.controller(&config.names, ca::now()).map_err(StartError::Authority)?;
+    match &config.own_certificate {
+        Some(own) => {
+            let own = Identity::from_files(&own.chain, &own.key).map_err(StartError::Tls)?;
+            tls::public_server(&own, &internal).map_err(StartError::Tls)
+        }
+        None => tls::public_server(&internal, &internal).map_err(StartError::Tls),
+    }
+}
+
+/// Checks what `run` would use, and changes nothing.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    if let Some(own) = &config.own_certificate {
+        Identity::from_files(&own.chain, &own.key).map_err(StartError::Tls)?;
+    }
+    Ok(())
+}
+
+async fn restore(fleet: &mut Fleet, recent: &Recent, nodes: &[NodeRow]) -> Result<(), StoreError> {
+    let now = (clock::monotonic(), clock::unix_ms());
+    let inventories = recent.inventories().await?;
+    for row in nodes {
+        let Ok(name) = row.name.parse() else { continue };
+        let inventory: Option<&Inventory> =
+            inventories.iter().find(|(of, _)| *of == row.name).map(|(_, i)| i);
+        let past = recent.past(&row.name, now.1 - RESTORED_MS).await?;
+        past::replay(fleet, &name, inventory, past, now, |_, _| {});
+    }
+    // What happened then was told then.
+    drop(fleet.take_changes());
+    Ok(())
+}
+
+/// Commits what came, many records at a time, and then acknowledges it.
+async fn record(
+    recent: Recent,
+    mut records: mpsc::Receiver<(Record, Option<AckTo>)>,
+    stop: Stop,
+) -> Result<(), std::convert::Infallible> {
+    let mut gathered = Vec::new();
+    loop {
+        let more = tokio::select! {
+            more = records.recv_many(&mut gathered, RECORDS) => more,
+            () = stop.cancelled() => 0,
+        };
+        if more == 0 {
+            return Ok(());
+        }
+        let (batch, acks): (Vec<_>, Vec<_>) = gathered.drain(..).unzip();
+        match recent.store(&batch).await {
+            Ok(()) => acknowledge(acks.into_iter().flatten()),
+            // Not acknowledged: the agents keep what they can, and know.
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), records = batch.len(), "samples not stored");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(COMMIT_EVERY) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// An ack covers those before it: one that finds its queue full may be left out.
+fn acknowledge(acks: impl Iterator<Item = AckTo>) {
+    for AckTo { replies, ack } in acks {
+        let response = AttachResponse { message: Some(attach_response::Message::Ack(ack)) };
+        if replies.try_send(Ok(response)).is_err() {
+            tracing::trace!(sequence = ack.sequence, "ack left out");
+        }
+    }
+}
+
+async fn housekeeping(app: Arc<App>, stop: Stop) -> Result<(), std::convert::Infallible> {
+    let mut every = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        let now_ms = clock::unix_ms();
+        if let Err(error) = app.recent.purge(now_ms).await {
+            tracing::warn!(error = %Chain(&error), "old samples not dropped");
+        }
+        if let Err(error) = app.sessions.purge(now_ms).await {
+            tracing::warn!(error = %Chain(&error), "old sessions not forgotten");
+        }
+    }
+}
+
+/// Takes a changed certificate into use: at SIGHUP, and within a minute of a change of its file.
+async fn reload(
+    config: Config,
+    authority: Arc<Authority>,
+    changed: watch::Sender<Arc<tls::ServerConfig>>,
+    mut hangup: tokio::signal::unix::Signal,
+    stop: Stop,
+) -> Result<(), std::convert::Infallible> {
+    let modified = || config.own_certificate.as_ref().map(|own| (stamp(&own.chain), stamp(&own.key)));
+    let mut last = modified();
+    let mut look = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        let asked = tokio::select! {
+            _ = look.tick() => false,
+            _ = hangup.recv() => true,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let now = modified();
+        if !asked && now == last {
+            continue;
+        }
+        last = now;
+        match public_tls(&config, &authority) {
+            Ok(tls) => {
+                changed.send_replace(tls);
+                tracing::info!("certificate reloaded");
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "certificate not reloaded: the one before stays in use");
+            }
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<std::time::SystemTime> {
+    std::fs::metadata(path).and_then(|m| m.modified()).ok()
+}

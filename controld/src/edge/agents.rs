@@ -1,0 +1,106 @@
+//! What agents call: enrollment on the public port, renewal and the link on theirs.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use horcrux_proto::agent::v1::agent_link_server::AgentLink;
+use horcrux_proto::agent::v1::enrollment_server::Enrollment;
+use horcrux_proto::agent::v1::{
+    AttachRequest, AttachResponse, Certificate, EnrollRequest, EnrollResponse, RenewRequest, RenewResponse,
+};
+use horcrux_transport::clock;
+use horcrux_transport::secret::Secret;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::app::App;
+use crate::fleet::attach::REPLIES;
+use crate::fleet::ca::NodeCertificate;
+use crate::store::nodes::NodeRow;
+
+pub(super) struct Enroll(pub(super) Arc<App>);
+pub(super) struct Link(pub(super) Arc<App>);
+
+/// A request for a P-256 or Ed25519 key is a tenth of this.
+const MAX_CSR: usize = 8 << 10;
+
+#[tonic::async_trait]
+impl Enrollment for Enroll {
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let request = request.into_inner();
+        if request.csr.len() > MAX_CSR {
+            return Err(Status::invalid_argument("the certificate request is too large"));
+        }
+        let secret = Secret::from(request.token_secret);
+        let enrolled = self
+            .0
+            .enrollment
+            .enroll(&request.token_id, &secret, &request.csr, &request.hostname, clock::unix_ms())
+            .await;
+        let enrolled = match enrolled {
+            Ok(enrolled) => enrolled,
+            Err(error) => {
+                self.0.counts.add("enrollments_refused");
+                tracing::info!(token = request.token_id, %error, "enrollment refused");
+                return Err(error.into());
+            }
+        };
+        tracing::info!(node = enrolled.name, id = enrolled.id, "node enrolled");
+        self.0.node_enrolled(&enrolled).await?;
+        Ok(Response::new(EnrollResponse {
+            node: format!("nodes/{}", enrolled.name),
+            certificate: Some(self.certificate(enrolled.certificate)),
+            agents_port: self.0.agents_port.into(),
+            cluster: self.0.enrollment.authority().cluster().to_owned(),
+        }))
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let row = node(&request)?;
+        let csr = request.into_inner().csr;
+        if csr.len() > MAX_CSR {
+            return Err(Status::invalid_argument("the certificate request is too large"));
+        }
+        let certificate = self.0.enrollment.renew(&row.id, &csr).await?;
+        tracing::info!(node = row.name, "node certificate renewed");
+        Ok(Response::new(RenewResponse { certificate: Some(self.certificate(certificate)) }))
+    }
+}
+
+impl Enroll {
+    fn certificate(&self, issued: NodeCertificate) -> Certificate {
+        Certificate {
+            leaf: issued.leaf.into(),
+            authorities: vec![self.0.enrollment.authority().certificate().to_vec().into()],
+            expires_unix_ms: issued.expires_ms,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentLink for Link {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<AttachResponse, Status>> + Send>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let row = node(&request)?;
+        let (replies, stream) = mpsc::channel(REPLIES);
+        let attachments = self.0.attachments.clone();
+        let stop = self.0.stop.clone();
+        self.0.watchers.spawn(attachments.serve(row, request.into_inner(), replies, stop));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// The node, as the gate found.
+fn node<T>(request: &Request<T>) -> Result<NodeRow, Status> {
+    request
+        .extensions()
+        .get::<NodeRow>()
+        .cloned()
+        .ok_or_else(|| Status::unauthenticated("no node certificate"))
+}

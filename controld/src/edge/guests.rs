@@ -1,0 +1,197 @@
+//! VmService and ContainerService: thin over `live`.
+
+use std::sync::Arc;
+
+use horcrux_proto::authz::Privilege;
+use horcrux_proto::name::Resource;
+use horcrux_proto::v1::container_service_server::ContainerService;
+use horcrux_proto::v1::vm_service_server::VmService;
+use horcrux_proto::v1::{
+    ContainerServiceGetRequest, ContainerServiceGetResponse, ContainerServiceListRequest,
+    ContainerServiceListResponse, MetricValue, VmServiceGetRequest, VmServiceGetResponse,
+    VmServiceListRequest, VmServiceListResponse, entity,
+};
+use tonic::{Request, Response, Status};
+
+use super::auth::caller;
+use super::nodes::node_name;
+use crate::access::Principal;
+use crate::app::App;
+
+pub(super) struct Vms(pub(super) Arc<App>);
+pub(super) struct Containers(pub(super) Arc<App>);
+
+/// The largest page, and the page that 0 asks for.
+const PAGE: usize = 1000;
+/// Names in an error that lists what fits.
+const CANDIDATES: usize = 10;
+
+/// One page of objects in the order of their names. A page token is the name that the page before ended with.
+pub(super) fn page(
+    mut objects: Vec<(String, entity::Object)>,
+    size: u32,
+    after: &str,
+) -> (Vec<(String, entity::Object)>, String) {
+    let size = match usize::try_from(size) {
+        Ok(size @ 1..=PAGE) => size,
+        _ => PAGE,
+    };
+    objects.sort_by(|a, b| a.0.cmp(&b.0));
+    objects.retain(|(name, _)| name.as_str() > after);
+    let more = objects.len() > size;
+    objects.truncate(size);
+    let next = objects.last().filter(|_| more).map(|(name, _)| name.clone()).unwrap_or_default();
+    (objects, next)
+}
+
+/// One object with its values. Absent and forbidden are the same answer.
+pub(super) async fn object(
+    app: &App,
+    principal: &Principal,
+    privilege: Privilege,
+    resource: Resource,
+) -> Result<(entity::Object, Vec<MetricValue>), Status> {
+    let absent = Status::not_found(format!("{resource} does not exist, or is not yours to see"));
+    if principal.require(privilege, &resource).is_err() {
+        return Err(absent);
+    }
+    let found =
+        app.live.ask(move |fleet| fleet.find(&resource).map(|o| (o.entity().object, o.values()))).await;
+    match found.map_err(|e| Status::unavailable(e.to_string()))? {
+        Some((Some(object), values)) => Ok((object, values)),
+        Some((None, _)) | None => Err(absent),
+    }
+}
+
+#[tonic::async_trait]
+impl VmService for Vms {
+    async fn list(
+        &self,
+        request: Request<VmServiceListRequest>,
+    ) -> Result<Response<VmServiceListResponse>, Status> {
+        let principal = caller(&request)?;
+        let request = request.into_inner();
+        let node = (!request.node.is_empty()).then(|| node_name(&request.node)).transpose()?;
+        let wanted = move |resource: &Resource, at: &_| {
+            matches!(resource, Resource::Vm(_)) && node.as_ref().is_none_or(|node| node == at)
+        };
+        let objects = self.0.objects(&principal, wanted).await?;
+        let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
+        let vm = |entity| match entity {
+            entity::Object::Vm(vm) => Some(vm),
+            entity::Object::Node(_) | entity::Object::Container(_) => None,
+        };
+        let vms = objects.into_iter().filter_map(|(_, entity)| vm(entity)).collect();
+        Ok(Response::new(VmServiceListResponse { vms, next_page_token }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<VmServiceGetRequest>,
+    ) -> Result<Response<VmServiceGetResponse>, Status> {
+        let principal = caller(&request)?;
+        let asked = request.into_inner().name;
+        let bare = asked.strip_prefix("vms/").unwrap_or(&asked);
+        let resource = match bare.parse() {
+            Ok(uuid) => Resource::Vm(uuid),
+            Err(_) => self.named(&principal, bare).await?,
+        };
+        match object(&self.0, &principal, Privilege::VmAudit, resource).await? {
+            (entity::Object::Vm(vm), values) => {
+                Ok(Response::new(VmServiceGetResponse { vm: Some(vm), values }))
+            }
+            (entity::Object::Node(_) | entity::Object::Container(_), _) => {
+                Err(Status::not_found("no such VM"))
+            }
+        }
+    }
+}
+
+impl Vms {
+    /// The one VM that is called `name`.
+    async fn named(&self, principal: &Principal, name: &str) -> Result<Resource, Status> {
+        let vms = self.0.objects(principal, |resource, _| matches!(resource, Resource::Vm(_))).await?;
+        let called = |entity: &entity::Object| match entity {
+            entity::Object::Vm(vm) => vm.facts.as_ref().is_some_and(|f| f.display_name == name),
+            entity::Object::Node(_) | entity::Object::Container(_) => false,
+        };
+        let fits = vms.into_iter().filter(|(_, entity)| called(entity)).map(|(name, _)| name);
+        only_one(&fits.collect::<Vec<_>>(), "VM", name)
+    }
+}
+
+#[tonic::async_trait]
+impl ContainerService for Containers {
+    async fn list(
+        &self,
+        request: Request<ContainerServiceListRequest>,
+    ) -> Result<Response<ContainerServiceListResponse>, Status> {
+        let principal = caller(&request)?;
+        let request = request.into_inner();
+        let node = (!request.node.is_empty()).then(|| node_name(&request.node)).transpose()?;
+        let wanted = move |resource: &Resource, at: &_| {
+            matches!(resource, Resource::Container(..)) && node.as_ref().is_none_or(|node| node == at)
+        };
+        let objects = self.0.objects(&principal, wanted).await?;
+        let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
+        let container = |entity| match entity {
+            entity::Object::Container(container) => Some(container),
+            entity::Object::Node(_) | entity::Object::Vm(_) => None,
+        };
+        let containers = objects.into_iter().filter_map(|(_, entity)| container(entity)).collect();
+        Ok(Response::new(ContainerServiceListResponse { containers, next_page_token }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<ContainerServiceGetRequest>,
+    ) -> Result<Response<ContainerServiceGetResponse>, Status> {
+        let principal = caller(&request)?;
+        let asked = request.into_inner().name;
+        let resource = match asked.parse() {
+            Ok(resource @ Resource::Container(..)) => resource,
+            _ => self.starting_with(&principal, &asked).await?,
+        };
+        match object(&self.0, &principal, Privilege::ContainerAudit, resource).await? {
+            (entity::Object::Container(container), values) => {
+                Ok(Response::new(ContainerServiceGetResponse { container: Some(container), values }))
+            }
+            (entity::Object::Node(_) | entity::Object::Vm(_), _) => {
+                Err(Status::not_found("no such container"))
+            }
+        }
+    }
+}
+
+impl Containers {
+    /// The one container whose id begins so, or is called so.
+    async fn starting_with(&self, principal: &Principal, start: &str) -> Result<Resource, Status> {
+        if start.is_empty() {
+            return Err(Status::invalid_argument("name: must not be empty"));
+        }
+        let all =
+            self.0.objects(principal, |resource, _| matches!(resource, Resource::Container(..))).await?;
+        let fits = |entity: &entity::Object| match entity {
+            entity::Object::Container(container) => container
+                .facts
+                .as_ref()
+                .is_some_and(|f| f.id.starts_with(start) || f.display_name.as_deref() == Some(start)),
+            entity::Object::Node(_) | entity::Object::Vm(_) => false,
+        };
+        let names: Vec<_> =
+            all.into_iter().filter(|(_, entity)| fits(entity)).map(|(name, _)| name).collect();
+        only_one(&names, "container", start)
+    }
+}
+
+fn only_one(names: &[String], what: &str, asked: &str) -> Result<Resource, Status> {
+    match names {
+        [one] => one.parse().map_err(|_| Status::internal("internal error")),
+        [] => Err(Status::not_found(format!("no {what} {asked:?} exists, or it is not yours to see"))),
+        several => {
+            let listed = several.iter().take(CANDIDATES).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let text = format!("{} {what}s fit {asked:?}: {listed}", several.len());
+            Err(Status::invalid_argument(text))
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the network sees: the public port and the agents' port, with a gate before every handler.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::middleware;
+use horcrux_proto::agent::v1::agent_link_server::AgentLinkServer;
+use horcrux_proto::agent::v1::enrollment_server::EnrollmentServer;
+use horcrux_proto::encoded::WatchServiceServer;
+use horcrux_proto::v1::auth_service_server::AuthServiceServer;
+use horcrux_proto::v1::container_service_server::ContainerServiceServer;
+use horcrux_proto::v1::node_service_server::NodeServiceServer;
+use horcrux_proto::v1::system_service_server::SystemServiceServer;
+use horcrux_proto::v1::vm_service_server::VmServiceServer;
+use horcrux_transport::server::Incoming;
+use http::Request;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+
+use crate::app::App;
+
+mod agents;
+mod assets;
+mod auth;
+mod gate;
+mod guests;
+mod nodes;
+mod system;
+mod watch;
+
+/// One agent's batch of a large host is a tenth of this; a person's request a thousandth.
+const AGENT_MESSAGE: usize = 4 << 20;
+const PUBLIC_MESSAGE: usize = 64 << 10;
+/// What clients accept by default.
+const ANSWER: usize = 4 << 20;
+
+macro_rules! limited {
+    ($server:expr, $request:expr) => {
+        $server.max_decoding_message_size($request).max_encoding_message_size(ANSWER)
+    };
+}
+
+/// gRPC, gRPC-web and the web page.
+pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(horcrux_proto::DESCRIPTORS)
+        .build_v1()?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    drop(health);
+    let routes = Routes::new(limited!(AuthServiceServer::new(auth::Auth(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(SystemServiceServer::new(system::System(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(NodeServiceServer::new(nodes::Nodes(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(VmServiceServer::new(guests::Vms(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(ContainerServiceServer::new(guests::Containers(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(WatchServiceServer::new(watch::Watch(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(EnrollmentServer::new(agents::Enroll(app.clone())), PUBLIC_MESSAGE))
+        .add_service(reflection)
+        .add_service(health_service)
+        .into_axum_router()
+        .reset_fallback()
+        .layer(tonic_web::GrpcWebLayer::new())
+        .layer(middleware::from_fn_with_state(app.clone(), gate::public));
+    Ok(Router::new().merge(routes).fallback(assets::serve).layer(middleware::map_response(assets::headers)))
+}
+
+/// What an enrolled node may call.
+pub fn agents(app: &Arc<App>) -> Router {
+    Routes::new(limited!(AgentLinkServer::new(agents::Link(app.clone())), AGENT_MESSAGE))
+        .add_service(limited!(EnrollmentServer::new(agents::Enroll(app.clone())), PUBLIC_MESSAGE))
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(app.clone(), gate::agents))
+}
+
+/// A router as the accept loop calls it.
+pub fn service(
+    router: Router,
+) -> impl Fn(Request<Incoming>) -> tower::util::Oneshot<Router, Request<Body>> + Clone + Send + Sync + 'static
+{
+    move |request| router.clone().oneshot(request.map(Body::new))
+}

@@ -1,0 +1,188 @@
+//! WatchService: a subscription as a stream.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use horcrux_proto::authz::Privilege;
+use horcrux_proto::encoded::WatchService;
+use horcrux_proto::name::Resource;
+use horcrux_proto::v1::{
+    Gap, GetRecentRequest, GetRecentResponse, Heartbeat, Hello, Metric, Topic, WatchRequest,
+    watch_response::Message,
+};
+use horcrux_transport::clock;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::auth::caller;
+use super::guests::object;
+use super::nodes::{invalid, node_name};
+use crate::access::{Principal, allows};
+use crate::app::App;
+use crate::live::feed::{Filter, Sees, encode};
+use crate::live::{Subscription, TICK};
+
+pub(super) struct Watch(pub(super) Arc<App>);
+
+/// Something is sent at least this often; rights and the session are looked at again as often.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Messages between a watcher's task and its connection. What doesn't fit waits in the group's ring.
+const OUTGOING: usize = 4;
+const MAX_FILTERS: usize = 1000;
+const MAX_RECENT_METRICS: usize = 20;
+const MAX_RECENT_SECONDS: u32 = 3600;
+
+type Outgoing = mpsc::Sender<Result<Bytes, Status>>;
+
+#[tonic::async_trait]
+impl WatchService for Watch {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let principal = caller(&request)?;
+        let filter = filter(&request.into_inner(), &principal)?;
+        let (outgoing, stream) = mpsc::channel(OUTGOING);
+        let app = self.0.clone();
+        self.0.watchers.spawn(async move {
+            let ended = follow(&app, &principal, filter, &outgoing).await;
+            if let Err(status) = ended {
+                // A watcher that left doesn't hear it.
+                drop(outgoing.send(Err(status)).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn get_recent(
+        &self,
+        request: Request<GetRecentRequest>,
+    ) -> Result<Response<GetRecentResponse>, Status> {
+        let principal = caller(&request)?;
+        let request = request.into_inner();
+        let resource: Resource = request.name.parse().map_err(|e| invalid(&e))?;
+        let privilege = match &resource {
+            Resource::Node(_) => Privilege::SysAudit,
+            Resource::Vm(_) => Privilege::VmAudit,
+            Resource::Container(..) => Privilege::ContainerAudit,
+            Resource::Root | Resource::Pool(_) => {
+                return Err(Status::invalid_argument("name: nodes/…, vms/… or containers/…"));
+            }
+        };
+        object(&self.0, &principal, privilege, resource.clone()).await?;
+        if request.metrics.is_empty() || request.metrics.len() > MAX_RECENT_METRICS {
+            return Err(Status::invalid_argument("metrics: 1 to 20"));
+        }
+        let metrics: Vec<Metric> = request.metrics().collect();
+        if metrics.contains(&Metric::Unspecified) {
+            return Err(Status::invalid_argument("metrics: one is not known here"));
+        }
+        let seconds = match request.seconds {
+            0 => MAX_RECENT_SECONDS,
+            seconds => seconds.min(MAX_RECENT_SECONDS),
+        };
+        let series = self.0.recent(&resource, &metrics, seconds).await?;
+        Ok(Response::new(GetRecentResponse { series }))
+    }
+}
+
+/// Sends a watcher what it is owed until it leaves or may no longer watch.
+async fn follow(app: &App, principal: &Principal, filter: Filter, outgoing: &Outgoing) -> Result<(), Status> {
+    let stopping = |_| Status::unavailable("the controller is stopping");
+    let hello = Hello {
+        controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+        server_unix_ms: clock::unix_ms(),
+        tick_ms: u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX),
+    };
+    let left = |_| Status::cancelled("the watcher left");
+    outgoing.send(Ok(encode(Message::Hello(hello)))).await.map_err(left)?;
+    let mut ended = app.ended_sessions();
+    let mut again = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
+    let mut quiet = true;
+    // Ticks that were not sent, and the events that this watcher was told of, once it fell behind.
+    let mut behind: Option<(u64, u64)> = None;
+    loop {
+        let Subscription { snapshot, mut ticks, events: mut seen } =
+            app.live.subscribe(filter.clone()).await.map_err(stopping)?;
+        if let Some((missed_ticks, told)) = behind {
+            app.counts.add("watchers_fell_behind");
+            // The group lives on while others watch; made anew, it counts from zero.
+            let gap = Gap { missed_ticks, missed_events: seen.saturating_sub(told) };
+            outgoing.send(Ok(encode(Message::Gap(gap)))).await.map_err(left)?;
+        }
+        for piece in snapshot {
+            outgoing.send(Ok(piece)).await.map_err(left)?;
+        }
+        behind = loop {
+            tokio::select! {
+                tick = ticks.recv() => match tick {
+                    Ok(tick) => {
+                        quiet = false;
+                        seen = tick.events;
+                        for message in tick.messages.iter() {
+                            outgoing.send(Ok(message.clone())).await.map_err(left)?;
+                        }
+                    }
+                    // What the ring still holds is superseded by the snapshot.
+                    Err(RecvError::Lagged(missed)) => break Some((missed + ticks.len() as u64, seen)),
+                    Err(RecvError::Closed) => return Err(Status::unavailable("the controller is stopping")),
+                },
+                _ = again.tick() => {
+                    if !app.sessions.stands(&principal.session, clock::unix_ms()).await? {
+                        return Err(Status::unauthenticated("the session is over: sign in again"));
+                    }
+                    if quiet {
+                        let beat = Heartbeat { server_unix_ms: clock::unix_ms() };
+                        outgoing.send(Ok(encode(Message::Heartbeat(beat)))).await.map_err(left)?;
+                    }
+                    quiet = true;
+                }
+                session = ended.recv() => {
+                    if session.is_ok_and(|session| session == principal.session) {
+                        return Err(Status::unauthenticated("the session is over: sign in again"));
+                    }
+                }
+                () = outgoing.closed() => return Ok(()),
+            }
+        };
+    }
+}
+
+fn filter(request: &WatchRequest, principal: &Principal) -> Result<Filter, Status> {
+    if request.nodes.len() + request.vms.len() + request.pools.len() > MAX_FILTERS {
+        return Err(Status::invalid_argument("at most 1000 filters"));
+    }
+    if let Some(pool) = request.pools.first() {
+        return Err(Status::not_found(format!("{pool} does not exist, or is not yours to see")));
+    }
+    let all = [Topic::NodeMetrics, Topic::VmMetrics, Topic::ContainerMetrics, Topic::Status, Topic::Events];
+    let topics: BTreeSet<i32> = if request.topics.is_empty() {
+        all.iter().map(|&t| t.into()).collect()
+    } else {
+        request.topics.iter().copied().collect()
+    };
+    if topics.iter().any(|&t| !all.iter().any(|&known| i32::from(known) == t)) {
+        return Err(Status::invalid_argument("topics: one is not known here"));
+    }
+    let vm = |text: &String| match text.parse() {
+        Ok(Resource::Vm(uuid)) => Ok(uuid),
+        _ => Err(Status::invalid_argument("vms: each is vms/UUID")),
+    };
+    let sees = |privilege| allows(principal.role, privilege, &Resource::Root);
+    Ok(Filter {
+        topics,
+        nodes: request.nodes.iter().map(|n| node_name(n)).collect::<Result<_, _>>()?,
+        vms: request.vms.iter().map(vm).collect::<Result<_, _>>()?,
+        instances: request.instances,
+        sees: Sees {
+            nodes: sees(Privilege::SysAudit),
+            vms: sees(Privilege::VmAudit),
+            containers: sees(Privilege::ContainerAudit),
+        },
+    })
+}

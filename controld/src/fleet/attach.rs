@@ -1,0 +1,322 @@
+//! One agent's stream, from its first message to its end. Wire types become checked values here; what a node may not say
+//! is refused here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use horcrux_proto::agent::v1::{
+    Ack, AttachRequest, AttachResponse, Command, Configure, Hello, Inventory, Resync, SampleBatch, Welcome,
+    attach_request, attach_response, command,
+};
+use horcrux_proto::name::NodeName;
+use horcrux_proto::v1::{ContainerFacts, VmFacts};
+use horcrux_transport::clock;
+use horcrux_transport::tasks::Stop;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use crate::config::Cadence;
+use crate::live::Live;
+use crate::live::fleet::{Applied, LinkId};
+use crate::store::Store;
+use crate::store::nodes::NodeRow;
+use crate::store::recent::Record;
+
+/// Acks and commands waiting to go to one agent. Acks may be skipped: the next one covers them.
+pub const REPLIES: usize = 64;
+/// A stream that doesn't say hello isn't an agent.
+const HELLO: Duration = Duration::from_secs(10);
+/// Guests of one node; far beyond what a host runs, and what keeps a hostile node from growing the controller.
+const MAX_GUESTS: usize = 20_000;
+const MAX_SERIES: usize = 1_000_000;
+const MAX_TEXT: usize = 512;
+
+/// Serves agents' streams.
+#[derive(Clone, Debug)]
+pub struct Attachments {
+    live: Live,
+    store: Store,
+    recorder: Recorder,
+    cadence: Cadence,
+    next_link: Arc<AtomicU64>,
+    /// Ends a node's stream when another one, or none, is to be its.
+    current: Arc<Mutex<HashMap<String, (LinkId, Stop)>>>,
+}
+
+/// Keeps samples; a full queue makes the stream wait.
+#[derive(Clone, Debug)]
+pub struct Recorder(pub mpsc::Sender<(Record, Option<AckTo>)>);
+
+/// Whom to tell when a record is committed.
+#[derive(Clone, Debug)]
+pub struct AckTo {
+    pub replies: mpsc::Sender<Result<AttachResponse, Status>>,
+    pub ack: Ack,
+}
+
+/// A batch or inventory that breaks the contract. The text is for the agent's log.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Malformed(&'static str);
+
+impl Attachments {
+    #[must_use]
+    pub fn new(live: Live, store: Store, recorder: Recorder, cadence: Cadence) -> Self {
+        let next_link = Arc::new(AtomicU64::new(1));
+        Self { live, store, recorder, cadence, next_link, current: Arc::default() }
+    }
+
+    /// Ends a node's stream: it was deleted.
+    pub fn end(&self, node_id: &str) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, stop)) = current.remove(node_id) {
+            stop.cancel();
+        }
+    }
+
+    /// Serves one stream of the node that `row` says its certificate is for.
+    pub async fn serve(
+        self,
+        row: NodeRow,
+        mut incoming: Streaming<AttachRequest>,
+        replies: mpsc::Sender<Result<AttachResponse, Status>>,
+        stop: Stop,
+    ) {
+        let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        let replaced = stop.child_token();
+        {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, older)) = current.insert(row.id.clone(), (link, replaced.clone())) {
+                older.cancel();
+            }
+        }
+        let Ok(name) = row.name.parse::<NodeName>() else { return };
+        let ended = tokio::select! {
+            ended = self.run(&row, &name, link, &mut incoming, &replies) => ended,
+            () = replaced.cancelled() => Err(Status::aborted("this stream was replaced, or its node was deleted")),
+        };
+        {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.get(&row.id).is_some_and(|(id, _)| *id == link) {
+                current.remove(&row.id);
+            }
+        }
+        match &ended {
+            Ok(()) => tracing::info!(node = %name, "agent closed its stream"),
+            Err(status) => tracing::info!(node = %name, reason = status.message(), "agent's stream ended"),
+        }
+        if let Err(status) = ended {
+            // Nobody is there to read it when the connection broke.
+            drop(replies.try_send(Err(status)));
+        }
+        if self.live.detached(&name, link).await.is_err() {
+            tracing::debug!("controller is stopping");
+        }
+    }
+
+    async fn run(
+        &self,
+        row: &NodeRow,
+        name: &NodeName,
+        link: LinkId,
+        incoming: &mut Streaming<AttachRequest>,
+        replies: &mpsc::Sender<Result<AttachResponse, Status>>,
+    ) -> Result<(), Status> {
+        let hello = match tokio::time::timeout(HELLO, incoming.message()).await {
+            Ok(Ok(Some(AttachRequest { message: Some(attach_request::Message::Hello(hello)) }))) => hello,
+            Ok(Ok(_)) => return Err(Status::invalid_argument("the first message must be hello")),
+            Ok(Err(status)) => return Err(status),
+            Err(_) => return Err(Status::deadline_exceeded("no hello came")),
+        };
+        let hello = Hello { agent_version: bounded(hello.agent_version), ..hello };
+        let epoch = hello.epoch;
+        tracing::info!(node = %name, version = hello.agent_version, "agent attached");
+        let now_ms = clock::unix_ms();
+        if let Err(error) = self.store.node_seen(&row.id, &hello.agent_version, now_ms).await {
+            tracing::warn!(error = %horcrux_transport::error::Chain(&error), "sighting of a node not stored");
+        }
+        self.live.attached(name, link, hello).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let welcome = Welcome {
+            node: format!("nodes/{name}"),
+            controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+            controller_unix_ms: now_ms,
+            reconnect_spread_ms: 5000,
+        };
+        send(replies, attach_response::Message::Welcome(welcome)).await?;
+        if let Some(configure) = configure(self.cadence) {
+            send(replies, attach_response::Message::Configure(configure)).await?;
+        }
+        let mut whole = Inventory::default();
+        while let Some(AttachRequest { message }) = incoming.message().await? {
+            match message {
+                Some(attach_request::Message::Inventory(inventory)) => {
+                    let inventory = checked_inventory(inventory).map_err(refuse)?;
+                    merge(&mut whole, &inventory);
+                    let record =
+                        Record::Inventory { node: name.to_string(), inventory: Box::new(whole.clone()) };
+                    self.record(record, None).await?;
+                    let node = name.clone();
+                    let told = self.live.ask(move |fleet| {
+                        fleet.inventory(&node, &inventory, clock::unix_ms());
+                        fleet.heard(&node, clock::monotonic(), clock::unix_ms());
+                    });
+                    told.await.map_err(|e| Status::unavailable(e.to_string()))?;
+                }
+                Some(attach_request::Message::Samples(batch)) => {
+                    self.samples(name, link, epoch, batch, replies).await?;
+                }
+                Some(attach_request::Message::Event(event)) => {
+                    let node = name.clone();
+                    let event = horcrux_proto::agent::v1::Event { detail: bounded(event.detail), ..event };
+                    let told = self.live.ask(move |fleet| fleet.event(&node, &event));
+                    told.await.map_err(|e| Status::unavailable(e.to_string()))?;
+                }
+                Some(attach_request::Message::Result(result)) if result.error.is_empty() => {
+                    tracing::debug!(node = %name, command = result.command_id, "command done");
+                }
+                Some(attach_request::Message::Result(result)) => {
+                    tracing::warn!(node = %name, command = bounded(result.command_id), error = bounded(result.error), "command failed");
+                }
+                Some(attach_request::Message::Hello(_)) => {
+                    return Err(Status::invalid_argument("hello comes once"));
+                }
+                // A message of a later version: nothing here needs it.
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn samples(
+        &self,
+        name: &NodeName,
+        link: LinkId,
+        epoch: u64,
+        batch: SampleBatch,
+        replies: &mpsc::Sender<Result<AttachResponse, Status>>,
+    ) -> Result<(), Status> {
+        let batch = checked_batch(batch).map_err(refuse)?;
+        let ack = Ack { epoch, sequence: batch.sequence };
+        let record = Record::Batch { node: name.to_string(), epoch, batch: Box::new(batch.clone()) };
+        let applied = self.live.samples(name, link, Box::new(batch)).await;
+        match applied.map_err(|e| Status::unavailable(e.to_string()))? {
+            Applied::Yes => {}
+            Applied::Unknown => {
+                tracing::warn!(node = %name, "samples of undeclared series: asking for all declarations");
+                let resync = Command {
+                    command_id: format!("resync-{}", ack.sequence),
+                    action: Some(command::Action::Resync(Resync {})),
+                };
+                send(replies, attach_response::Message::Command(resync)).await?;
+            }
+            Applied::Stale => return Err(Status::aborted("this stream was replaced")),
+        }
+        self.record(record, Some(AckTo { replies: replies.clone(), ack })).await
+    }
+
+    async fn record(&self, record: Record, ack: Option<AckTo>) -> Result<(), Status> {
+        self.recorder
+            .0
+            .send((record, ack))
+            .await
+            .map_err(|_| Status::unavailable("the controller is stopping"))
+    }
+}
+
+async fn send(
+    replies: &mpsc::Sender<Result<AttachResponse, Status>>,
+    message: attach_response::Message,
+) -> Result<(), Status> {
+    let response = AttachResponse { message: Some(message) };
+    replies.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent went away"))
+}
+
+fn refuse(error: Malformed) -> Status {
+    Status::invalid_argument(error.0)
+}
+
+fn configure(cadence: Cadence) -> Option<Configure> {
+    let ms = |d: Option<Duration>| d.map(|d| u32::try_from(d.as_millis()).unwrap_or(u32::MAX));
+    (cadence != Cadence::default()).then(|| Configure {
+        node_interval_ms: ms(cadence.node),
+        container_interval_ms: ms(cadence.container),
+        vm_interval_ms: ms(cadence.vm),
+        vm_slow_interval_ms: ms(cadence.vm_slow),
+    })
+}
+
+fn checked_batch(batch: SampleBatch) -> Result<SampleBatch, Malformed> {
+    if batch.counter_ids.len() != batch.counters.len() || batch.gauge_ids.len() != batch.gauges.len() {
+        return Err(Malformed("a sample batch has columns of different lengths"));
+    }
+    if batch.counter_ids.len() + batch.gauge_ids.len() + batch.declared.len() > MAX_SERIES {
+        return Err(Malformed("a sample batch has too many series"));
+    }
+    if batch.declared.iter().any(|s| s.instance.len() > MAX_TEXT) {
+        return Err(Malformed("an instance's name is too long"));
+    }
+    if batch.gauges.iter().any(|v| !v.is_finite()) {
+        return Err(Malformed("a gauge is not a finite number: an absent value is left out"));
+    }
+    let measured = |metric| horcrux_proto::catalogue::info(metric).is_some_and(|i| i.is_measured());
+    if !batch.declared.iter().all(|s| measured(s.metric())) {
+        return Err(Malformed("a series is of a metric that agents don't measure"));
+    }
+    Ok(batch)
+}
+
+fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malformed> {
+    if inventory.vms.len() > MAX_GUESTS || inventory.containers.len() > MAX_GUESTS {
+        return Err(Malformed("an inventory lists too many guests"));
+    }
+    if let Some(node) = &mut inventory.node {
+        for text in [&mut node.hostname, &mut node.kernel, &mut node.architecture] {
+            *text = bounded(std::mem::take(text));
+        }
+        node.os = node.os.take().map(bounded);
+        node.cpu_model = node.cpu_model.take().map(bounded);
+        for source in &mut node.sources {
+            source.detail = bounded(std::mem::take(&mut source.detail));
+        }
+    }
+    for VmFacts { display_name, absences, .. } in &mut inventory.vms {
+        *display_name = bounded(std::mem::take(display_name));
+        absences.iter_mut().for_each(|a| a.reason = bounded(std::mem::take(&mut a.reason)));
+    }
+    for ContainerFacts { cgroup_path, display_name, name_unknown_reason, absences, .. } in
+        &mut inventory.containers
+    {
+        *cgroup_path = bounded(std::mem::take(cgroup_path));
+        *display_name = display_name.take().map(bounded);
+        *name_unknown_reason = bounded(std::mem::take(name_unknown_reason));
+        absences.iter_mut().for_each(|a| a.reason = bounded(std::mem::take(&mut a.reason)));
+    }
+    Ok(inventory)
+}
+
+/// Text from a node, without control characters and not longer than people read.
+fn bounded(text: String) -> String {
+    if text.len() <= MAX_TEXT && !text.contains(char::is_control) {
+        return text;
+    }
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(MAX_TEXT / 4).collect()
+}
+
+/// Brings the kept whole up to date with what came.
+fn merge(whole: &mut Inventory, news: &Inventory) {
+    if news.complete {
+        *whole = news.clone();
+        return;
+    }
+    if news.node.is_some() {
+        whole.node.clone_from(&news.node);
+    }
+    let gone_vm = |uuid: &String| news.gone_vms.contains(uuid) || news.vms.iter().any(|v| v.uuid == *uuid);
+    whole.vms.retain(|vm| !gone_vm(&vm.uuid));
+    whole.vms.extend(news.vms.iter().cloned());
+    let gone = |id: &String| news.gone_containers.contains(id) || news.containers.iter().any(|c| c.id == *id);
+    whole.containers.retain(|container| !gone(&container.id));
+    whole.containers.extend(news.containers.iter().cloned());
+}

@@ -1,0 +1,143 @@
+//! Values that the controller computes from what agents measured: rates, usage, shares. The arithmetic is
+//! [`horcrux_proto::rates`]; this says what is computed from what.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use horcrux_proto::catalogue::CATALOGUE;
+use horcrux_proto::rates::{self, Point};
+use horcrux_proto::v1::{Metric, Source};
+
+use super::object::{Facts, Object, Reading};
+
+/// What a guest's shares are measured against.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Host {
+    pub cpus: f64,
+    pub memory_bytes: f64,
+}
+
+static RATES: LazyLock<HashMap<Metric, Metric>> =
+    LazyLock::new(|| CATALOGUE.iter().filter_map(|i| i.rate_of.map(|counter| (counter, i.metric))).collect());
+
+/// All of a core's time is one of these. Guest time is in user and nice already.
+const CPU_MODES: [Metric; 8] = [
+    Metric::NodeCpuUserTime,
+    Metric::NodeCpuNiceTime,
+    Metric::NodeCpuSystemTime,
+    Metric::NodeCpuIrqTime,
+    Metric::NodeCpuSoftirqTime,
+    Metric::NodeCpuStealTime,
+    Metric::NodeCpuIdleTime,
+    Metric::NodeCpuIowaitTime,
+];
+const STEAL: usize = 5;
+const IDLE: usize = 6;
+const IOWAIT: usize = 7;
+
+struct Derived {
+    metric: Metric,
+    instance: std::sync::Arc<str>,
+    value: Option<f64>,
+    source: Source,
+}
+
+/// Brings what is derived up to date with the series at `updated`, which one batch set.
+pub fn update(object: &mut Object, updated: &[usize], host: Host, taken_ms: i64) {
+    let mut derived = Vec::new();
+    for &at in updated {
+        let Some(series) = object.series_at(at) else { continue };
+        let mut put = |metric, value| {
+            derived.push(Derived { metric, instance: series.instance.clone(), value, source: series.source });
+        };
+        if let Reading::Counter { last, before } = series.reading {
+            if let Some(&rate) = RATES.get(&series.metric) {
+                put(rate, before.and_then(|before| rates::per_second(before, last)));
+            }
+            let share = |width| before.and_then(|before| rates::percent_of_time(before, last, width));
+            #[allow(clippy::wildcard_enum_match_arm, reason = "most metrics derive nothing of their own")]
+            match series.metric {
+                Metric::NodeDiskBusyTime => put(Metric::NodeDiskUtilisation, share(1.0)),
+                Metric::VmCpuTime => put(Metric::VmCpuUsage, vcpus(object).and_then(share)),
+                Metric::ContainerCpuTime => {
+                    let limit = object.gauge(Metric::ContainerCpuLimit, "");
+                    put(Metric::ContainerCpuUsage, share(limit.unwrap_or(host.cpus)));
+                }
+                Metric::NodeCpuIdleTime => {
+                    let times = cpu_shares(object, &series.instance);
+                    put(Metric::NodeCpuUsage, times.map(|t| 100.0 - t[IDLE] - t[IOWAIT]));
+                    put(Metric::NodeCpuIowait, times.map(|t| t[IOWAIT]));
+                    put(Metric::NodeCpuSteal, times.map(|t| t[STEAL]));
+                }
+                _ => {}
+            }
+        }
+        let gauge = |metric| object.gauge(metric, &series.instance);
+        #[allow(clippy::wildcard_enum_match_arm, reason = "most metrics derive nothing of their own")]
+        match series.metric {
+            Metric::NodeMemoryAvailable => {
+                let (total, available) = (gauge(Metric::NodeMemoryTotal), gauge(Metric::NodeMemoryAvailable));
+                let used = total.zip(available).map(|(total, available)| total - available);
+                put(Metric::NodeMemoryUsed, used);
+                put(Metric::NodeMemoryUsage, used.zip(total).and_then(|(u, t)| rates::percent(u, t)));
+            }
+            Metric::NodeSwapFree => {
+                let used = gauge(Metric::NodeSwapTotal).zip(gauge(Metric::NodeSwapFree)).map(|(t, f)| t - f);
+                put(Metric::NodeSwapUsed, used);
+            }
+            Metric::NodeFilesystemAvailable => {
+                let both = gauge(Metric::NodeFilesystemSize).zip(gauge(Metric::NodeFilesystemAvailable));
+                put(
+                    Metric::NodeFilesystemUsage,
+                    both.and_then(|(size, free)| rates::percent(size - free, size)),
+                );
+            }
+            Metric::VmMemoryUsable => {
+                let both = gauge(Metric::VmMemoryAvailable).zip(gauge(Metric::VmMemoryUsable));
+                put(
+                    Metric::VmMemoryUsage,
+                    both.and_then(|(seen, usable)| rates::percent(seen - usable, seen)),
+                );
+            }
+            Metric::ContainerMemoryWorkingSet => {
+                let limit = gauge(Metric::ContainerMemoryLimit).unwrap_or(host.memory_bytes);
+                let set = gauge(Metric::ContainerMemoryWorkingSet);
+                put(Metric::ContainerMemoryUsage, set.and_then(|set| rates::percent(set, limit)));
+            }
+            _ => {}
+        }
+    }
+    for Derived { metric, instance, value, source } in derived {
+        object.set_derived(metric, &instance, value, source, taken_ms);
+    }
+}
+
+fn vcpus(object: &Object) -> Option<f64> {
+    object.gauge(Metric::VmVcpus, "").or_else(|| match &object.facts {
+        Facts::Vm(vm) => vm.facts.as_ref()?.vcpus.map(f64::from),
+        Facts::Node(_) | Facts::Container(_) => None,
+    })
+}
+
+/// What part of a core's time (or of all cores', for the instance "") went to each mode since the reading before.
+fn cpu_shares(object: &Object, instance: &str) -> Option<[f64; CPU_MODES.len()]> {
+    let (mut earlier, mut later) = ([0; CPU_MODES.len()], [0; CPU_MODES.len()]);
+    for (at, mode) in CPU_MODES.into_iter().enumerate() {
+        let Reading::Counter { last, before: Some(before) } = object.find(mode, instance)?.reading else {
+            return None;
+        };
+        (earlier[at], later[at]) = (count(before), count(last));
+    }
+    // The kernel's idle and iowait of one core can step back a little: such a pair of readings says nothing.
+    let grown = rates::grown(&earlier, &later)?;
+    let total: u64 = grown.iter().sum();
+    let mut shares = [0.0; CPU_MODES.len()];
+    for (share, grown) in shares.iter_mut().zip(grown) {
+        *share = rates::percent(rates::float(grown), rates::float(total))?;
+    }
+    Some(shares)
+}
+
+fn count(point: Point) -> u64 {
+    point.count
+}

@@ -1,0 +1,231 @@
+//! One node, VM or container as it is now: what it is, and the newest of each of its series.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use horcrux_proto::catalogue::{self, Kind};
+use horcrux_proto::name::{NodeName, Resource};
+use horcrux_proto::rates::{self, Point};
+use horcrux_proto::v1::{self, Metric, MetricValue, Source, entity};
+
+/// A thing that has metrics.
+#[derive(Debug)]
+pub struct Object {
+    pub slot: u32,
+    pub resource: Resource,
+    /// Where it is.
+    pub node: NodeName,
+    pub facts: Facts,
+    series: Vec<Option<Series>>,
+    index: HashMap<(Metric, Arc<str>), usize>,
+    /// The newest sample's time, by the node's clock.
+    pub last_sample_ms: Option<i64>,
+    pub facts_changed: bool,
+    pub values_changed: bool,
+}
+
+/// What it is, as the API says it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Facts {
+    Node(Box<v1::Node>),
+    Vm(Box<v1::Vm>),
+    Container(Box<v1::Container>),
+}
+
+/// The newest of one metric of one instance.
+#[derive(Clone, Debug)]
+pub struct Series {
+    pub metric: Metric,
+    pub instance: Arc<str>,
+    pub source: Source,
+    pub taken_ms: i64,
+    pub reading: Reading,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reading {
+    /// Declared, and no value yet; or one that could not be derived from the last two readings.
+    Nothing,
+    Gauge(f64),
+    Counter {
+        last: Point,
+        before: Option<Point>,
+    },
+}
+
+impl Object {
+    #[must_use]
+    pub fn new(slot: u32, resource: Resource, node: NodeName, facts: Facts) -> Self {
+        Self {
+            slot,
+            resource,
+            node,
+            facts,
+            series: Vec::new(),
+            index: HashMap::new(),
+            last_sample_ms: None,
+            facts_changed: true,
+            values_changed: false,
+        }
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> v1::EntityKind {
+        match self.facts {
+            Facts::Node(_) => v1::EntityKind::Node,
+            Facts::Vm(_) => v1::EntityKind::Vm,
+            Facts::Container(_) => v1::EntityKind::Container,
+        }
+    }
+
+    /// Where a series stands, made if need be.
+    pub fn declare(&mut self, metric: Metric, instance: &str, source: Source) -> usize {
+        let key = (metric, Arc::from(instance));
+        if let Some(&at) = self.index.get(&key) {
+            if let Some(series) = &mut self.series[at] {
+                series.source = source;
+            }
+            return at;
+        }
+        let at = self.series.len();
+        let instance = Arc::clone(&key.1);
+        self.series.push(Some(Series { metric, instance, source, taken_ms: 0, reading: Reading::Nothing }));
+        self.index.insert(key, at);
+        at
+    }
+
+    /// Forgets a series, and what was derived from it.
+    pub fn retire(&mut self, at: usize) {
+        let Some(series) = self.series.get_mut(at).and_then(Option::take) else { return };
+        self.index.remove(&(series.metric, Arc::clone(&series.instance)));
+        if let Some(rate) = rate_of(series.metric)
+            && let Some(&derived) = self.index.get(&(rate, series.instance))
+        {
+            self.retire(derived);
+        }
+        self.values_changed = true;
+    }
+
+    pub fn set_counter(&mut self, at: usize, point: Point, taken_ms: i64) {
+        let Some(series) = self.series.get_mut(at).and_then(Option::as_mut) else { return };
+        let before = match series.reading {
+            Reading::Counter { last, .. } => Some(last),
+            Reading::Nothing | Reading::Gauge(_) => None,
+        };
+        series.reading = Reading::Counter { last: point, before };
+        series.taken_ms = taken_ms;
+    }
+
+    pub fn set_gauge(&mut self, at: usize, value: f64, taken_ms: i64) {
+        let Some(series) = self.series.get_mut(at).and_then(Option::as_mut) else { return };
+        series.reading = Reading::Gauge(value);
+        series.taken_ms = taken_ms;
+    }
+
+    /// Puts a value that was derived; `None` where the readings give none.
+    pub fn set_derived(
+        &mut self,
+        metric: Metric,
+        instance: &str,
+        value: Option<f64>,
+        source: Source,
+        taken_ms: i64,
+    ) {
+        let at = self.declare(metric, instance, source);
+        if let Some(series) = &mut self.series[at] {
+            series.reading = value.map_or(Reading::Nothing, Reading::Gauge);
+            series.taken_ms = taken_ms;
+        }
+    }
+
+    pub fn series(&self) -> impl Iterator<Item = &Series> {
+        self.series.iter().flatten()
+    }
+
+    #[must_use]
+    pub fn series_at(&self, at: usize) -> Option<&Series> {
+        self.series.get(at).and_then(Option::as_ref)
+    }
+
+    #[must_use]
+    pub fn find(&self, metric: Metric, instance: &str) -> Option<&Series> {
+        // The key owns its text; instances are short and this is not the hot path.
+        self.index.get(&(metric, Arc::from(instance))).and_then(|&at| self.series_at(at))
+    }
+
+    #[must_use]
+    pub fn gauge(&self, metric: Metric, instance: &str) -> Option<f64> {
+        match self.find(metric, instance)?.reading {
+            Reading::Gauge(value) => Some(value),
+            Reading::Nothing | Reading::Counter { .. } => None,
+        }
+    }
+
+    /// All values and known absences, in the catalogue's order.
+    #[must_use]
+    pub fn values(&self) -> Vec<MetricValue> {
+        let mut values: Vec<_> = self.series().map(value).collect();
+        for absence in self.absences() {
+            values.push(MetricValue {
+                metric: absence.metric,
+                instance: absence.instance.clone(),
+                absent_reason: absence.reason.clone(),
+                ..MetricValue::default()
+            });
+        }
+        values.sort_by(|a, b| (a.metric, &a.instance).cmp(&(b.metric, &b.instance)));
+        values
+    }
+
+    fn absences(&self) -> &[v1::Absence] {
+        match &self.facts {
+            Facts::Node(_) => &[],
+            Facts::Vm(vm) => vm.facts.as_ref().map_or(&[], |f| &f.absences),
+            Facts::Container(container) => container.facts.as_ref().map_or(&[], |f| &f.absences),
+        }
+    }
+
+    /// As a watcher gets it.
+    #[must_use]
+    pub fn entity(&self) -> v1::Entity {
+        let object = match &self.facts {
+            Facts::Node(node) => entity::Object::Node(v1::Node {
+                last_sample_unix_ms: self.last_sample_ms,
+                ..(**node).clone()
+            }),
+            Facts::Vm(vm) => {
+                entity::Object::Vm(v1::Vm { last_sample_unix_ms: self.last_sample_ms, ..(**vm).clone() })
+            }
+            Facts::Container(container) => entity::Object::Container(v1::Container {
+                last_sample_unix_ms: self.last_sample_ms,
+                ..(**container).clone()
+            }),
+        };
+        v1::Entity { slot: self.slot, object: Some(object) }
+    }
+}
+
+fn value(series: &Series) -> MetricValue {
+    let (value, absent_reason) = match series.reading {
+        Reading::Gauge(value) => (Some(value), String::new()),
+        Reading::Counter { last, .. } => (Some(rates::float(last.count)), String::new()),
+        Reading::Nothing if catalogue::info(series.metric).is_some_and(|i| i.kind == Kind::Gauge) => {
+            (None, "needs two readings of a counter that did not start over".to_owned())
+        }
+        Reading::Nothing => (None, "not read yet".to_owned()),
+    };
+    MetricValue {
+        metric: series.metric.into(),
+        instance: series.instance.to_string(),
+        value,
+        source: series.source.into(),
+        taken_unix_ms: series.taken_ms,
+        absent_reason,
+    }
+}
+
+/// The gauge that is the rate of `counter`.
+#[must_use]
+pub fn rate_of(counter: Metric) -> Option<Metric> {
+    catalogue::CATALOGUE.iter().find(|i| i.rate_of == Some(counter)).map(|i| i.metric)
+}
