@@ -1,4 +1,11 @@
 //! The node side: reads the machine, and passes on what it read.
 
+pub mod collect;
+pub mod config;
+pub mod enroll;
 pub mod host;
+pub mod identity;
+pub mod link;
+pub mod present;
+pub mod print;
 pub mod sample;

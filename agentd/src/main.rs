@@ -1,1 +1,145 @@
-fn main() {}
+//! The agent's command line.
+#![forbid(unsafe_code)]
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use horcrux_agentd::config::Config;
+use horcrux_agentd::enroll::{self, JoinToken};
+use horcrux_agentd::link::Link;
+use horcrux_agentd::sample::Lane;
+use horcrux_agentd::{collect, host, print};
+use horcrux_transport::client::Target;
+use horcrux_transport::signal;
+use horcrux_transport::tasks::Tasks;
+use tokio::sync::mpsc;
+
+/// The Horcrux node agent.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Get this node's certificate from a controller, with a join token
+    Enroll {
+        /// The controller's address for people, for instance https://controller:8006
+        #[arg(long)]
+        controller: Target,
+        /// The file that holds the join token; `-` for standard input
+        #[arg(long)]
+        token_file: PathBuf,
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Run until SIGTERM
+    Run {
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Print what the agent sees
+    Sample {
+        /// Read each lane once, and end
+        #[arg(long, required = true)]
+        once: bool,
+        #[arg(short, long, value_enum, default_value = "json")]
+        output: Output,
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Json,
+}
+
+const CONFIG: &str = "/etc/horcrux/agentd.toml";
+/// How long the stream has to say goodbye.
+const GRACE: Duration = Duration::from_secs(3);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    horcrux_transport::log::init();
+    match start(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Enroll { controller, token_file, config } => {
+            let config = Config::load(&config)?;
+            let token = if token_file.as_os_str() == "-" {
+                let mut text = String::new();
+                std::io::stdin().take(4096).read_to_string(&mut text).context("read the token")?;
+                text
+            } else {
+                std::fs::read_to_string(&token_file)
+                    .with_context(|| format!("read {}", token_file.display()))?
+            };
+            let token = JoinToken::parse(&token)?;
+            let hostname = host::proc::hostname(&config.root).context("read the host name")?;
+            let enrolling = enroll::enroll(&controller, &token, &hostname, &config.state_dir);
+            let node = runtime()?.block_on(enrolling)?;
+            tracing::info!(node, "enrolled");
+            Ok(())
+        }
+        Command::Run { config } => run(&Config::load(&config)?),
+        Command::Sample { once: _, output: Output::Json, config } => {
+            let config = Config::load(&config)?;
+            let cycles: Vec<_> = lanes(&config)
+                .into_iter()
+                .map(|(mut lane, _)| {
+                    let cycle = lane.read(collect::now());
+                    print::cycle(lane.name(), &cycle)
+                })
+                .collect();
+            let mut text = serde_json::to_string_pretty(&cycles).context("print")?;
+            text.push('\n');
+            std::io::stdout().write_all(text.as_bytes()).context("print")
+        }
+    }
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    let (cycles, collected) = mpsc::channel(collect::QUEUE);
+    let running = lanes(config)
+        .into_iter()
+        .map(|(lane, interval)| collect::start(lane, interval, cycles.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+    drop(cycles);
+    let link = Link::new(config.state_dir.clone(), running, collected);
+    runtime()?.block_on(async {
+        let terminate = signal::terminate().context("take signals")?;
+        let mut tasks = Tasks::default();
+        tasks.spawn("link", |stop| link.run(stop));
+        tasks.run(terminate, GRACE).await?;
+        Ok(())
+    })
+}
+
+/// What this host has to read, and how often.
+fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
+    let lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
+        (Box::new(host::proc::NodeLane::new(&config.root)), config.cadence.node),
+        (Box::new(host::cgroup::ContainerLane::new(&config.root)), config.cadence.container),
+    ];
+    lanes
+}
+
+/// One thread: the agent has one stream, and its readings have threads of their own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
+}

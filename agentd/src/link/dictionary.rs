@@ -1,0 +1,159 @@
+//! Series ids of one stream: each series is declared once, then stands as a small number.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use horcrux_proto::agent::v1::{SampleBatch, Series, series};
+use horcrux_proto::v1::{Metric, Source};
+
+use crate::sample::{Cycle, Object, Value};
+
+/// A series that a lane has not read for this many of its readings is retired: some are read only every few times.
+const UNREAD: u64 = 30;
+
+#[derive(Debug, Default)]
+pub struct Dictionary {
+    next_id: u32,
+    lanes: HashMap<&'static str, Lane>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    readings: u64,
+    ids: HashMap<Object, HashMap<Key, Id>>,
+}
+
+type Key = (Metric, Arc<str>, Source);
+
+#[derive(Debug)]
+struct Id {
+    id: u32,
+    read: u64,
+}
+
+impl Dictionary {
+    /// Forgets all: the next batches declare everything again, under new ids.
+    pub fn reset(&mut self) {
+        self.lanes.clear();
+    }
+
+    /// A reading as columns.
+    pub fn batch(
+        &mut self,
+        lane: &'static str,
+        cycle: &Cycle,
+        sequence: u64,
+        dropped_before: u32,
+    ) -> SampleBatch {
+        let mut batch = SampleBatch {
+            sequence,
+            taken_unix_ms: cycle.taken.unix_ms,
+            taken_boottime_ns: cycle.taken.boottime_ns,
+            dropped_before,
+            ..SampleBatch::default()
+        };
+        let next_id = &mut self.next_id;
+        let lane = self.lanes.entry(lane).or_default();
+        lane.readings += 1;
+        for sample in &cycle.samples {
+            let ids = lane.ids.entry(sample.object.clone()).or_default();
+            for reading in &sample.readings {
+                let key = (reading.metric, Arc::clone(&reading.instance), reading.source);
+                let entry = ids.entry(key).or_insert_with(|| {
+                    *next_id += 1;
+                    batch.declared.push(Series {
+                        id: *next_id,
+                        metric: reading.metric.into(),
+                        instance: reading.instance.to_string(),
+                        object: Some(object(&sample.object)),
+                        source: reading.source.into(),
+                    });
+                    Id { id: *next_id, read: 0 }
+                });
+                entry.read = lane.readings;
+                match reading.value {
+                    Value::Counter(count) => {
+                        batch.counter_ids.push(entry.id);
+                        batch.counters.push(count);
+                    }
+                    // The wire has finite numbers only; a reader that gives another has a fault of its own.
+                    Value::Gauge(value) if value.is_finite() => {
+                        batch.gauge_ids.push(entry.id);
+                        batch.gauges.push(value);
+                    }
+                    Value::Gauge(_) => {}
+                }
+            }
+        }
+        let readings = lane.readings;
+        lane.ids.retain(|_, ids| {
+            ids.retain(|_, entry| {
+                let keep = readings - entry.read < UNREAD;
+                if !keep {
+                    batch.retired.push(entry.id);
+                }
+                keep
+            });
+            !ids.is_empty()
+        });
+        batch
+    }
+}
+
+fn object(object: &Object) -> series::Object {
+    match object {
+        Object::Node => series::Object::Node(true),
+        Object::Vm(uuid) => series::Object::VmUuid(uuid.to_string()),
+        Object::Container(id) => series::Object::ContainerId(id.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{Found, ObjectSample, Reading, Taken};
+
+    fn cycle(values: &[(Metric, Value)]) -> Cycle {
+        let reading = |&(metric, value)| Reading { metric, instance: "".into(), value, source: Source::Proc };
+        Cycle {
+            taken: Taken { unix_ms: 1, boottime_ns: 2 },
+            found: Found::Nothing,
+            samples: vec![ObjectSample {
+                object: Object::Node,
+                readings: values.iter().map(reading).collect(),
+            }],
+            sources: vec![],
+        }
+    }
+
+    #[test]
+    fn a_series_is_declared_once_and_again_after_a_reset() {
+        let mut dictionary = Dictionary::default();
+        let load =
+            cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5)), (Metric::NodeCpuIdleTime, Value::Counter(7))]);
+        let first = dictionary.batch("node", &load, 1, 0);
+        assert_eq!((first.declared.len(), &first.gauges, &first.counters), (2, &vec![0.5], &vec![7]));
+        let second = dictionary.batch("node", &load, 2, 0);
+        assert_eq!((second.declared.len(), &second.gauge_ids), (0, &first.gauge_ids));
+        dictionary.reset();
+        let third = dictionary.batch("node", &load, 3, 0);
+        assert_eq!(third.declared.len(), 2);
+        assert_ne!(third.gauge_ids, first.gauge_ids, "an id is never used twice on a stream");
+    }
+
+    #[test]
+    fn a_series_that_is_no_longer_read_is_retired() {
+        let mut dictionary = Dictionary::default();
+        let first = dictionary.batch("node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
+        let retired: Vec<u32> =
+            (0..UNREAD).flat_map(|n| dictionary.batch("node", &cycle(&[]), 2 + n, 0).retired).collect();
+        assert_eq!(retired, first.gauge_ids);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_not_sent() {
+        let batch =
+            Dictionary::default().batch("n", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(f64::NAN))]), 1, 0);
+        assert!(batch.gauges.is_empty());
+    }
+}

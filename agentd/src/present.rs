@@ -1,0 +1,227 @@
+//! What is on this node now, as the lanes found it: what a controller is told in full when a stream begins, and in
+//! changes after that. Pure.
+
+use std::collections::BTreeMap;
+
+use horcrux_proto::agent::v1::{Event, Inventory, event};
+use horcrux_proto::v1::{
+    ContainerFacts, EventKind, NodeFacts, Source, SourceState, SourceStatus, VmFacts, VmState,
+};
+
+use crate::sample::{Found, SourceReport};
+
+/// The whole.
+#[derive(Debug, Default)]
+pub struct Present {
+    node: Option<NodeFacts>,
+    sources: BTreeMap<i32, SourceStatus>,
+    vms: BTreeMap<String, VmFacts>,
+    containers: BTreeMap<String, ContainerFacts>,
+    vms_known: bool,
+    containers_known: bool,
+}
+
+/// What one reading changed. `inventory` is `None` when nothing did.
+#[derive(Debug, Default, PartialEq)]
+pub struct News {
+    pub inventory: Option<Inventory>,
+    pub events: Vec<Event>,
+}
+
+/// What an event is about.
+enum About<'a> {
+    Node,
+    Vm(&'a str),
+    Container(&'a str),
+}
+
+impl Present {
+    /// Everything, for a stream that begins.
+    #[must_use]
+    pub fn whole(&self) -> Inventory {
+        Inventory {
+            complete: true,
+            node: self.node_facts(),
+            vms: self.vms.values().cloned().collect(),
+            containers: self.containers.values().cloned().collect(),
+            gone_vms: Vec::new(),
+            gone_containers: Vec::new(),
+        }
+    }
+
+    /// Takes in what a lane found.
+    pub fn found(&mut self, found: &Found, at_unix_ms: i64) -> News {
+        let mut inventory = Inventory::default();
+        let mut events = Vec::new();
+        match found {
+            Found::Nothing => {}
+            Found::Node(facts) => {
+                if self.node.as_ref() != Some(facts.as_ref()) {
+                    self.node = Some((**facts).clone());
+                    inventory.node = self.node_facts();
+                }
+            }
+            Found::Vms(list) => {
+                let mut tell = |kind, uuid: &str, detail: String| {
+                    events.push(happened(kind, &About::Vm(uuid), detail, at_unix_ms));
+                };
+                let mut now = BTreeMap::new();
+                for vm in list {
+                    let before = self.vms.get(&vm.uuid);
+                    // The first list is how things are, not something that happened.
+                    match before {
+                        None if self.vms_known => {
+                            tell(EventKind::VmAppeared, &vm.uuid, vm.display_name.clone());
+                        }
+                        Some(before) if before.state != vm.state => {
+                            let states = format!("{}: {} → {}", vm.display_name, word(before), word(vm));
+                            tell(EventKind::VmStateChanged, &vm.uuid, states);
+                        }
+                        _ => {}
+                    }
+                    if before != Some(vm) {
+                        inventory.vms.push(vm.clone());
+                    }
+                    now.insert(vm.uuid.clone(), vm.clone());
+                }
+                for (uuid, vm) in self.vms.iter().filter(|(uuid, _)| !now.contains_key(*uuid)) {
+                    inventory.gone_vms.push(uuid.clone());
+                    tell(EventKind::VmGone, uuid, vm.display_name.clone());
+                }
+                (self.vms, self.vms_known) = (now, true);
+            }
+            Found::Containers(list) => {
+                let mut tell = |kind, id: &str, detail: String| {
+                    events.push(happened(kind, &About::Container(id), detail, at_unix_ms));
+                };
+                let mut now = BTreeMap::new();
+                for container in list {
+                    let before = self.containers.get(&container.id);
+                    if before.is_none() && self.containers_known {
+                        tell(EventKind::ContainerAppeared, &container.id, container.cgroup_path.clone());
+                    }
+                    if before != Some(container) {
+                        inventory.containers.push(container.clone());
+                    }
+                    now.insert(container.id.clone(), container.clone());
+                }
+                for (id, container) in self.containers.iter().filter(|(id, _)| !now.contains_key(*id)) {
+                    inventory.gone_containers.push(id.clone());
+                    tell(EventKind::ContainerGone, id, container.cgroup_path.clone());
+                }
+                (self.containers, self.containers_known) = (now, true);
+            }
+        }
+        News { inventory: (inventory != Inventory::default()).then_some(inventory), events }
+    }
+
+    /// Takes in how a source is doing, and how many of its readings were skipped so far.
+    pub fn source(&mut self, report: &SourceReport, skipped: u64, at_unix_ms: i64) -> News {
+        let before = self.sources.get(&report.source.into());
+        let same_state = before.is_some_and(|b| b.state() == report.state);
+        if same_state && before.is_some_and(|b| b.detail == report.detail && b.skipped == skipped) {
+            return News::default();
+        }
+        let since_unix_ms = before.filter(|_| same_state).map_or(at_unix_ms, |b| b.since_unix_ms);
+        let was_good = before.is_none_or(|b| good(b.state()));
+        let mut events = Vec::new();
+        if was_good != good(report.state) {
+            let kind = if was_good { EventKind::SourceLost } else { EventKind::SourceBack };
+            let detail = format!("{} {}", source_name(report.source), report.detail);
+            events.push(happened(kind, &About::Node, detail.trim_end().to_owned(), at_unix_ms));
+        }
+        let status = SourceStatus {
+            source: report.source.into(),
+            state: report.state.into(),
+            detail: report.detail.clone(),
+            since_unix_ms,
+            skipped,
+        };
+        self.sources.insert(report.source.into(), status);
+        let node = self.node_facts();
+        News { inventory: node.is_some().then(|| Inventory { node, ..Inventory::default() }), events }
+    }
+
+    fn node_facts(&self) -> Option<NodeFacts> {
+        let facts = self.node.as_ref()?;
+        Some(NodeFacts { sources: self.sources.values().cloned().collect(), ..facts.clone() })
+    }
+}
+
+/// An absent source is as it should be.
+fn good(state: SourceState) -> bool {
+    match state {
+        SourceState::Ok | SourceState::Absent | SourceState::Unspecified => true,
+        SourceState::Failing | SourceState::Stuck => false,
+    }
+}
+
+/// As people read it: `libvirt`, `cgroup_v2`.
+#[must_use]
+pub fn source_name(source: Source) -> String {
+    source.as_str_name().trim_start_matches("SOURCE_").to_lowercase()
+}
+
+fn word(vm: &VmFacts) -> String {
+    let state: VmState = vm.state();
+    state.as_str_name().trim_start_matches("VM_STATE_").to_lowercase().replace('_', " ")
+}
+
+fn happened(kind: EventKind, about: &About<'_>, detail: String, at_unix_ms: i64) -> Event {
+    let object = match about {
+        About::Node => event::Object::Node(true),
+        About::Vm(uuid) => event::Object::VmUuid((*uuid).to_owned()),
+        About::Container(id) => event::Object::ContainerId((*id).to_owned()),
+    };
+    Event { sequence: 0, at_unix_ms, kind: kind.into(), object: Some(object), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(uuid: &str, state: VmState) -> VmFacts {
+        VmFacts { uuid: uuid.into(), display_name: uuid.into(), state: state.into(), ..VmFacts::default() }
+    }
+
+    fn kinds(news: &News) -> Vec<EventKind> {
+        news.events.iter().map(Event::kind).collect()
+    }
+
+    #[test]
+    fn the_first_list_is_no_event_and_later_differences_are() {
+        let mut present = Present::default();
+        let first = present.found(&Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        assert_eq!(first.events, vec![]);
+        assert_eq!(first.inventory.unwrap().vms.len(), 1);
+        let next = [vm("a", VmState::Paused), vm("b", VmState::Running)];
+        let news = present.found(&Found::Vms(next.to_vec()), 2);
+        assert_eq!(kinds(&news), [EventKind::VmStateChanged, EventKind::VmAppeared]);
+        let news = present.found(&Found::Vms(vec![next[1].clone()]), 3);
+        assert_eq!(kinds(&news), [EventKind::VmGone]);
+        assert_eq!(news.inventory.unwrap().gone_vms, ["a"]);
+        assert_eq!(present.found(&Found::Vms(vec![next[1].clone()]), 4), News::default());
+    }
+
+    #[test]
+    fn a_lane_that_could_not_list_leaves_what_was_known() {
+        let mut present = Present::default();
+        present.found(&Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        assert_eq!(present.found(&Found::Nothing, 2), News::default());
+        assert_eq!(present.whole().vms.len(), 1);
+    }
+
+    #[test]
+    fn a_source_is_lost_and_comes_back_once_each() {
+        let mut present = Present::default();
+        present.found(&Found::Node(Box::default()), 0);
+        let report =
+            |state, detail: &str| SourceReport { source: Source::Libvirt, state, detail: detail.into() };
+        assert_eq!(kinds(&present.source(&report(SourceState::Ok, ""), 0, 1)), []);
+        let lost = report(SourceState::Failing, "gone");
+        assert_eq!(kinds(&present.source(&lost, 0, 2)), [EventKind::SourceLost]);
+        assert_eq!(present.source(&lost, 0, 3), News::default());
+        assert_eq!(present.whole().node.unwrap().sources[0].since_unix_ms, 2);
+        assert_eq!(kinds(&present.source(&report(SourceState::Ok, ""), 0, 4)), [EventKind::SourceBack]);
+    }
+}

@@ -1,0 +1,94 @@
+//! What the lanes read, as JSON for people and bug reports. Names and units are the catalogue's.
+
+use horcrux_proto::catalogue;
+use horcrux_proto::v1::{Absence, Metric};
+use serde_json::{Value as Json, json};
+
+use crate::present::source_name;
+use crate::sample::{Cycle, Found, Object, Value};
+
+/// One lane's reading.
+#[must_use]
+pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
+    let found = match &cycle.found {
+        Found::Node(facts) => json!({
+            "hostname": facts.hostname, "os": facts.os, "kernel": facts.kernel,
+            "architecture": facts.architecture, "cpu_model": facts.cpu_model, "cpus": facts.cpus,
+            "memory_bytes": facts.memory_bytes, "cgroup_mode": facts.cgroup_mode().as_str_name(),
+            "boot_unix_ms": facts.boot_unix_ms,
+        }),
+        Found::Vms(vms) => vms
+            .iter()
+            .map(|vm| {
+                json!({
+                    "uuid": vm.uuid, "name": vm.display_name, "state": vm.state().as_str_name(),
+                    "vcpus": vm.vcpus, "memory_max_bytes": vm.memory_max_bytes, "persistent": vm.persistent,
+                    "absent": absences(&vm.absences),
+                })
+            })
+            .collect(),
+        Found::Containers(containers) => containers
+            .iter()
+            .map(|container| {
+                json!({
+                    "id": container.id, "runtime": container.runtime().as_str_name(),
+                    "cgroup_path": container.cgroup_path, "name": container.display_name,
+                    "name_unknown_reason": container.name_unknown_reason,
+                    "absent": absences(&container.absences),
+                })
+            })
+            .collect(),
+        Found::Nothing => Json::Null,
+    };
+    let samples: Vec<Json> = cycle
+        .samples
+        .iter()
+        .map(|sample| {
+            let object = match &sample.object {
+                Object::Node => "node".to_owned(),
+                Object::Vm(uuid) => format!("vms/{uuid}"),
+                Object::Container(id) => format!("containers/{id}"),
+            };
+            let readings: Vec<Json> = sample
+                .readings
+                .iter()
+                .map(|reading| {
+                    let value = match reading.value {
+                        Value::Counter(count) => json!(count),
+                        Value::Gauge(value) => json!(value),
+                    };
+                    json!({
+                        "metric": name(reading.metric), "instance": &*reading.instance, "value": value,
+                        "unit": unit(reading.metric), "source": source_name(reading.source),
+                    })
+                })
+                .collect();
+            json!({ "object": object, "readings": readings })
+        })
+        .collect();
+    let sources: Vec<Json> = cycle
+        .sources
+        .iter()
+        .map(|s| json!({ "source": source_name(s.source), "state": s.state.as_str_name(), "detail": s.detail }))
+        .collect();
+    json!({
+        "lane": lane, "taken_unix_ms": cycle.taken.unix_ms, "found": found, "samples": samples,
+        "sources": sources,
+    })
+}
+
+fn absences(absences: &[Absence]) -> Vec<Json> {
+    absences
+        .iter()
+        .map(|a| json!({ "metric": name(a.metric()), "instance": a.instance, "reason": a.reason }))
+        .collect()
+}
+
+fn name(metric: Metric) -> &'static str {
+    catalogue::info(metric).map_or("unknown", |info| info.name)
+}
+
+fn unit(metric: Metric) -> String {
+    catalogue::info(metric)
+        .map_or_else(String::new, |info| info.unit.as_str_name().trim_start_matches("UNIT_").to_lowercase())
+}
