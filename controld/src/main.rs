@@ -54,6 +54,8 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     horcrux_transport::log::init();
+    // The databases hold hashes, names and numbers of others: nothing that is made here is for other users.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match start(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
