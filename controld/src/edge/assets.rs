@@ -6,6 +6,8 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tonic::Status;
 
+use super::gate;
+
 #[derive(rust_embed::RustEmbed)]
 #[folder = "web/dist"]
 struct Page;
@@ -25,6 +27,7 @@ pub(super) async fn serve(request: Request) -> Response {
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if is_rpc {
+        gate::drain(request.into_body()).await;
         return Status::unimplemented("no such method").into_http();
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {

@@ -12,6 +12,7 @@
 //! learns the token. Its answer can be read by our own origin only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -37,6 +38,10 @@ pub(super) const COOKIE: &str = "__Host-hx";
 const CSRF: &str = "x-horcrux-csrf";
 const WHO_AM_I: &str = "/horcrux.v1.AuthService/WhoAmI";
 
+/// As much of a refused request as is read: no legitimate one is longer.
+const DRAIN_BYTES: usize = 64 << 10;
+const DRAIN: Duration = Duration::from_millis(500);
+
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
@@ -58,8 +63,19 @@ pub(super) async fn public(State(app): State<Arc<App>>, mut request: Request<Bod
         }
         Err(status) => {
             app.counts.add("requests_refused");
+            drain(request.into_body()).await;
             refuse(&status)
         }
+    }
+}
+
+/// Takes what a small request still has to say. Some clients (curl 7 over HTTP/2) lose an answer that comes before their
+/// own last byte was taken.
+pub(super) async fn drain(body: Body) {
+    match tokio::time::timeout(DRAIN, axum::body::to_bytes(body, DRAIN_BYTES)).await {
+        Ok(Ok(_)) => {}
+        // Too long or too slow: it had its chance.
+        Ok(Err(_)) | Err(_) => tracing::trace!("a refused request was cut off"),
     }
 }
 
