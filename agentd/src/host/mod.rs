@@ -4,3 +4,8 @@ pub mod cgroup;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod proc;
+
+mod mounts;
+mod pressure;
+mod read;
+mod readings;
