@@ -101,7 +101,7 @@ const NO_SWAP: &str = "the memory controller is not enabled for its group, or th
 const IO_OFF: &str = "the io controller is not enabled for its group";
 const PIDS_OFF: &str = "the pids controller is not enabled for its group";
 const NO_CPU_STAT: &str = "the kernel keeps no CPU time of its group";
-const NO_PRESSURE: &str = "the kernel keeps no pressure of its group";
+const NO_PRESSURE: &str = "its group has no pressure in the unified hierarchy";
 
 const IO_BYTES: &[Metric] = &[Metric::ContainerIoReadBytes, Metric::ContainerIoWrittenBytes];
 const IO_OPERATIONS: &[Metric] = &[Metric::ContainerIoReads, Metric::ContainerIoWrites];

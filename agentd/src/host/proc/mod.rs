@@ -178,7 +178,7 @@ impl NodeLane {
             match file.parse(&mut self.buffer, pressure) {
                 Ok(pressure) => emit_pressure(readings, metrics, pressure),
                 Err(error) if error.is_gone() || error.is_unsupported() => {
-                    problems.missing.push(chain(&error))
+                    problems.missing.push(chain(&error));
                 }
                 Err(error) => problems.failing.push(chain(&error)),
             }
