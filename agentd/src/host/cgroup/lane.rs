@@ -94,7 +94,7 @@ impl ContainerLane {
                 let most = Group::most_files(&self.hierarchies);
                 let keep = if open + most <= self.file_budget { Keep::Open } else { Keep::Closed };
                 open += if keep == Keep::Open { most } else { 0 };
-                let group = Group::new(&self.hierarchies, &found.path, keep, self.cycles);
+                let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
                 let dir = tree.root().join(found.path.trim_start_matches('/'));
                 self.containers.insert(key, Container { id, found, dir, group, expected: 0 });
                 changed = true;

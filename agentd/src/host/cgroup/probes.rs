@@ -27,8 +27,10 @@ const LOOK_AGAIN_EVERY: u64 = 10;
 #[derive(Debug)]
 pub(super) struct Group {
     probes: Vec<Probe>,
-    /// Spreads what is done in some cycles only over all of them.
+    /// Spreads over all cycles what is done in some: groups have different ones.
     phase: u64,
+    /// It has never been read.
+    fresh: bool,
 }
 
 /// What all groups share while they are read.
@@ -95,7 +97,7 @@ impl Group {
             let problem = file.is_none().then_some(Problem::Missing(spec.not_mounted));
             Probe { spec, file, problem }
         };
-        Self { probes: specs(hierarchies).map(probe).collect(), phase }
+        Self { probes: specs(hierarchies).map(probe).collect(), phase, fresh: true }
     }
 
     /// How many files a group keeps open at most.
@@ -117,7 +119,8 @@ impl Group {
     ) -> Outcome {
         let mut carried = Carried::default();
         let mut outcome = Outcome::Read;
-        let turn = cycle.wrapping_sub(self.phase);
+        let turn = cycle.wrapping_add(self.phase);
+        let fresh = std::mem::take(&mut self.fresh);
         for probe in &mut self.probes {
             let Some(file) = &mut probe.file else { continue };
             let waits = match (&probe.problem, probe.spec.what) {
@@ -125,7 +128,7 @@ impl Group {
                 (_, What::V1MemoryStat | What::V2MemoryStat) => !turn.is_multiple_of(MEMORY_STAT_EVERY),
                 _ => false,
             };
-            if waits {
+            if waits && !fresh {
                 continue;
             }
             let problem = match read(probe.spec, file, shared, &mut carried, readings) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use horcrux_proto::v1::NodeFacts;
+use horcrux_proto::v1::{CgroupMode, NodeFacts};
 
 use crate::host::cgroup;
 use crate::host::read::{ReadError, read_text};
@@ -20,15 +20,24 @@ pub(super) struct Facts {
     root: PathBuf,
     /// Read once: `/proc/cpuinfo` is slow where there are many cores.
     cpu_model: Option<String>,
+    /// Looked for until there is one: it stays as it is while the machine is up.
+    cgroup_mode: CgroupMode,
 }
 
 impl Facts {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), cpu_model: cpu_model(&root.join("proc/cpuinfo")) }
+        Self {
+            root: root.to_path_buf(),
+            cpu_model: cpu_model(&root.join("proc/cpuinfo")),
+            cgroup_mode: CgroupMode::None,
+        }
     }
 
     /// The sources are left to who knows them all.
-    pub(super) fn read(&self, stat: &Stat, memory: &Memory) -> Result<Box<NodeFacts>, ReadError> {
+    pub(super) fn read(&mut self, stat: &Stat, memory: &Memory) -> Result<Box<NodeFacts>, ReadError> {
+        if self.cgroup_mode == CgroupMode::None {
+            self.cgroup_mode = cgroup::mode(&self.root);
+        }
         let one_line = |name: &str| read_text(&self.root.join(name)).map(|text| text.trim().to_owned());
         let os = read_text(&self.root.join("etc/os-release")).ok().and_then(|text| pretty_name(&text));
         // Linux has `arch` since 6.1; below that, ask it. `uname` can't be asked of another root, but a machine has
@@ -43,7 +52,7 @@ impl Facts {
             cpu_model: self.cpu_model.clone(),
             cpus: u32::try_from(stat.cores.len()).unwrap_or(u32::MAX),
             memory_bytes: memory.total,
-            cgroup_mode: cgroup::mode(&self.root).into(),
+            cgroup_mode: self.cgroup_mode.into(),
             boot_unix_ms: stat.boot_unix_s.saturating_mul(1000),
             sources: Vec::new(),
         }))
