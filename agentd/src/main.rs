@@ -90,8 +90,10 @@ fn start(command: Command) -> anyhow::Result<()> {
                     .with_context(|| format!("read {}", token_file.display()))?
             };
             let token = JoinToken::parse(&token)?;
-            let hostname = host::proc::hostname(&config.root).context("read the host name")?;
-            let enrolling = enroll::enroll(&controller, &token, &hostname, &config.state_dir);
+            let file = config.root.join("proc/sys/kernel/hostname");
+            let hostname =
+                std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+            let enrolling = enroll::enroll(&controller, &token, hostname.trim(), &config.state_dir);
             let node = runtime()?.block_on(enrolling)?;
             tracing::info!(node, "enrolled");
             Ok(())

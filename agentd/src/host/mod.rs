@@ -1,7 +1,11 @@
 //! Everything that touches the machine, and only that.
 
 pub mod cgroup;
-pub mod file;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod proc;
+
+mod mounts;
+mod pressure;
+mod read;
+mod readings;

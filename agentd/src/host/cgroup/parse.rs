@@ -1,109 +1,118 @@
-//! cgroup files as values. Pure.
+//! What controllers write into their files.
+
+use crate::host::read::Malformed;
 
 /// A ceiling such as `memory.max`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Limit<T> {
     Unlimited,
-    At(u64),
+    At(T),
 }
 
-/// Traffic of one block device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Io {
-    /// `MAJOR:MINOR`.
-    pub(super) device: String,
-    pub(super) read_bytes: Option<u64>,
-    pub(super) written_bytes: Option<u64>,
-    pub(super) reads: Option<u64>,
-    pub(super) writes: Option<u64>,
+/// I/O of one group with one block device, or as one of v1's files has it, the half of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DeviceIo {
+    pub(super) read: u64,
+    pub(super) written: u64,
 }
 
-/// v1 has no word for "unlimited": it shows the largest page-aligned number, which differs between kernels. No machine
-/// has this much memory.
-const V1_UNLIMITED: u64 = 1 << 60;
+/// v1 has no word for "unlimited" but `LONG_MAX` rounded down to a page, and pages are of 4 to 64 KiB. No memory is as
+/// large as half of that.
+const V1_UNLIMITED: u64 = 1 << 62;
 
-pub(super) fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
+pub(super) fn number(text: &str) -> Result<u64, Malformed> {
+    text.trim_end().parse().map_err(|_| Malformed("not a number"))
 }
 
-/// The value behind `key` in lines of `key value`.
-pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+/// `memory.max`, `pids.max`.
+pub(super) fn limit(text: &str) -> Result<Limit<u64>, Malformed> {
+    if text.trim_end() == "max" { Ok(Limit::Unlimited) } else { number(text).map(Limit::At) }
 }
 
-pub(super) fn limit(text: &str) -> Option<Limit> {
-    match text.trim() {
-        "max" | "-1" => Some(Limit::Unlimited),
-        number => {
-            number.parse().ok().map(|n| if n >= V1_UNLIMITED { Limit::Unlimited } else { Limit::At(n) })
+/// `memory.limit_in_bytes`.
+pub(super) fn v1_memory_limit(text: &str) -> Result<Limit<u64>, Malformed> {
+    number(text).map(|bytes| if bytes >= V1_UNLIMITED { Limit::Unlimited } else { Limit::At(bytes) })
+}
+
+/// `cpu.max`: how much in what period. In cores.
+pub(super) fn cpu_max(text: &str) -> Result<Limit<f64>, Malformed> {
+    let (quota, period) = text.trim_end().split_once(' ').ok_or(Malformed("no period"))?;
+    if quota == "max" { Ok(Limit::Unlimited) } else { cores(number(quota)?, number(period)?) }
+}
+
+/// `cpu.cfs_quota_us`, which is -1 without a limit.
+pub(super) fn v1_quota(text: &str) -> Result<Limit<u64>, Malformed> {
+    if text.trim_end() == "-1" { Ok(Limit::Unlimited) } else { number(text).map(Limit::At) }
+}
+
+pub(super) fn cores(quota: u64, period: u64) -> Result<Limit<f64>, Malformed> {
+    if period == 0 { Err(Malformed("a period of 0")) } else { Ok(Limit::At(quota as f64 / period as f64)) }
+}
+
+/// Values of the wanted keys of a file of `key value` lines. A key may be missing; a value that is no number may not.
+pub(super) fn keyed<const N: usize>(text: &str, wanted: [&str; N]) -> Result<[Option<u64>; N], Malformed> {
+    let mut values = [None; N];
+    for line in text.lines() {
+        let (key, value) = line.split_once(' ').ok_or(Malformed("a line has no value"))?;
+        if let Some(at) = wanted.iter().position(|wanted| *wanted == key) {
+            values[at] = Some(number(value)?);
         }
     }
+    Ok(values)
 }
 
-/// `cpu.max`: quota and period in microseconds, as cores. `None` inside when there is no limit.
-pub(super) fn cpu_max(text: &str) -> Option<Option<f64>> {
-    let (quota, period) = text.trim().split_once(' ')?;
-    match limit(quota)? {
-        Limit::Unlimited => Some(None),
-        Limit::At(quota) => cores(quota, period.parse().ok()?).map(Some),
+/// `io.stat`: bytes and operations of each device. A device may be listed without any.
+pub(super) fn io_stat(text: &str) -> Result<Vec<(&str, DeviceIo, DeviceIo)>, Malformed> {
+    let mut devices = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let device = fields.next().ok_or(Malformed("a line without a device"))?;
+        let (mut bytes, mut operations, mut known) = (DeviceIo::default(), DeviceIo::default(), 0);
+        for field in fields {
+            let Some((key, value)) = field.split_once('=') else { continue };
+            let slot = match key {
+                "rbytes" => &mut bytes.read,
+                "wbytes" => &mut bytes.written,
+                "rios" => &mut operations.read,
+                "wios" => &mut operations.written,
+                _ => continue,
+            };
+            *slot = number(value)?;
+            known += 1;
+        }
+        // All four or none: half of a line is a line cut short.
+        match known {
+            0 => {}
+            4 => devices.push((device, bytes, operations)),
+            _ => return Err(Malformed("a device lacks values")),
+        }
     }
+    Ok(devices)
 }
 
-/// Microseconds of quota in a period, as cores.
-pub(super) fn cores(quota: u64, period: u64) -> Option<f64> {
-    let float = horcrux_proto::rates::float;
-    (period > 0).then(|| float(quota) / float(period))
-}
-
-/// The total of one line of a pressure file, in microseconds.
-pub(super) fn pressure_total(text: &str, line: &str) -> Option<u64> {
-    let fields = text.lines().find_map(|l| l.strip_prefix(line))?;
-    fields.split_ascii_whitespace().find_map(|f| f.strip_prefix("total="))?.parse().ok()
-}
-
-/// `io.stat`: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …`.
-pub(super) fn io_stat(text: &str) -> Vec<Io> {
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            let mut io = Io { device: words.next()?.to_owned(), ..Io::default() };
-            for word in words {
-                let Some((key, value)) = word.split_once('=') else { continue };
-                let value = value.parse().ok();
-                match key {
-                    "rbytes" => io.read_bytes = value,
-                    "wbytes" => io.written_bytes = value,
-                    "rios" => io.reads = value,
-                    "wios" => io.writes = value,
-                    _ => {}
-                }
-            }
-            // A device that the group never used has a bare line.
-            io.read_bytes.is_some().then_some(io)
-        })
-        .collect()
-}
-
-/// v1's `blkio.throttle.io_service_bytes` and `io_serviced`: lines of `8:0 Read 1`.
-pub(super) fn blkio(bytes: &str, operations: &str) -> Vec<Io> {
-    let mut all: Vec<Io> = Vec::new();
-    let lines = |text| str::lines(text).map(|line: &str| line.split_ascii_whitespace().collect::<Vec<_>>());
-    for (is_bytes, words) in lines(bytes).map(|w| (true, w)).chain(lines(operations).map(|w| (false, w))) {
-        let [device, what, value] = words.as_slice() else { continue };
-        let Ok(value) = value.parse() else { continue };
-        let at = all.iter().position(|io| io.device == *device).unwrap_or_else(|| {
-            all.push(Io { device: (*device).to_owned(), ..Io::default() });
-            all.len() - 1
-        });
-        match (*what, is_bytes) {
-            ("Read", true) => all[at].read_bytes = Some(value),
-            ("Write", true) => all[at].written_bytes = Some(value),
-            ("Read", false) => all[at].reads = Some(value),
-            ("Write", false) => all[at].writes = Some(value),
+/// `blkio.throttle.io_service_bytes` and `…io_serviced`: a line for each device and direction, then the total.
+pub(super) fn v1_blkio(text: &str) -> Result<Vec<(&str, DeviceIo)>, Malformed> {
+    let mut devices: Vec<(&str, DeviceIo)> = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(device), Some(direction)) = (fields.next(), fields.next()) else {
+            return Err(Malformed("a line without a direction"));
+        };
+        let Some(value) = fields.next() else {
+            // `Total N` closes the list.
+            if device == "Total" { continue } else { return Err(Malformed("a line without a value")) }
+        };
+        if devices.last().is_none_or(|(last, _)| *last != device) {
+            devices.push((device, DeviceIo::default()));
+        }
+        let Some((_, io)) = devices.last_mut() else { continue };
+        match direction {
+            "Read" => io.read = number(value)?,
+            "Write" => io.written = number(value)?,
             _ => {}
         }
     }
-    all
+    Ok(devices)
 }
 
 #[cfg(test)]
@@ -113,50 +122,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unlimited_ceiling_is_not_a_number() {
-        assert_eq!(limit("max\n"), Some(Limit::Unlimited));
-        assert_eq!(limit("9223372036854771712\n"), Some(Limit::Unlimited), "v1 on x86-64");
-        assert_eq!(limit("67108864\n"), Some(Limit::At(67_108_864)));
-        assert_eq!(limit("-1"), Some(Limit::Unlimited), "v1 cpu.cfs_quota_us");
-        assert_eq!(limit("x"), None);
-        assert_eq!(cpu_max("max 100000\n"), Some(None));
-        assert_eq!(cpu_max("50000 100000\n"), Some(Some(0.5)));
-        assert_eq!(cpu_max("50000 0\n"), None);
+    fn max_is_no_limit_and_never_a_number() {
+        assert_eq!(limit("max\n"), Ok(Limit::Unlimited));
+        assert_eq!(limit("4096\n"), Ok(Limit::At(4096)));
+        assert_eq!(v1_memory_limit("9223372036854771712\n"), Ok(Limit::Unlimited));
+        assert_eq!(v1_memory_limit("268435456\n"), Ok(Limit::At(268_435_456)));
+        assert_eq!(cpu_max("max 100000\n"), Ok(Limit::Unlimited));
+        assert_eq!(v1_quota("-1\n"), Ok(Limit::Unlimited));
+        assert!(limit("").is_err());
     }
 
     #[test]
-    fn a_key_is_the_whole_word() {
-        let text = "oom 1\noom_kill 3\noom_group_kill 5\n";
-        assert_eq!(keyed(text, "oom_kill"), Some(3));
-        assert_eq!(keyed(text, "oom"), Some(1));
-        assert_eq!(keyed(text, "kill"), None);
+    fn a_cpu_limit_is_in_cores() {
+        assert_eq!(cpu_max("150000 100000\n"), Ok(Limit::At(1.5)));
+        assert!(cpu_max("150000 0\n").is_err());
+        assert!(cpu_max("150000\n").is_err());
     }
 
     #[test]
-    fn traffic_is_by_device() {
-        let v2 = io_stat("254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0\n7:0 \n");
-        assert_eq!(v2.len(), 1);
-        assert_eq!((v2[0].read_bytes, v2[0].writes), (Some(4096), Some(2)));
-        let v1 = blkio("254:0 Read 5\n254:0 Write 6\n254:0 Total 11\nTotal 11\n", "254:0 Read 1\n");
-        let expected = Io {
-            device: "254:0".into(),
-            read_bytes: Some(5),
-            written_bytes: Some(6),
-            reads: Some(1),
-            writes: None,
-        };
-        assert_eq!(v1, [expected]);
+    fn keys_of_a_real_memory_stat_are_found() {
+        let text = include_str!("../../../testdata/cgroup/v1/memory.stat");
+        let values = keyed(text, ["total_inactive_file", "total_cache", "missing"]).unwrap();
+        assert_eq!(values, [Some(94208), Some(180_224), None]);
+        assert!(keyed("anon 12\nfile\n", ["anon"]).is_err());
+        assert!(keyed("anon x\n", ["anon"]).is_err());
+    }
+
+    #[test]
+    fn io_stat_has_both_directions_of_each_device() {
+        let text = include_str!("../../../testdata/cgroup/v2/io.stat");
+        let devices = io_stat(text).unwrap();
+        let bytes = DeviceIo { read: 90_430_464, written: 299_008_000 };
+        assert_eq!(devices[0], ("8:16", bytes, DeviceIo { read: 8950, written: 1252 }));
+        assert_eq!(devices.len(), 2);
+        assert!(io_stat("8:16 rbytes=1 wbytes=\n").is_err());
+        assert!(io_stat("8:16 rbytes=1\n").is_err());
+    }
+
+    #[test]
+    fn blkio_discards_and_totals_are_left_out() {
+        let text = include_str!("../../../testdata/cgroup/v1/blkio.throttle.io_service_bytes_recursive");
+        let devices = v1_blkio(text).unwrap();
+        assert_eq!(devices[0], ("254:0", DeviceIo { read: 20_971_520, written: 41_943_040 }));
+        assert_eq!(devices.len(), 2);
+        assert_eq!(v1_blkio("Total 0\n"), Ok(Vec::new()));
+        assert!(v1_blkio("254:0 Read\n").is_err());
+        assert!(v1_blkio("254:0\n").is_err());
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_a_parser_panic(text in "[a-zA-Z0-9 :=.\n-]{0,200}") {
-            limit(&text);
-            cpu_max(&text);
-            keyed(&text, "oom");
-            pressure_total(&text, "some");
-            io_stat(&text);
-            blkio(&text, &text);
+        fn parsers_never_panic(text in "(max|-1|[0-9]{1,22}|[0-9]+:[0-9]+| |Read|rbytes=|wios=|Total|\\n|.){0,40}") {
+            let _limits = (limit(&text), v1_memory_limit(&text), cpu_max(&text), v1_quota(&text));
+            let _lists = (keyed(&text, ["max"]), io_stat(&text), v1_blkio(&text));
         }
     }
 }

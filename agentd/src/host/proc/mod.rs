@@ -1,204 +1,200 @@
-//! The node itself, from /proc and /sys. Files are kept open and parsed here: the five that are read every second cost
-//! 40 µs so, and 2.6 times that through the procfs crate; that crate parses what is read rarely (mounts).
+//! The machine itself, from `/proc`; sysfs only tells what its devices are.
 //!
-//! A file that can't be read gives nothing, and the lane says which and why.
+//! Files stay open and are read whole into one buffer. A file that can't be read or isn't what the kernel writes gives
+//! no readings and is named in the state of the source: nothing is ever taken for zero.
+
+mod disks;
+mod facts;
+mod filesystems;
+mod memory;
+mod network;
+mod stat;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use horcrux_proto::v1::{Metric, NodeFacts, Source, SourceState};
-use horcrux_transport::error::Chain;
+use horcrux_proto::v1::{Metric, Source, SourceState};
 
-use super::cgroup;
-use super::file::{Held, ReadError, text};
-use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, Reading, SourceReport, Taken, Value};
+use crate::host::pressure::{Pressure, pressure};
+use crate::host::read::{Buffer, Keep, KeptFile, Malformed, ReadError, Shape, chain};
+use crate::host::readings::Readings;
+use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
-mod devices;
-mod filesystems;
-mod parse;
+use self::disks::Disks;
+use self::facts::Facts;
+use self::filesystems::Filesystems;
+use self::memory::memory;
+use self::network::Interfaces;
+use self::stat::{MODES, Stat, stat};
 
-use devices::Devices;
-use filesystems::Filesystems;
+/// Facts, filesystems and what devices are change rarely and cost as much as all the rest.
+const SLOW_EVERY: u64 = 10;
+
+/// In the order of the columns of `/proc/stat`.
+const CPU_METRICS: [Metric; MODES] = [
+    Metric::NodeCpuUserTime,
+    Metric::NodeCpuNiceTime,
+    Metric::NodeCpuSystemTime,
+    Metric::NodeCpuIdleTime,
+    Metric::NodeCpuIowaitTime,
+    Metric::NodeCpuIrqTime,
+    Metric::NodeCpuSoftirqTime,
+    Metric::NodeCpuStealTime,
+    Metric::NodeCpuGuestTime,
+    Metric::NodeCpuGuestNiceTime,
+];
+
+/// One resource's pressure: total and average of `some`, then of `full`.
+const PRESSURES: [(&str, [Metric; 4]); 3] = [
+    (
+        "cpu",
+        [
+            Metric::NodePressureCpuSomeTime,
+            Metric::NodePressureCpuSomeAvg10,
+            Metric::NodePressureCpuFullTime,
+            Metric::NodePressureCpuFullAvg10,
+        ],
+    ),
+    (
+        "memory",
+        [
+            Metric::NodePressureMemorySomeTime,
+            Metric::NodePressureMemorySomeAvg10,
+            Metric::NodePressureMemoryFullTime,
+            Metric::NodePressureMemoryFullAvg10,
+        ],
+    ),
+    (
+        "io",
+        [
+            Metric::NodePressureIoSomeTime,
+            Metric::NodePressureIoSomeAvg10,
+            Metric::NodePressureIoFullTime,
+            Metric::NodePressureIoFullAvg10,
+        ],
+    ),
+];
 
 /// Reads the node.
 #[derive(Debug)]
 pub struct NodeLane {
     root: PathBuf,
-    stat: Held,
-    meminfo: Held,
-    loadavg: Held,
-    uptime: Held,
-    pressure: [(Held, PressureMetrics); 3],
-    devices: Devices,
+    stat: KeptFile,
+    meminfo: KeptFile,
+    loadavg: KeptFile,
+    uptime: KeptFile,
+    diskstats: KeptFile,
+    net_dev: KeptFile,
+    mountinfo: KeptFile,
+    pressure: [KeptFile; PRESSURES.len()],
+    buffer: Buffer,
+    disks: Disks,
+    interfaces: Interfaces,
     filesystems: Filesystems,
-    /// Instance names of cores, by number.
-    cores: Vec<Arc<str>>,
-    whole: Arc<str>,
+    facts: Facts,
     ns_per_tick: u64,
+    cycles: u64,
+    whole: Arc<str>,
+    /// Names of cores by number.
+    cores: Vec<Arc<str>>,
+    /// How many readings the last cycle gave.
+    expected: usize,
+    /// What was wrong with filesystems when they were last read.
+    filesystem_problems: Vec<String>,
 }
 
-/// What `some` and `full` of one pressure file are: total time, and the ten-second average.
-#[derive(Clone, Copy, Debug)]
-struct PressureMetrics {
-    some: (Metric, Metric),
-    full: (Metric, Metric),
+/// What went wrong in one cycle.
+#[derive(Debug, Default)]
+struct Problems {
+    failing: Vec<String>,
+    /// The kernel doesn't offer it.
+    missing: Vec<String>,
 }
 
-/// Readings as they are gathered.
-pub(crate) struct Gathered {
-    pub(crate) readings: Vec<Reading>,
-    problems: Vec<String>,
-}
-
-impl Gathered {
-    pub(crate) fn put(&mut self, metric: Metric, instance: &Arc<str>, value: Value, source: Source) {
-        self.readings.push(Reading { metric, instance: Arc::clone(instance), value, source });
-    }
-
-    /// A part that could not be read costs that part.
-    pub(crate) fn part(&mut self, read: Result<(), ReadError>) {
-        if let Err(error) = read {
-            self.problems.push(Chain(&error).to_string());
-        }
+impl Problems {
+    fn keep<T>(&mut self, read: Result<T, ReadError>) -> Option<T> {
+        read.map_err(|error| self.failing.push(chain(&error))).ok()
     }
 }
 
 impl NodeLane {
-    /// Reads below `root`, which is `/` but in tests.
+    /// `root` is `/`, or a tree that looks like one.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        let proc = root.join("proc");
-        let held = |name: &str| Held::new(proc.join(name));
-        let pressure = |name: &str, some, full| (held(name), PressureMetrics { some, full });
+        let file = |name: &str, shape| KeptFile::new(root.join("proc").join(name), shape, Keep::Open);
         Self {
-            stat: held("stat"),
-            meminfo: held("meminfo"),
-            loadavg: held("loadavg"),
-            uptime: held("uptime"),
-            pressure: [
-                pressure(
-                    "pressure/cpu",
-                    (Metric::NodePressureCpuSomeTime, Metric::NodePressureCpuSomeAvg10),
-                    (Metric::NodePressureCpuFullTime, Metric::NodePressureCpuFullAvg10),
-                ),
-                pressure(
-                    "pressure/memory",
-                    (Metric::NodePressureMemorySomeTime, Metric::NodePressureMemorySomeAvg10),
-                    (Metric::NodePressureMemoryFullTime, Metric::NodePressureMemoryFullAvg10),
-                ),
-                pressure(
-                    "pressure/io",
-                    (Metric::NodePressureIoSomeTime, Metric::NodePressureIoSomeAvg10),
-                    (Metric::NodePressureIoFullTime, Metric::NodePressureIoFullAvg10),
-                ),
-            ],
-            devices: Devices::new(root),
+            root: root.to_path_buf(),
+            stat: file("stat", Shape::Whole),
+            meminfo: file("meminfo", Shape::Whole),
+            loadavg: file("loadavg", Shape::Whole),
+            uptime: file("uptime", Shape::Whole),
+            diskstats: file("diskstats", Shape::Records),
+            net_dev: file("net/dev", Shape::Records),
+            mountinfo: file("self/mountinfo", Shape::Records),
+            pressure: PRESSURES.map(|(of, _)| file(&format!("pressure/{of}"), Shape::Whole)),
+            buffer: Buffer::default(),
+            disks: Disks::new(root.join("sys/block")),
+            interfaces: Interfaces::new(root.join("sys/class/net")),
             filesystems: Filesystems::new(root),
-            cores: Vec::new(),
-            whole: Arc::from(""),
+            facts: Facts::new(root),
             ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
-            root: root.to_owned(),
+            cycles: 0,
+            whole: Arc::from(""),
+            cores: Vec::new(),
+            expected: 0,
+            filesystem_problems: Vec::new(),
         }
     }
 
-    fn cpu(&mut self, out: &mut Gathered) -> Result<(), ReadError> {
-        let stat = parse::stat(self.stat.read()?);
-        let Some(stat) = stat else { return Err(self.stat.malformed()) };
-        for (core, ticks) in &stat.cpus {
-            let instance = match core {
-                None => &self.whole,
-                Some(number) => {
-                    while self.cores.len() <= *number {
-                        self.cores.push(self.cores.len().to_string().into());
-                    }
-                    &self.cores[*number]
-                }
-            };
-            for (metric, ticks) in parse::CPU_MODES.iter().zip(ticks) {
-                let time = Value::Counter(ticks.saturating_mul(self.ns_per_tick));
-                out.put(*metric, instance, time, Source::Proc);
+    fn cpu(&mut self, stat: &Stat, readings: &mut Readings) {
+        let ns_per_tick = self.ns_per_tick;
+        let mut emit = |instance: &Arc<str>, ticks: &[u64; MODES]| {
+            for (metric, ticks) in CPU_METRICS.into_iter().zip(ticks) {
+                readings.counter(Source::Proc, metric, instance, ticks.saturating_mul(ns_per_tick));
             }
-        }
-        let gauges = [
-            (Metric::NodeProcessesRunning, stat.processes_running),
-            (Metric::NodeProcessesBlocked, stat.processes_blocked),
-        ];
-        for (metric, count) in gauges {
-            if let Some(count) = count {
-                out.put(metric, &self.whole, Value::Gauge(parse::float(count)), Source::Proc);
-            }
-        }
-        Ok(())
-    }
-
-    fn memory(&mut self, out: &mut Gathered) -> Result<(), ReadError> {
-        let values = parse::meminfo(self.meminfo.read()?);
-        if values.is_empty() {
-            return Err(self.meminfo.malformed());
-        }
-        for (metric, bytes) in values {
-            out.put(metric, &self.whole, Value::Gauge(parse::float(bytes)), Source::Proc);
-        }
-        Ok(())
-    }
-
-    fn load(&mut self, out: &mut Gathered) -> Result<(), ReadError> {
-        let Some(load) = parse::loadavg(self.loadavg.read()?) else { return Err(self.loadavg.malformed()) };
-        for (metric, load) in
-            [Metric::NodeLoad1m, Metric::NodeLoad5m, Metric::NodeLoad15m].into_iter().zip(load)
-        {
-            out.put(metric, &self.whole, Value::Gauge(load), Source::Proc);
-        }
-        let Some(uptime) = parse::first_float(self.uptime.read()?) else {
-            return Err(self.uptime.malformed());
         };
-        out.put(Metric::NodeUptime, &self.whole, Value::Gauge(uptime), Source::Proc);
-        Ok(())
-    }
-
-    fn pressures(&mut self, out: &mut Gathered) {
-        for (file, metrics) in &mut self.pressure {
-            let text = match file.read() {
-                Ok(text) => text,
-                // A kernel without pressure accounting: nothing is wrong, and nothing is known.
-                Err(error) if error.is_gone() || is_unsupported(&error) => continue,
-                Err(error) => {
-                    out.part(Err(error));
-                    continue;
+        emit(&self.whole, &stat.all);
+        for (core, ticks) in &stat.cores {
+            // Cores are few and numbered without large gaps, so a list serves; a number that is out of all bounds
+            // would come from a file that isn't the kernel's.
+            if *core < MAX_CORES {
+                while self.cores.len() <= *core {
+                    self.cores.push(Arc::from(self.cores.len().to_string()));
                 }
-            };
-            for (line, (total, avg10)) in [("some", metrics.some), ("full", metrics.full)] {
-                if let Some(pressure) = parse::pressure(text, line) {
-                    let time = Value::Counter(pressure.total_us.saturating_mul(1000));
-                    out.put(total, &self.whole, time, Source::Proc);
-                    out.put(avg10, &self.whole, Value::Gauge(pressure.avg10), Source::Proc);
-                }
+                emit(&self.cores[*core], ticks);
+            }
+        }
+        for (metric, value) in
+            [(Metric::NodeProcessesRunning, stat.running), (Metric::NodeProcessesBlocked, stat.blocked)]
+        {
+            if let Some(value) = value {
+                readings.whole_gauge(Source::Proc, metric, value as f64);
             }
         }
     }
 
-    fn facts(&mut self) -> Result<NodeFacts, ReadError> {
-        let proc = self.root.join("proc");
-        let os = text(&self.root.join("etc/os-release")).ok();
-        let stat = parse::stat(self.stat.read()?).ok_or_else(|| self.stat.malformed())?;
-        let memory = parse::meminfo(self.meminfo.read()?);
-        let total = memory.iter().find(|(metric, _)| *metric == Metric::NodeMemoryTotal);
-        let total = total.ok_or_else(|| self.meminfo.malformed())?.1;
-        let cores = stat.cpus.iter().filter(|(core, _)| core.is_some()).count();
-        Ok(NodeFacts {
-            hostname: hostname(&self.root)?,
-            os: os.as_deref().and_then(parse::os_name),
-            kernel: text(&proc.join("sys/kernel/osrelease"))?.trim().to_owned(),
-            architecture: std::env::consts::ARCH.to_owned(),
-            cpu_model: text(&proc.join("cpuinfo")).ok().as_deref().and_then(parse::cpu_model),
-            cpus: u32::try_from(cores).unwrap_or(u32::MAX),
-            memory_bytes: total,
-            cgroup_mode: cgroup::mode(&self.root).into(),
-            boot_unix_ms: stat.boot_unix_seconds.unwrap_or(0).saturating_mul(1000),
-            sources: Vec::new(),
-        })
+    fn pressures(&mut self, readings: &mut Readings, problems: &mut Problems) {
+        for (file, (_, metrics)) in self.pressure.iter_mut().zip(PRESSURES) {
+            match file.parse(&mut self.buffer, pressure) {
+                Ok(pressure) => emit_pressure(readings, metrics, pressure),
+                Err(error) if error.is_gone() || error.is_unsupported() => {
+                    problems.missing.push(chain(&error));
+                }
+                Err(error) => problems.failing.push(chain(&error)),
+            }
+        }
+    }
+
+    fn sysfs(&self) -> SourceReport {
+        let unreadable = ["sys/block", "sys/class/net"].iter().find_map(|dir| {
+            std::fs::read_dir(self.root.join(dir)).err().map(|error| format!("read /{dir}: {error}"))
+        });
+        report(Source::Sysfs, unreadable.into_iter().collect(), &[])
     }
 }
+
+/// `NR_CPUS` is at most 8192 (Linux, arch/x86/Kconfig); the same again to spare.
+const MAX_CORES: usize = 16_384;
 
 impl Lane for NodeLane {
     fn name(&self) -> &'static str {
@@ -210,84 +206,90 @@ impl Lane for NodeLane {
     }
 
     fn read(&mut self, taken: Taken) -> Cycle {
-        let mut out = Gathered { readings: Vec::with_capacity(256), problems: Vec::new() };
-        let cpu = self.cpu(&mut out);
-        out.part(cpu);
-        let memory = self.memory(&mut out);
-        out.part(memory);
-        let load = self.load(&mut out);
-        out.part(load);
-        self.pressures(&mut out);
-        self.devices.read(&mut out);
-        self.filesystems.read(&mut out);
-        let found = match self.facts() {
-            Ok(facts) => Found::Node(Box::new(facts)),
-            Err(error) => {
-                out.part(Err(error));
-                Found::Nothing
+        let slow = self.cycles.is_multiple_of(SLOW_EVERY);
+        self.cycles += 1;
+        if slow {
+            self.disks.forget();
+            self.interfaces.forget();
+        }
+        let mut problems = Problems::default();
+        let mut readings = Readings::new(&self.whole, self.expected);
+
+        let stat = problems.keep(self.stat.parse(&mut self.buffer, stat));
+        if let Some(stat) = &stat {
+            self.cpu(stat, &mut readings);
+        }
+        let memory = problems.keep(self.meminfo.parse(&mut self.buffer, memory));
+        for &(metric, value) in memory.iter().flat_map(|memory| &memory.values) {
+            readings.whole_gauge(Source::Proc, metric, value as f64);
+        }
+        if let Some(load) = problems.keep(self.loadavg.parse(&mut self.buffer, decimals)) {
+            let metrics = [Metric::NodeLoad1m, Metric::NodeLoad5m, Metric::NodeLoad15m];
+            for (metric, load) in metrics.into_iter().zip::<[f64; 3]>(load) {
+                readings.whole_gauge(Source::Proc, metric, load);
             }
-        };
-        let state = if out.problems.is_empty() { SourceState::Ok } else { SourceState::Failing };
-        let report = SourceReport { source: Source::Proc, state, detail: out.problems.join("; ") };
-        let samples = vec![ObjectSample { object: Object::Node, readings: out.readings }];
-        Cycle { taken, found, samples, sources: vec![report] }
+        }
+        if let Some([uptime]) = problems.keep(self.uptime.parse(&mut self.buffer, decimals)) {
+            readings.whole_gauge(Source::Proc, Metric::NodeUptime, uptime);
+        }
+        self.pressures(&mut readings, &mut problems);
+        let disks = self.diskstats.parse(&mut self.buffer, |text| self.disks.read(text, &mut readings));
+        problems.keep(disks);
+        let interfaces =
+            self.net_dev.parse(&mut self.buffer, |text| self.interfaces.read(text, &mut readings));
+        problems.keep(interfaces);
+        self.expected = self.expected.max(readings.len());
+
+        let mut found = Found::Nothing;
+        if slow {
+            let filesystems =
+                self.mountinfo.parse(&mut self.buffer, |text| self.filesystems.read(text, &mut readings));
+            self.filesystem_problems = match filesystems {
+                Ok(problems) => problems,
+                Err(error) => vec![chain(&error)],
+            };
+            if let Some((stat, memory)) = stat.as_ref().zip(memory.as_ref()) {
+                found = problems.keep(self.facts.read(stat, memory)).map_or(Found::Nothing, Found::Node);
+            }
+        }
+        problems.failing.extend_from_slice(&self.filesystem_problems);
+
+        let mut sources = vec![report(Source::Proc, problems.failing, &problems.missing)];
+        if slow {
+            sources.push(self.sysfs());
+        }
+        let samples = vec![ObjectSample { object: Object::Node, readings: readings.into_list() }];
+        Cycle { taken, found, samples, sources }
     }
 }
 
-/// The machine's name for itself.
-pub fn hostname(root: &Path) -> Result<String, ReadError> {
-    text(&root.join("proc/sys/kernel/hostname")).map(|name| name.trim().to_owned())
+fn emit_pressure(readings: &mut Readings, metrics: [Metric; 4], pressure: Pressure) {
+    let [some_time, some_average, full_time, full_average] = metrics;
+    readings.whole_counter(Source::Proc, some_time, pressure.some.total_ns);
+    readings.whole_gauge(Source::Proc, some_average, pressure.some.avg10_percent);
+    if let Some(full) = pressure.full {
+        readings.whole_counter(Source::Proc, full_time, full.total_ns);
+        readings.whole_gauge(Source::Proc, full_average, full.avg10_percent);
+    }
 }
 
-fn is_unsupported(error: &ReadError) -> bool {
-    let not_supported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
-    matches!(error, ReadError::Io { source, .. } if source.raw_os_error() == Some(not_supported))
+fn report(source: Source, failing: Vec<String>, missing: &[String]) -> SourceReport {
+    let state = if failing.is_empty() { SourceState::Ok } else { SourceState::Failing };
+    let detail = failing.into_iter().chain(missing.iter().cloned()).collect::<Vec<_>>().join("; ");
+    SourceReport { source, state, detail }
+}
+
+/// The first numbers of a file that is one line of them: `loadavg`, `uptime`.
+fn decimals<const N: usize>(text: &str) -> Result<[f64; N], Malformed> {
+    let mut fields = text.split_ascii_whitespace();
+    let mut values = [0.0; N];
+    for value in &mut values {
+        let number =
+            fields.next().and_then(|field| field.parse().ok()).filter(|value: &f64| value.is_finite());
+        *value = number.ok_or(Malformed("a number is missing"))?;
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::collect;
-
-    fn counter(cycle: &Cycle, metric: Metric, instance: &str) -> Option<u64> {
-        let readings = cycle.samples.iter().flat_map(|s| &s.readings);
-        let mut fitting = readings.filter(|r| r.metric == metric && &*r.instance == instance);
-        match fitting.next()?.value {
-            Value::Counter(count) => Some(count),
-            Value::Gauge(_) => None,
-        }
-    }
-
-    #[test]
-    fn this_machine_is_read() {
-        let mut lane = NodeLane::new(Path::new("/"));
-        let first = lane.read(collect::now());
-        assert_eq!(first.sources[0].detail, "");
-        let Found::Node(facts) = &first.found else { panic!("no facts: {:?}", first.found) };
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
-        let total: u64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
-        assert_eq!(facts.memory_bytes, total * 1024);
-        let all = counter(&first, Metric::NodeCpuIdleTime, "").unwrap();
-        let core = counter(&first, Metric::NodeCpuIdleTime, "0").unwrap();
-        assert!(all >= core && core > 0);
-        let again = lane.read(collect::now());
-        assert!(counter(&again, Metric::NodeCpuIdleTime, "").unwrap() >= all);
-    }
-
-    #[test]
-    fn a_missing_file_costs_what_it_holds_and_is_told() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(root.path().join("proc")).unwrap();
-        std::fs::write(root.path().join("proc/loadavg"), "0.50 0.25 0.10 1/100 77\n").unwrap();
-        std::fs::write(root.path().join("proc/uptime"), "12.5 3.0\n").unwrap();
-        let cycle = NodeLane::new(root.path()).read(collect::now());
-        let metrics: Vec<_> = cycle.samples[0].readings.iter().map(|r| r.metric).collect();
-        assert_eq!(
-            metrics,
-            [Metric::NodeLoad1m, Metric::NodeLoad5m, Metric::NodeLoad15m, Metric::NodeUptime]
-        );
-        assert_eq!(cycle.sources[0].state, SourceState::Failing);
-        assert!(cycle.sources[0].detail.contains("meminfo"), "{}", cycle.sources[0].detail);
-        assert_eq!(cycle.found, Found::Nothing);
-    }
-}
+mod tests;

@@ -1,0 +1,241 @@
+//! The lane that finds and reads containers.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use horcrux_proto::name::ContainerId;
+use horcrux_proto::v1::{CgroupMode, ContainerFacts, Source, SourceState};
+
+use crate::host::read::{Buffer, Keep};
+use crate::host::readings::Readings;
+use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
+
+use super::hierarchy::{Controller, Hierarchies};
+use super::probes::{Devices, Group, Outcome, Shared};
+use super::walk::{self, Tree};
+
+/// Device numbers are looked up anew, and the list of containers is told again though it hasn't changed, in case a
+/// cycle was lost on its way.
+const SLOW_EVERY: u64 = 10;
+/// A detail is read by people: the first failures tell as much as a thousand.
+const SHOWN_FAILURES: usize = 3;
+const NAME_UNKNOWN: &str = "the container runtime knows its name and is not asked";
+
+/// Reads containers by their cgroups.
+#[derive(Debug)]
+pub struct ContainerLane {
+    root: PathBuf,
+    hierarchies: Hierarchies,
+    trees: Vec<Tree>,
+    containers: BTreeMap<String, Container>,
+    shared: Shared,
+    /// How many files may stay open.
+    file_budget: usize,
+    cycles: u64,
+    whole: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Container {
+    id: ContainerId,
+    found: walk::Found,
+    /// Its directory in the tree where it was found.
+    dir: PathBuf,
+    group: Group,
+    /// How many readings it gave last.
+    expected: usize,
+}
+
+impl ContainerLane {
+    /// `root` is `/`, or a tree that looks like one.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        let hierarchies = Hierarchies::find(root);
+        Self {
+            root: root.to_path_buf(),
+            trees: trees(&hierarchies),
+            hierarchies,
+            containers: BTreeMap::new(),
+            shared: Shared {
+                buffer: Buffer::default(),
+                devices: Devices::new(root),
+                ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            },
+            file_budget: file_budget(),
+            cycles: 0,
+            whole: Arc::from(""),
+        }
+    }
+
+    /// Brings the containers up to date. Says whether they changed; fails when a hierarchy can't be read.
+    fn discover(&mut self, problems: &mut Vec<String>) -> Result<bool, String> {
+        let mut seen = HashSet::new();
+        let mut changed = false;
+        let mut open: usize = self.containers.values().map(|container| container.group.open_files()).sum();
+        for tree in &mut self.trees {
+            tree.refresh().map_err(|error| format!("walk {}: {error}", tree.root().display()))?;
+            for found in tree.containers() {
+                let Ok(id) = found.identity.id.parse::<ContainerId>() else {
+                    problems.push(format!("{}: its name has characters that an id can't have", found.path));
+                    continue;
+                };
+                let key = found.identity.id.clone();
+                if !seen.insert(key.clone()) {
+                    // The other tree has it too; another path of the same name is another container, and loses.
+                    if self.containers.get(&key).is_some_and(|first| first.found.path != found.path) {
+                        problems.push(format!("{}: another container has the same name", found.path));
+                    }
+                    continue;
+                }
+                if self.containers.get(&key).is_some_and(|known| known.found == found) {
+                    continue;
+                }
+                let most = Group::most_files(&self.hierarchies);
+                let keep = if open + most <= self.file_budget { Keep::Open } else { Keep::Closed };
+                open += if keep == Keep::Open { most } else { 0 };
+                let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
+                let dir = tree.root().join(found.path.trim_start_matches('/'));
+                self.containers.insert(key, Container { id, found, dir, group, expected: 0 });
+                changed = true;
+            }
+        }
+        let before = self.containers.len();
+        self.containers.retain(|id, _| seen.contains(id));
+        Ok(changed || self.containers.len() != before)
+    }
+
+    fn reports(&self, problems: Vec<String>) -> Vec<SourceReport> {
+        let mode = self.hierarchies.mode();
+        let (v1, v2) = match mode {
+            CgroupMode::V1 => (true, false),
+            CgroupMode::V2 => (false, true),
+            CgroupMode::Hybrid => (true, true),
+            CgroupMode::None | CgroupMode::Unspecified => (false, false),
+        };
+        let mut lists = [(Source::CgroupV1, v1, Vec::new()), (Source::CgroupV2, v2, Vec::new())];
+        let walked = usize::from(mode == CgroupMode::V2);
+        lists[walked].2.extend(problems);
+        for (source, reason) in self.containers.values().flat_map(|container| container.group.failures()) {
+            for (of, _, failures) in &mut lists {
+                if *of == source {
+                    failures.push(reason.to_owned());
+                }
+            }
+        }
+        lists.map(|(source, mounted, failures)| report(source, mounted, &failures)).into()
+    }
+}
+
+impl Container {
+    fn facts(&self) -> ContainerFacts {
+        let identity = &self.found.identity;
+        ContainerFacts {
+            id: identity.id.clone(),
+            runtime: identity.runtime.into(),
+            cgroup_path: self.found.path.clone(),
+            display_name: identity.name.clone(),
+            name_unknown_reason: if identity.name.is_some() {
+                String::new()
+            } else {
+                NAME_UNKNOWN.to_owned()
+            },
+            absences: self.group.absences(),
+        }
+    }
+}
+
+impl Lane for ContainerLane {
+    fn name(&self) -> &'static str {
+        "containers"
+    }
+
+    fn source(&self) -> Source {
+        match self.hierarchies.mode() {
+            CgroupMode::V1 | CgroupMode::Hybrid => Source::CgroupV1,
+            CgroupMode::V2 | CgroupMode::None | CgroupMode::Unspecified => Source::CgroupV2,
+        }
+    }
+
+    fn read(&mut self, taken: Taken) -> Cycle {
+        let slow = self.cycles.is_multiple_of(SLOW_EVERY);
+        if slow {
+            self.shared.devices.forget();
+            if self.trees.is_empty() {
+                self.hierarchies = Hierarchies::find(&self.root);
+                self.trees = trees(&self.hierarchies);
+            }
+        }
+        let mut problems = Vec::new();
+        let discovered = self.discover(&mut problems);
+        let mut changed = slow || matches!(discovered, Ok(true));
+        let mut samples = Vec::with_capacity(self.containers.len());
+        let mut gone = Vec::new();
+        for (key, container) in &mut self.containers {
+            let mut readings = Readings::new(&self.whole, container.expected);
+            match container.group.read(self.cycles, &container.dir, &mut self.shared, &mut readings) {
+                Outcome::Read => {}
+                Outcome::AbsencesChanged => changed = true,
+                Outcome::Gone => {
+                    gone.push(key.clone());
+                    continue;
+                }
+            }
+            container.expected = container.expected.max(readings.len());
+            let object = Object::Container(container.id.clone());
+            samples.push(ObjectSample { object, readings: readings.into_list() });
+        }
+        for key in &gone {
+            self.containers.remove(key);
+            changed = true;
+        }
+        self.cycles += 1;
+        let found = match discovered {
+            Ok(_) if changed => Found::Containers(self.containers.values().map(Container::facts).collect()),
+            Ok(_) => Found::Nothing,
+            Err(problem) => {
+                problems.push(problem);
+                Found::Nothing
+            }
+        };
+        Cycle { taken, found, samples, sources: self.reports(problems) }
+    }
+}
+
+/// The trees that have a directory for every container. systemd's own has those of nspawn machines for which no
+/// controller was asked.
+fn trees(hierarchies: &Hierarchies) -> Vec<Tree> {
+    if !hierarchies.has_v1_controllers() {
+        return hierarchies.unified.as_deref().map(Tree::new).into_iter().collect();
+    }
+    let accounting = [Controller::Cpuacct, Controller::Memory, Controller::Pids]
+        .into_iter()
+        .find_map(|controller| hierarchies.v1(controller));
+    let roots = [accounting, hierarchies.v1(Controller::Systemd)];
+    roots.into_iter().flatten().map(Tree::new).collect()
+}
+
+/// Half of what the process may have: the rest is for connections and libvirt.
+fn file_budget() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit / 2).unwrap_or(usize::MAX))
+}
+
+fn report(source: Source, mounted: bool, failures: &[String]) -> SourceReport {
+    let (state, detail) = match (mounted, failures) {
+        (false, []) => (SourceState::Absent, "not mounted".to_owned()),
+        (true, []) => (SourceState::Ok, String::new()),
+        (_, failures) => {
+            let mut shown: Vec<&str> = failures.iter().take(SHOWN_FAILURES).map(String::as_str).collect();
+            let more = format!("and {} more", failures.len() - shown.len());
+            if failures.len() > SHOWN_FAILURES {
+                shown.push(&more);
+            }
+            (SourceState::Failing, shown.join("; "))
+        }
+    };
+    SourceReport { source, state, detail }
+}
+
+#[cfg(test)]
+mod tests;

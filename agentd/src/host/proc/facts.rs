@@ -1,0 +1,107 @@
+//! What the node is.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+
+use horcrux_proto::v1::{CgroupMode, NodeFacts};
+
+use crate::host::cgroup;
+use crate::host::read::{ReadError, read_text};
+
+use super::memory::Memory;
+use super::stat::Stat;
+
+/// The model is among the first lines of `/proc/cpuinfo`, which has as many blocks of 28 as there are cores.
+const CPUINFO_LINES: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct Facts {
+    root: PathBuf,
+    /// Read once: `/proc/cpuinfo` is slow where there are many cores.
+    cpu_model: Option<String>,
+    /// Looked for until there is one: it stays as it is while the machine is up.
+    cgroup_mode: CgroupMode,
+}
+
+impl Facts {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            cpu_model: cpu_model(&root.join("proc/cpuinfo")),
+            cgroup_mode: CgroupMode::None,
+        }
+    }
+
+    /// The sources are left to who knows them all.
+    pub(super) fn read(&mut self, stat: &Stat, memory: &Memory) -> Result<Box<NodeFacts>, ReadError> {
+        if self.cgroup_mode == CgroupMode::None {
+            self.cgroup_mode = cgroup::mode(&self.root);
+        }
+        let one_line = |name: &str| read_text(&self.root.join(name)).map(|text| text.trim().to_owned());
+        let os = read_text(&self.root.join("etc/os-release")).ok().and_then(|text| pretty_name(&text));
+        // Linux has `arch` since 6.1; below that, ask it. `uname` can't be asked of another root, but a machine has
+        // one architecture.
+        let architecture = one_line("proc/sys/kernel/arch")
+            .unwrap_or_else(|_| rustix::system::uname().machine().to_string_lossy().into_owned());
+        Ok(Box::new(NodeFacts {
+            hostname: one_line("proc/sys/kernel/hostname")?,
+            os,
+            kernel: one_line("proc/sys/kernel/osrelease")?,
+            architecture,
+            cpu_model: self.cpu_model.clone(),
+            cpus: u32::try_from(stat.cores.len()).unwrap_or(u32::MAX),
+            memory_bytes: memory.total,
+            cgroup_mode: self.cgroup_mode.into(),
+            boot_unix_ms: stat.boot_unix_s.saturating_mul(1000),
+            sources: Vec::new(),
+        }))
+    }
+}
+
+fn cpu_model(path: &Path) -> Option<String> {
+    let lines = BufReader::new(File::open(path).ok()?).lines().map_while(Result::ok).take(CPUINFO_LINES);
+    let mut pairs = lines.filter_map(|line| {
+        line.split_once(':').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+    });
+    pairs.find(|(key, value)| key == "model name" && !value.is_empty()).map(|(_, model)| model)
+}
+
+/// `PRETTY_NAME` of os-release(5), which is written as a shell would read it.
+fn pretty_name(text: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?.trim();
+    let quoted = |quote: char| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
+    let value = match (quoted('"'), quoted('\'')) {
+        (Some(value), _) => {
+            value.replace("\\\"", "\"").replace("\\$", "$").replace("\\`", "`").replace("\\\\", "\\")
+        }
+        (None, Some(value)) => value.to_owned(),
+        (None, None) => value.to_owned(),
+    };
+    Some(value).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_system_is_unquoted() {
+        let name = |text: &str| pretty_name(text);
+        assert_eq!(name("A=1\nPRETTY_NAME=\"Debian 12\"\n").as_deref(), Some("Debian 12"));
+        assert_eq!(name("PRETTY_NAME='Arch'\n").as_deref(), Some("Arch"));
+        assert_eq!(name("PRETTY_NAME=Void\n").as_deref(), Some("Void"));
+        assert_eq!(name("PRETTY_NAME=\"\"\n"), None);
+        assert_eq!(name("NAME=x\n"), None);
+    }
+
+    #[test]
+    fn a_processor_without_a_model_name_has_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cpuinfo");
+        std::fs::write(&path, "processor\t: 0\nBogoMIPS\t: 243.75\n").unwrap();
+        assert_eq!(cpu_model(&path), None);
+        let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/proc/hybrid/cpuinfo");
+        assert_eq!(cpu_model(&real).as_deref(), Some("Intel(R) Xeon(R) Processor @ 2.50GHz"));
+    }
+}
