@@ -216,3 +216,6 @@ impl Writer {
         self.fleet.settle(&changes);
     }
 }
+
+#[cfg(test)]
+mod tests;

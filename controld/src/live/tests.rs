@@ -1,0 +1,269 @@
+//! The model against what nodes say, and what watchers are told of it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use horcrux_proto::agent::v1::{Hello, Inventory, SampleBatch, Series, series};
+use horcrux_proto::name::NodeName;
+use horcrux_proto::v1::{
+    EventKind, Metric, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse, watch_response::Message,
+};
+use horcrux_transport::clock;
+use prost::Message as _;
+
+use super::feed::{self, Filter, Sees};
+use super::fleet::{Applied, Fleet, LinkId, Patience};
+use super::object::Facts;
+use super::past;
+use crate::store::nodes::NodeRow;
+use crate::store::recent::Past;
+
+const VM: &str = "aaaaaaaa-0000-4000-8000-000000000011";
+const S: u64 = 1_000_000_000;
+
+fn row(name: &str) -> NodeRow {
+    NodeRow {
+        id: format!("id-{name}"),
+        name: name.into(),
+        enrolled_ms: 0,
+        serial: String::new(),
+        expires_ms: 0,
+        last_seen_ms: None,
+        agent_version: None,
+    }
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+struct Model {
+    fleet: Fleet,
+    start: Instant,
+}
+
+impl Model {
+    fn with(names: &[&str]) -> Self {
+        let patience = Patience { late_after: Duration::from_secs(10), down_after: Duration::from_secs(30) };
+        let mut fleet = Fleet::new(patience);
+        let start = clock::monotonic();
+        for name in names {
+            fleet.enrolled(&row(name), start, 0);
+        }
+        Self { fleet, start }
+    }
+
+    fn attach(&mut self, name: &str, link: u64) {
+        self.fleet.attached(&node(name), LinkId(link), &Hello::default(), self.start, 0);
+    }
+
+    fn state(&self, name: &str) -> NodeState {
+        let found = self.fleet.find(&format!("nodes/{name}").parse().unwrap()).unwrap();
+        let Facts::Node(node) = &found.facts else { panic!("not a node: {:?}", found.facts) };
+        node.state()
+    }
+
+    fn events(&mut self) -> Vec<EventKind> {
+        self.fleet.take_changes().events.iter().map(|e| e.event.kind()).collect()
+    }
+}
+
+fn declared(id: u32, metric: Metric, object: series::Object) -> Series {
+    let (metric, source) = (metric.into(), Source::Proc.into());
+    Series { id, metric, instance: String::new(), object: Some(object), source }
+}
+
+fn vm_on(uuid: &str, vcpus: u32) -> Inventory {
+    let vm =
+        VmFacts { uuid: uuid.into(), display_name: "web".into(), vcpus: Some(vcpus), ..VmFacts::default() };
+    Inventory {
+        complete: true,
+        node: Some(NodeFacts { cpus: 4, ..NodeFacts::default() }),
+        vms: vec![vm],
+        ..Inventory::default()
+    }
+}
+
+fn counter(at_ns: u64, id: u32, count: u64, declared: Vec<Series>) -> SampleBatch {
+    SampleBatch {
+        taken_unix_ms: i64::try_from(at_ns / 1_000_000).unwrap(),
+        taken_boottime_ns: at_ns,
+        declared,
+        counter_ids: vec![id],
+        counters: vec![count],
+        ..SampleBatch::default()
+    }
+}
+
+fn everything() -> Filter {
+    let topics =
+        [Topic::NodeMetrics, Topic::VmMetrics, Topic::ContainerMetrics, Topic::Status, Topic::Events];
+    Filter {
+        topics: topics.iter().map(|&t| t.into()).collect(),
+        nodes: BTreeSet::new(),
+        vms: BTreeSet::new(),
+        instances: false,
+        sees: Sees { nodes: true, vms: true, containers: true },
+    }
+}
+
+#[test]
+fn silence_makes_a_node_late_and_then_down_and_a_word_brings_it_back() {
+    let mut model = Model::with(&["a"]);
+    assert_eq!(model.state("a"), NodeState::NeverSeen);
+    model.fleet.pass_time(model.start + Duration::from_secs(60), 1);
+    assert_eq!(model.state("a"), NodeState::NeverSeen, "who never came is not late");
+    model.attach("a", 1);
+    for (seconds, state) in [(9, NodeState::Connected), (10, NodeState::Late), (30, NodeState::Down)] {
+        model.fleet.pass_time(model.start + Duration::from_secs(seconds), 2);
+        assert_eq!(model.state("a"), state, "after {seconds} s");
+    }
+    model.fleet.heard(&node("a"), model.start + Duration::from_secs(31), 3);
+    assert_eq!(model.state("a"), NodeState::Connected);
+    let expected =
+        [EventKind::NodeConnected, EventKind::NodeLate, EventKind::NodeDown, EventKind::NodeConnected];
+    assert_eq!(model.events(), expected);
+}
+
+#[test]
+fn the_end_of_a_replaced_stream_says_nothing_of_the_node() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    model.attach("a", 2);
+    model.fleet.detached(&node("a"), LinkId(1), 1);
+    assert_eq!(model.state("a"), NodeState::Connected);
+    model.fleet.detached(&node("a"), LinkId(2), 1);
+    assert_eq!(model.state("a"), NodeState::Late);
+}
+
+#[test]
+fn usage_needs_two_readings_and_is_a_share_of_the_vcpus() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+    let series = vec![declared(7, Metric::VmCpuTime, series::Object::VmUuid(VM.into()))];
+    let resource = format!("vms/{VM}").parse().unwrap();
+    let usage = |fleet: &Fleet| fleet.find(&resource).unwrap().gauge(Metric::VmCpuUsage, "");
+    assert_eq!(model.fleet.samples(&node("a"), LinkId(1), &counter(10 * S, 7, S, series)), Applied::Yes);
+    assert_eq!(usage(&model.fleet), None);
+    model.fleet.samples(&node("a"), LinkId(1), &counter(15 * S, 7, 6 * S, vec![]));
+    assert_eq!(usage(&model.fleet), Some(50.0), "5 s of CPU in 5 s on two vCPUs");
+    model.fleet.samples(&node("a"), LinkId(1), &counter(20 * S, 7, S, vec![]));
+    assert_eq!(usage(&model.fleet), None, "a counter that started over says nothing");
+}
+
+#[test]
+fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
+    let mut model = Model::with(&["a", "b"]);
+    model.attach("a", 1);
+    model.attach("b", 2);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+    model.fleet.inventory(&node("b"), &vm_on(VM, 8), 0);
+    let resource = format!("vms/{VM}").parse().unwrap();
+    assert_eq!(model.fleet.find(&resource).unwrap().node, node("a"));
+    assert_eq!(model.fleet.counts["foreign_guest"], 1);
+    let series = vec![declared(1, Metric::VmCpuTime, series::Object::VmUuid(VM.into()))];
+    let applied = model.fleet.samples(&node("b"), LinkId(2), &counter(S, 1, 5, series));
+    assert_eq!(applied, Applied::Unknown);
+    assert_eq!(model.fleet.find(&resource).unwrap().values().len(), 0);
+    // When its holder is gone, it may turn up elsewhere.
+    model.fleet.detached(&node("a"), LinkId(1), 1);
+    model.fleet.inventory(&node("b"), &vm_on(VM, 8), 1);
+    assert_eq!(model.fleet.find(&resource).unwrap().node, node("b"));
+}
+
+#[test]
+fn samples_of_a_stream_that_was_replaced_change_nothing() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    model.attach("a", 2);
+    let series = vec![declared(1, Metric::NodeCpuIdleTime, series::Object::Node(true))];
+    assert_eq!(model.fleet.samples(&node("a"), LinkId(1), &counter(S, 1, 5, series)), Applied::Stale);
+}
+
+#[test]
+fn what_is_not_listed_any_more_is_gone() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+    drop(model.fleet.take_changes());
+    model.fleet.inventory(&node("a"), &Inventory { complete: true, ..Inventory::default() }, 1);
+    let changes = model.fleet.take_changes();
+    assert_eq!(changes.gone.len(), 1);
+    let (messages, _) = feed::tick(&model.fleet, &changes, &everything(), 1);
+    let Some(Message::Changes(told)) = WatchResponse::decode(messages[0].clone()).unwrap().message else {
+        panic!("no changes")
+    };
+    assert_eq!(told.gone, [changes.gone[0].slot]);
+}
+
+#[test]
+fn a_watcher_is_told_only_what_it_may_see() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+    let entities = |filter: &Filter| {
+        let pieces = feed::snapshot(&model.fleet, filter);
+        let decode = |bytes| match WatchResponse::decode(bytes).unwrap().message {
+            Some(Message::Snapshot(snapshot)) => snapshot.entities.len(),
+            other => panic!("not a snapshot: {other:?}"),
+        };
+        pieces.into_iter().map(decode).sum::<usize>()
+    };
+    assert_eq!(entities(&everything()), 2);
+    let sees = Sees { nodes: false, vms: true, containers: false };
+    assert_eq!(entities(&Filter { sees, ..everything() }), 1);
+    let nodes = BTreeSet::from([node("b")]);
+    assert_eq!(entities(&Filter { nodes, ..everything() }), 0);
+    let topics = BTreeSet::from([Topic::NodeMetrics.into()]);
+    assert_eq!(entities(&Filter { topics, ..everything() }), 1);
+}
+
+#[test]
+fn a_frame_has_one_value_for_each_slot_and_nan_for_none() {
+    let mut model = Model::with(&["a", "b"]);
+    for (link, name) in [(1, "a"), (2, "b")] {
+        model.attach(name, link);
+        let metric = if name == "a" { Metric::NodeLoad1m } else { Metric::NodeUptime };
+        let batch = SampleBatch {
+            taken_unix_ms: 5,
+            declared: vec![declared(1, metric, series::Object::Node(true))],
+            gauge_ids: vec![1],
+            gauges: vec![0.5],
+            ..SampleBatch::default()
+        };
+        model.fleet.samples(&node(name), LinkId(link), &batch);
+    }
+    let pieces = feed::snapshot(&model.fleet, &everything());
+    let Some(Message::Snapshot(snapshot)) = WatchResponse::decode(pieces[0].clone()).unwrap().message else {
+        panic!("no snapshot")
+    };
+    let frame = &snapshot.frames[0];
+    assert_eq!((frame.slots.len(), frame.columns.len()), (2, 2));
+    for column in &frame.columns {
+        let value = |at: usize| f32::from_le_bytes(column.values[at * 4..at * 4 + 4].try_into().unwrap());
+        let mine = usize::from(column.metric() == Metric::NodeUptime);
+        assert!((value(mine) - 0.5).abs() < f32::EPSILON && value(1 - mine).is_nan());
+    }
+}
+
+#[test]
+fn the_past_is_computed_as_the_present_was() {
+    let series = vec![(3, declared(1, Metric::VmCpuTime, series::Object::VmUuid(VM.into())))];
+    let batches = [(10, 0), (15, 5), (20, 15)].map(|(at, count)| (3, counter(at * S, 1, count * S, vec![])));
+    let past = Past { series, batches: batches.to_vec() };
+    let resource = format!("vms/{VM}").parse().unwrap();
+    let now = (clock::monotonic(), 0);
+    let course = past::course(
+        (&node("a"), &row("a")),
+        Some(&vm_on(VM, 2)),
+        past,
+        &resource,
+        &[Metric::VmCpuUsage],
+        now,
+    );
+    assert_eq!(course[0].unix_ms, [10_000, 15_000, 20_000]);
+    assert!(course[0].values[0].is_nan(), "one reading gives no usage");
+    assert_eq!(course[0].values[1..], [50.0, 100.0]);
+    assert_eq!(course[0].gap_ms, 15_000);
+}
