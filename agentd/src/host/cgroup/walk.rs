@@ -95,9 +95,6 @@ impl Dir {
     fn refresh(&mut self, full: &mut PathBuf, path: &str, depth: usize) -> io::Result<()> {
         let now = fs::symlink_metadata(&*full)?;
         let mut list = now.ino() != self.inode || now.nlink() != self.links || now.nlink() < NO_CHILDREN;
-        if now.ino() != self.inode {
-            self.children.clear();
-        }
         (self.inode, self.links) = (now.ino(), now.nlink());
         if now.nlink() == NO_CHILDREN {
             self.children.clear();

@@ -9,6 +9,8 @@ use crate::host::read::Malformed;
 pub(super) struct Memory {
     pub(super) total: u64,
     pub(super) values: Vec<(Metric, u64)>,
+    /// Pages of the default size, which are all that the kernel lists here: set aside, and in no use.
+    pub(super) huge_pages: [Option<u64>; 2],
 }
 
 pub(super) fn memory(text: &str) -> Result<Memory, Malformed> {
@@ -47,19 +49,13 @@ pub(super) fn memory(text: &str) -> Result<Memory, Malformed> {
         }
         values.push((metric, value));
     }
-    // Pages of the default size: the kernel lists no others here.
-    let pages =
-        [(Metric::NodeMemoryHugepagesTotal, huge_total), (Metric::NodeMemoryHugepagesFree, huge_free)];
-    for (metric, pages) in pages {
-        if let Some((pages, size)) = pages.zip(huge_size) {
-            values.push((metric, pages.saturating_mul(size)));
-        }
-    }
-    Ok(Memory { total: total.ok_or(Malformed("no MemTotal"))?, values })
+    let huge_pages = [huge_total, huge_free]
+        .map(|pages| pages.zip(huge_size).map(|(pages, size)| pages.saturating_mul(size)));
+    Ok(Memory { total: total.ok_or(Malformed("no MemTotal"))?, values, huge_pages })
 }
 
 /// How many metrics come from here.
-const METRICS: usize = 11;
+const METRICS: usize = 9;
 
 /// The kernel writes `kB` and means 1024 bytes.
 fn bytes(field: &str) -> Result<u64, Malformed> {
@@ -92,15 +88,14 @@ mod tests {
     fn huge_pages_are_counted_in_bytes() {
         let text = "MemTotal: 1 kB\nHugePages_Total:      4\nHugePages_Free:  1\nHugepagesize:  2048 kB\n";
         let memory = memory(text).unwrap();
-        assert_eq!(value(&memory, Metric::NodeMemoryHugepagesTotal), Some(8 << 20));
-        assert_eq!(value(&memory, Metric::NodeMemoryHugepagesFree), Some(2 << 20));
+        assert_eq!(memory.huge_pages, [Some(8 << 20), Some(2 << 20)]);
     }
 
     #[test]
     fn what_the_kernel_does_not_say_has_no_value() {
         let memory = memory("MemTotal: 1 kB\nMemFree: 1 kB\n").unwrap();
         assert_eq!(value(&memory, Metric::NodeMemoryAvailable), None);
-        assert_eq!(value(&memory, Metric::NodeMemoryHugepagesTotal), None);
+        assert_eq!(memory.huge_pages, [None, None]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod disks;
 mod facts;
 mod filesystems;
+mod hugepages;
 mod memory;
 mod network;
 mod stat;
@@ -23,7 +24,8 @@ use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Take
 use self::disks::Disks;
 use self::facts::Facts;
 use self::filesystems::Filesystems;
-use self::memory::memory;
+use self::hugepages::HugePages;
+use self::memory::{Memory, memory};
 use self::network::Interfaces;
 use self::stat::{MODES, Stat, stat};
 
@@ -89,6 +91,7 @@ pub struct NodeLane {
     pressure: [KeptFile; PRESSURES.len()],
     buffer: Buffer,
     disks: Disks,
+    huge_pages: HugePages,
     interfaces: Interfaces,
     filesystems: Filesystems,
     facts: Facts,
@@ -133,6 +136,7 @@ impl NodeLane {
             mountinfo: file("self/mountinfo", Shape::Records),
             pressure: PRESSURES.map(|(of, _)| file(&format!("pressure/{of}"), Shape::Whole)),
             buffer: Buffer::default(),
+            huge_pages: HugePages::new(root.join("sys/kernel/mm/hugepages")),
             disks: Disks::new(root.join("sys/block")),
             interfaces: Interfaces::new(root.join("sys/class/net")),
             filesystems: Filesystems::new(root),
@@ -169,6 +173,24 @@ impl NodeLane {
         {
             if let Some(value) = value {
                 readings.whole_gauge(Source::Proc, metric, value as f64);
+            }
+        }
+    }
+
+    fn memory(&mut self, memory: &Memory, readings: &mut Readings, problems: &mut Problems) {
+        for &(metric, value) in &memory.values {
+            readings.whole_gauge(Source::Proc, metric, value as f64);
+        }
+        // An error isn't answered with what meminfo says: that may be less.
+        let Some(pools) = problems.keep(self.huge_pages.read(&mut self.buffer)) else { return };
+        let (source, total, free) = match (pools, memory.huge_pages) {
+            (Some(pools), _) => (Source::Sysfs, Some(pools.total), Some(pools.free)),
+            (None, [total, free]) => (Source::Proc, total, free),
+        };
+        let metrics = [Metric::NodeMemoryHugepagesTotal, Metric::NodeMemoryHugepagesFree];
+        for (metric, value) in metrics.into_iter().zip([total, free]) {
+            if let Some(value) = value {
+                readings.whole_gauge(source, metric, value as f64);
             }
         }
     }
@@ -210,6 +232,7 @@ impl Lane for NodeLane {
         self.cycles += 1;
         if slow {
             self.disks.forget();
+            self.huge_pages.look_again();
             self.interfaces.forget();
         }
         let mut problems = Problems::default();
@@ -220,8 +243,8 @@ impl Lane for NodeLane {
             self.cpu(stat, &mut readings);
         }
         let memory = problems.keep(self.meminfo.parse(&mut self.buffer, memory));
-        for &(metric, value) in memory.iter().flat_map(|memory| &memory.values) {
-            readings.whole_gauge(Source::Proc, metric, value as f64);
+        if let Some(memory) = &memory {
+            self.memory(memory, &mut readings, &mut problems);
         }
         if let Some(load) = problems.keep(self.loadavg.parse(&mut self.buffer, decimals)) {
             let metrics = [Metric::NodeLoad1m, Metric::NodeLoad5m, Metric::NodeLoad15m];

@@ -34,17 +34,21 @@ type Counters = [u64; COLUMNS];
 pub(super) struct Interfaces {
     /// `/sys/class/net`.
     class: PathBuf,
+    /// Without sysfs it can't be told which interfaces pass the same packets.
+    has_classes: bool,
     known: HashMap<String, (Arc<str>, Class)>,
 }
 
 impl Interfaces {
     pub(super) fn new(class: PathBuf) -> Self {
-        Self { class, known: HashMap::new() }
+        let has_classes = class.is_dir();
+        Self { class, has_classes, known: HashMap::new() }
     }
 
     /// Has every interface looked up anew: names are used again, and bridges gain and lose members.
     pub(super) fn forget(&mut self) {
         self.known.clear();
+        self.has_classes = self.class.is_dir();
     }
 
     pub(super) fn read(&mut self, text: &str, readings: &mut Readings) -> Result<(), Malformed> {
@@ -63,8 +67,7 @@ impl Interfaces {
                 *sum = sum.wrapping_add(*column);
             }
         }
-        // Without sysfs it can't be told which interfaces pass the same packets: no sum.
-        if let Some(sum) = physical.or(free).filter(|_| self.class.is_dir()) {
+        if let Some(sum) = physical.or(free).filter(|_| self.has_classes) {
             emit(readings, &Arc::from(""), &sum);
         }
         Ok(())

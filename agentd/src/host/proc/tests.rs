@@ -75,6 +75,18 @@ fn kinds_are_those_of_the_catalogue_and_no_value_is_there_twice() {
 }
 
 #[test]
+fn ticks_become_nanoseconds() {
+    let dir = tree();
+    let line = "cpu  7 0 3 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 7 0 3 0 0 0 0 0 0 0\nbtime 1\n";
+    fs::write(dir.path().join("proc/stat"), line).unwrap();
+    let cycle = NodeLane::new(dir.path()).read(TAKEN);
+    let ns = 7_000_000_000 / rustix::param::clock_ticks_per_second();
+    assert_eq!(value(&cycle, Metric::NodeCpuUserTime, ""), Some(Value::Counter(ns)));
+    assert_eq!(value(&cycle, Metric::NodeCpuUserTime, "1"), Some(Value::Counter(ns)));
+    assert_eq!(value(&cycle, Metric::NodeCpuUserTime, "0"), Some(Value::Counter(0)));
+}
+
+#[test]
 fn facts_come_with_the_first_cycle_and_then_rarely() {
     let dir = tree();
     let mut lane = NodeLane::new(dir.path());
