@@ -1,0 +1,175 @@
+//! A signed-in connection. The access token is renewed before it ends, and once more when the controller says that it
+//! has ended: our clock may be behind.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use horcrux_proto::v1::RefreshRequest;
+use horcrux_proto::v1::auth_service_client::AuthServiceClient;
+use horcrux_transport::client::{self, Target, Trust};
+use horcrux_transport::clock;
+use horcrux_transport::secret::Secret;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::contexts::{ContextName, Contexts};
+use crate::failure::Failure;
+use crate::private::Home;
+use crate::tokens::{TokenFile, Tokens};
+
+/// What the generated clients run on.
+pub type Wire = InterceptedService<Channel, Bearer>;
+
+/// Puts the access token into each request.
+#[derive(Clone)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub context: ContextName,
+    pub url: String,
+    channel: Channel,
+    tokens: TokenFile,
+    deadline: Duration,
+}
+
+/// Larger than the 4 MiB that tonic takes: a page of a thousand VMs, each with what it lacks.
+pub const MESSAGE_LIMIT: usize = 32 << 20;
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer")
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// Connects to a controller, with the error that people see.
+pub async fn channel(target: &Target, trust: &Trust, deadline: Duration) -> Result<Channel, Failure> {
+    client::connect(target, trust, deadline).await.map_err(|e| Failure::connecting(&e))
+}
+
+/// An RPC that needs no session.
+pub async fn unsigned<T>(
+    url: &str,
+    deadline: Duration,
+    rpc: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    within(deadline, rpc).await.map_err(|status| Failure::answered(url, &status))
+}
+
+impl Session {
+    /// Of the chosen context.
+    pub async fn open(home: &Home, asked: Option<&ContextName>, deadline: Duration) -> Result<Self, Failure> {
+        let contexts = Contexts::read(home)?;
+        let (name, context) = contexts.chosen(asked)?;
+        let tokens = TokenFile::new(home, name);
+        let (target, trust) = (context.target()?, context.trust(home)?);
+        if tokens.read()?.is_none() {
+            return Err(Failure::NotSignedIn { url: context.url.clone(), why: String::new() });
+        }
+        let channel = channel(&target, &trust, deadline).await?;
+        Ok(Self::on(channel, name.clone(), context.url.clone(), tokens, deadline))
+    }
+
+    /// On a connection that exists.
+    #[must_use]
+    pub fn on(
+        channel: Channel,
+        context: ContextName,
+        url: String,
+        tokens: TokenFile,
+        deadline: Duration,
+    ) -> Self {
+        Self { context, url, channel, tokens, deadline }
+    }
+
+    /// Runs an RPC, twice at most. `rpc` gets a signed-in connection; the deadline is for each run, and for a stream
+    /// only until it begins.
+    pub async fn call<T, F>(&self, rpc: impl Fn(Wire) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let tokens = self.fresh().await?;
+        let failed = |status: &Status| Failure::answered(&self.url, status);
+        match within(self.deadline, rpc(self.wire(&tokens)?)).await {
+            Ok(answer) => Ok(answer),
+            Err(status) if status.code() == Code::Unauthenticated => {
+                let tokens = self.renewed(&tokens.access).await?;
+                within(self.deadline, rpc(self.wire(&tokens)?)).await.map_err(|status| failed(&status))
+            }
+            Err(status) => Err(failed(&status)),
+        }
+    }
+
+    /// Forgets the tokens, whether the controller heard of it or not.
+    pub async fn forget(&self) -> Result<(), Failure> {
+        let _lock = self.tokens.lock(self.deadline).await?;
+        Ok(self.tokens.remove()?)
+    }
+
+    fn wire(&self, tokens: &Tokens) -> Result<Wire, Failure> {
+        let text = format!("Bearer {}", tokens.access.expose());
+        let mut value: MetadataValue<Ascii> = text.parse().map_err(|_| self.signed_out(String::new()))?;
+        value.set_sensitive(true);
+        Ok(InterceptedService::new(self.channel.clone(), Bearer(value)))
+    }
+
+    async fn fresh(&self) -> Result<Tokens, Failure> {
+        match self.tokens.read()? {
+            Some(tokens) if tokens.are_fresh(clock::unix_ms()) => Ok(tokens),
+            Some(tokens) => self.renewed(&tokens.access).await,
+            None => Err(self.signed_out(String::new())),
+        }
+    }
+
+    /// Tokens other than those with `used` as access token: from another process that renewed them, or from the
+    /// controller.
+    async fn renewed(&self, used: &Secret) -> Result<Tokens, Failure> {
+        let _lock = self.tokens.lock(self.deadline + self.deadline).await?;
+        let tokens = self.tokens.read()?.ok_or_else(|| self.signed_out(String::new()))?;
+        if tokens.access.expose() != used.expose() {
+            return Ok(tokens);
+        }
+        let request = RefreshRequest { refresh_token: tokens.refresh.expose().to_owned() };
+        let mut client = AuthServiceClient::new(self.channel.clone());
+        match within(self.deadline, client.refresh(request)).await {
+            Ok(answer) => {
+                let pair = answer.tokens.ok_or_else(|| self.signed_out("no tokens came".to_owned()))?;
+                let tokens = Tokens::from(pair);
+                self.tokens.write(&tokens)?;
+                Ok(tokens)
+            }
+            Err(status) => {
+                if status.code() == Code::Unauthenticated {
+                    // They will never work again.
+                    self.tokens.remove()?;
+                }
+                Err(Failure::answered(&self.url, &status))
+            }
+        }
+    }
+
+    fn signed_out(&self, why: String) -> Failure {
+        Failure::NotSignedIn { url: self.url.clone(), why }
+    }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    rpc: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(deadline, rpc).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+    }
+}
