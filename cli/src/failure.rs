@@ -81,10 +81,8 @@ impl Failure {
     /// As printed on stderr.
     #[must_use]
     pub fn report(&self) -> String {
-        let text = match self {
-            Self::Other(error) => Chain(error.as_ref()).to_string(),
-            other => other.to_string(),
-        };
+        let text =
+            if let Self::Other(error) = self { Chain(error.as_ref()).to_string() } else { self.to_string() };
         match self.hint() {
             Some(hint) => format!("error: {text}\nnext: {hint}"),
             None => format!("error: {text}"),

@@ -48,7 +48,7 @@ impl From<&MetricValue> for ValueView {
     fn from(wire: &MetricValue) -> Self {
         let info = catalogue::info(wire.metric());
         let value = wire.value.filter(|v| v.is_finite());
-        let absent = value.is_none().then(|| wire.absent_reason.clone()).unwrap_or_default();
+        let absent = if value.is_none() { wire.absent_reason.clone() } else { String::new() };
         Self {
             metric: metric_name(wire.metric),
             instance: wire.instance.clone(),
