@@ -1,186 +1,317 @@
-//! The fleet as a watcher knows it: one reducer over the stream's messages. Pure.
+//! What a watch stream has told so far: a pure reducer, shared by `watch` and `top`.
+//!
+//! A snapshot is built beside what is shown and replaces it when it is complete, so that nobody sees half of one. A frame
+//! holds all values of its objects: what it doesn't hold is no longer there. What can't be made sense of is counted and
+//! left out; it never ends the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
-use horcrux_proto::v1::{Entity, Event, Metric, MetricsFrame, WatchResponse, entity, watch_response};
+use horcrux_proto::v1::entity::Object;
+use horcrux_proto::v1::watch_response::Message;
+use horcrux_proto::v1::{
+    Changes, Container, Entity, Event, Metric, MetricsFrame, Node, Snapshot, Vm, WatchResponse,
+};
 
-/// Everything that the stream has told.
+/// All that exists and may be seen.
 #[derive(Debug, Default)]
-pub(crate) struct Fleet {
-    rows: BTreeMap<u32, Row>,
-    /// A snapshot is coming in: what is here is replaced by it.
-    filling: bool,
-    pub(crate) complete: bool,
+pub struct Fleet {
+    things: Things,
+    /// The snapshot that is coming.
+    building: Option<Things>,
+    complete: bool,
+    /// The controller's time, and when it was told.
+    told: Option<(i64, Instant)>,
+    pub controller_version: String,
+    pub missed: Missed,
+    /// Columns and slots that made no sense.
+    pub unusable: u64,
 }
 
-/// One object with its newest values.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) object: entity::Object,
-    pub(crate) values: BTreeMap<(i32, String), f64>,
-    pub(crate) taken_unix_ms: Option<i64>,
+/// Told by gaps, in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    pub gaps: u64,
+    pub ticks: u64,
+    pub events: u64,
 }
 
-/// What one message changed, for those who print changes.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Change {
-    /// Slots with new facts or values.
-    pub(crate) touched: Vec<u32>,
-    pub(crate) events: Vec<Event>,
-    /// Ticks and events that were missed.
-    pub(crate) gap: Option<(u64, u64)>,
+/// A node, VM or container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thing {
+    pub object: Object,
+    values: HashMap<(i32, Box<str>), f32>,
+    /// By its node's clock.
+    pub sampled_unix_ms: Option<i64>,
 }
+
+/// What one message changed, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A stream begins.
+    Hello,
+    /// A snapshot is complete: everything may have changed.
+    Ready,
+    /// It is new, or is not what it was.
+    Thing(u32),
+    /// It has new values.
+    Values(u32),
+    Gone(Box<Thing>),
+    Event(Event),
+    /// The stream fell behind; `Ready` follows.
+    Gap {
+        ticks: u64,
+        events: u64,
+    },
+}
+
+type Things = BTreeMap<u32, Thing>;
 
 impl Fleet {
-    pub(crate) fn row(&self, slot: u32) -> Option<&Row> {
-        self.rows.get(&slot)
-    }
-
-    pub(crate) fn apply(&mut self, message: WatchResponse) -> Change {
-        let mut change = Change::default();
+    /// Takes in one message that was received at `now`.
+    pub fn apply(&mut self, message: WatchResponse, now: Instant) -> Vec<Change> {
         match message.message {
-            None | Some(watch_response::Message::Hello(_) | watch_response::Message::Heartbeat(_)) => {}
-            Some(watch_response::Message::Gap(gap)) => {
-                change.gap = Some((gap.missed_ticks, gap.missed_events));
+            Some(Message::Hello(hello)) => {
+                self.told = Some((hello.server_unix_ms, now));
+                self.controller_version = hello.controller_version;
+                self.building = None;
+                vec![Change::Hello]
             }
-            Some(watch_response::Message::Snapshot(snapshot)) => {
-                if !self.filling {
-                    self.rows.clear();
-                    (self.filling, self.complete) = (true, false);
-                }
-                self.upsert(snapshot.entities, &mut change);
-                self.values(&snapshot.frames, &mut change);
-                if snapshot.complete {
-                    (self.filling, self.complete) = (false, true);
-                }
+            Some(Message::Snapshot(snapshot)) => self.snapshot(snapshot),
+            Some(Message::Changes(changes)) => {
+                self.told = Some((changes.sent_unix_ms, now));
+                self.changes(changes)
             }
-            Some(watch_response::Message::Changes(changes)) => {
-                for slot in changes.gone {
-                    self.rows.remove(&slot);
-                }
-                self.upsert(changes.entities, &mut change);
-                self.values(&changes.frames, &mut change);
-                change.events = changes.events;
+            Some(Message::Heartbeat(beat)) => {
+                self.told = Some((beat.server_unix_ms, now));
+                Vec::new()
             }
-        }
-        change.touched.sort_unstable();
-        change.touched.dedup();
-        change
-    }
-
-    fn upsert(&mut self, entities: Vec<Entity>, change: &mut Change) {
-        for entity in entities {
-            let Some(object) = entity.object else { continue };
-            change.touched.push(entity.slot);
-            match self.rows.get_mut(&entity.slot) {
-                Some(row) => row.object = object,
-                None => {
-                    let row = Row { object, values: BTreeMap::new(), taken_unix_ms: None };
-                    self.rows.insert(entity.slot, row);
-                }
+            Some(Message::Gap(gap)) => {
+                self.building = None;
+                self.missed.gaps += 1;
+                self.missed.ticks = self.missed.ticks.saturating_add(gap.missed_ticks);
+                self.missed.events = self.missed.events.saturating_add(gap.missed_events);
+                vec![Change::Gap { ticks: gap.missed_ticks, events: gap.missed_events }]
             }
+            // Of a newer controller.
+            None => Vec::new(),
         }
     }
 
-    fn values(&mut self, frames: &[MetricsFrame], change: &mut Change) {
-        for frame in frames {
-            for (at, slot) in frame.slots.iter().enumerate() {
-                let Some(row) = self.rows.get_mut(slot) else { continue };
-                change.touched.push(*slot);
-                let age = frame.age_ms.get(at).copied().unwrap_or(0);
-                row.taken_unix_ms = Some(frame.newest_unix_ms - i64::from(age));
-                for column in &frame.columns {
-                    let key = (column.metric, column.instance.clone());
-                    let bytes = column.values.get(at * 4..at * 4 + 4).and_then(|b| b.try_into().ok());
-                    match bytes.map(f32::from_le_bytes).filter(|value| !value.is_nan()) {
-                        Some(value) => row.values.insert(key, f64::from(value)),
-                        None => row.values.remove(&key),
-                    };
-                }
+    /// A first snapshot has been seen whole.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    #[must_use]
+    pub fn thing(&self, slot: u32) -> Option<&Thing> {
+        self.things.get(&slot)
+    }
+
+    pub fn things(&self) -> impl Iterator<Item = (u32, &Thing)> {
+        self.things.iter().map(|(&slot, thing)| (slot, thing))
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = (&Node, &Thing)> {
+        self.things.values().filter_map(|thing| match &thing.object {
+            Object::Node(node) => Some((node, thing)),
+            Object::Vm(_) | Object::Container(_) => None,
+        })
+    }
+
+    pub fn vms(&self) -> impl Iterator<Item = (&Vm, &Thing)> {
+        self.things.values().filter_map(|thing| match &thing.object {
+            Object::Vm(vm) => Some((vm, thing)),
+            Object::Node(_) | Object::Container(_) => None,
+        })
+    }
+
+    pub fn containers(&self) -> impl Iterator<Item = (&Container, &Thing)> {
+        self.things.values().filter_map(|thing| match &thing.object {
+            Object::Container(container) => Some((container, thing)),
+            Object::Node(_) | Object::Vm(_) => None,
+        })
+    }
+
+    /// How far each node's clock is ahead of the controller's, by the node's full name.
+    #[must_use]
+    pub fn clock_offsets(&self) -> HashMap<&str, i64> {
+        self.nodes().map(|(node, _)| (node.name.as_str(), node.clock_offset_ms.unwrap_or_default())).collect()
+    }
+
+    /// The controller's time at `now`, from what it last said.
+    #[must_use]
+    pub fn server_ms(&self, now: Instant) -> Option<i64> {
+        let (ms, at) = self.told?;
+        let since = now.saturating_duration_since(at).as_millis();
+        Some(ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX)))
+    }
+
+    /// How old a thing's newest sample is at `now`, when its node's clock is ahead by `offset_ms`.
+    #[must_use]
+    pub fn age(&self, thing: &Thing, offset_ms: i64, now: Instant) -> Option<Duration> {
+        let sampled = thing.sampled_unix_ms?.saturating_sub(offset_ms);
+        let age = self.server_ms(now)?.saturating_sub(sampled);
+        // Clocks that differ by less than the network's delay give negative ages.
+        Some(Duration::from_millis(u64::try_from(age).unwrap_or_default()))
+    }
+
+    fn snapshot(&mut self, piece: Snapshot) -> Vec<Change> {
+        let mut things = self.building.take().unwrap_or_default();
+        for entity in piece.entities {
+            self.unusable += u64::from(put(&mut things, entity).is_none());
+        }
+        for frame in &piece.frames {
+            self.unusable += fill(&mut things, frame).1;
+        }
+        if piece.complete {
+            self.things = things;
+            self.complete = true;
+            vec![Change::Ready]
+        } else {
+            self.building = Some(things);
+            Vec::new()
+        }
+    }
+
+    fn changes(&mut self, changes: Changes) -> Vec<Change> {
+        // They belong to the newest snapshot, whole or not.
+        let things = self.building.as_mut().unwrap_or(&mut self.things);
+        let mut told = Vec::new();
+        for entity in changes.entities {
+            match put(things, entity) {
+                Some(Put { slot, news: News::Changed }) => told.push(Change::Thing(slot)),
+                Some(Put { news: News::Same, .. }) => {}
+                None => self.unusable += 1,
             }
+        }
+        for frame in &changes.frames {
+            let (filled, unusable) = fill(things, frame);
+            self.unusable += unusable;
+            told.extend(filled.into_iter().map(Change::Values));
+        }
+        let gone = changes.gone.iter().filter_map(|slot| things.remove(slot));
+        told.extend(gone.map(|thing| Change::Gone(Box::new(thing))));
+        told.extend(changes.events.into_iter().map(Change::Event));
+        told
+    }
+}
+
+impl Thing {
+    /// The newest value of the thing as a whole.
+    #[must_use]
+    pub fn value(&self, metric: Metric) -> Option<f32> {
+        // The key owns its text; an empty one allocates nothing.
+        self.values.get(&(metric.into(), Box::from(""))).copied()
+    }
+
+    /// All values there are: the metric's number, the instance, the value.
+    pub fn values(&self) -> impl Iterator<Item = (i32, &str, f32)> {
+        self.values.iter().map(|((metric, instance), &value)| (*metric, &**instance, value))
+    }
+
+    /// Its full name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match &self.object {
+            Object::Node(node) => &node.name,
+            Object::Vm(vm) => &vm.name,
+            Object::Container(container) => &container.name,
+        }
+    }
+
+    /// The full name of the node that it is or runs on.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        match &self.object {
+            Object::Node(node) => &node.name,
+            Object::Vm(vm) => &vm.node,
+            Object::Container(container) => &container.node,
         }
     }
 }
 
-impl Row {
-    pub(crate) fn value(&self, metric: Metric) -> Option<f64> {
-        self.values.get(&(metric.into(), String::new())).copied()
+struct Put {
+    slot: u32,
+    news: News,
+}
+
+enum News {
+    Changed,
+    Same,
+}
+
+/// `None` when this program doesn't know such a thing.
+fn put(things: &mut Things, entity: Entity) -> Option<Put> {
+    let object = entity.object?;
+    let sampled = match &object {
+        Object::Node(node) => node.last_sample_unix_ms,
+        Object::Vm(vm) => vm.last_sample_unix_ms,
+        Object::Container(container) => container.last_sample_unix_ms,
+    };
+    let slot = entity.slot;
+    let news = match things.get_mut(&slot) {
+        Some(known) => {
+            let news = if is_same(&known.object, &object) { News::Same } else { News::Changed };
+            known.object = object;
+            known.sampled_unix_ms = sampled.max(known.sampled_unix_ms);
+            news
+        }
+        None => {
+            things.insert(slot, Thing { object, values: HashMap::new(), sampled_unix_ms: sampled });
+            News::Changed
+        }
+    };
+    Some(Put { slot, news })
+}
+
+/// Apart from the newest sample's time, which is not what a thing is.
+fn is_same(one: &Object, other: &Object) -> bool {
+    let timeless = |object: &Object| match object.clone() {
+        Object::Node(node) => Object::Node(Node { last_sample_unix_ms: None, ..node }),
+        Object::Vm(vm) => Object::Vm(Vm { last_sample_unix_ms: None, ..vm }),
+        Object::Container(container) => {
+            Object::Container(Container { last_sample_unix_ms: None, ..container })
+        }
+    };
+    timeless(one) == timeless(other)
+}
+
+/// Puts a frame's values in place. Returns the slots that got some, and how much made no sense.
+fn fill(things: &mut Things, frame: &MetricsFrame) -> (Vec<u32>, u64) {
+    let rows = frame.slots.len();
+    let mut unusable = 0;
+    let columns: Vec<_> = frame
+        .columns
+        .iter()
+        .filter(|column| {
+            let whole = column.values.len() == rows * size_of::<f32>();
+            unusable += u64::from(!whole);
+            whole
+        })
+        .collect();
+    let mut filled = Vec::with_capacity(rows);
+    for (row, &slot) in frame.slots.iter().enumerate() {
+        let Some(thing) = things.get_mut(&slot) else {
+            unusable += 1;
+            continue;
+        };
+        thing.values.clear();
+        for column in &columns {
+            let bytes = column.values.chunks_exact(size_of::<f32>()).nth(row);
+            let value = bytes.and_then(|b| b.try_into().ok()).map(f32::from_le_bytes);
+            if let Some(value) = value.filter(|v| v.is_finite()) {
+                thing.values.insert((column.metric, column.instance.as_str().into()), value);
+            }
+        }
+        let age = frame.age_ms.get(row).copied().unwrap_or_default();
+        thing.sampled_unix_ms = Some(frame.newest_unix_ms.saturating_sub(age.into()));
+        filled.push(slot);
     }
+    (filled, unusable)
 }
 
 #[cfg(test)]
-mod tests {
-    use horcrux_proto::v1::{Changes, Gap, MetricColumn, Node, Snapshot, watch_response::Message};
-
-    use super::*;
-
-    fn message(message: Message) -> WatchResponse {
-        WatchResponse { message: Some(message) }
-    }
-
-    fn node(slot: u32, name: &str) -> Entity {
-        let node = Node { name: name.into(), ..Node::default() };
-        Entity { slot, object: Some(entity::Object::Node(node)) }
-    }
-
-    fn load(slots: &[u32], values: &[f32]) -> MetricsFrame {
-        MetricsFrame {
-            slots: slots.to_vec(),
-            age_ms: vec![5; slots.len()],
-            newest_unix_ms: 100,
-            columns: vec![MetricColumn {
-                metric: Metric::NodeLoad1m.into(),
-                instance: String::new(),
-                values: values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
-            }],
-            ..MetricsFrame::default()
-        }
-    }
-
-    #[test]
-    fn a_snapshot_in_pieces_replaces_what_was_known() {
-        let mut fleet = Fleet::default();
-        let piece =
-            |entities, complete| message(Message::Snapshot(Snapshot { entities, frames: vec![], complete }));
-        fleet.apply(piece(vec![node(1, "nodes/a")], false));
-        assert!(!fleet.complete);
-        fleet.apply(piece(vec![node(2, "nodes/b")], true));
-        assert!(fleet.complete && fleet.row(1).is_some() && fleet.row(2).is_some());
-        fleet.apply(piece(vec![node(3, "nodes/c")], true));
-        assert!(fleet.row(1).is_none() && fleet.row(3).is_some());
-    }
-
-    #[test]
-    fn a_value_that_is_not_a_number_is_absent() {
-        let mut fleet = Fleet::default();
-        let frames = vec![load(&[1, 2], &[0.5, f32::NAN])];
-        let entities = vec![node(1, "nodes/a"), node(2, "nodes/b")];
-        fleet.apply(message(Message::Snapshot(Snapshot { entities, frames, complete: true })));
-        assert_eq!(fleet.row(1).unwrap().value(Metric::NodeLoad1m), Some(0.5));
-        assert_eq!(fleet.row(2).unwrap().value(Metric::NodeLoad1m), None);
-        assert_eq!(fleet.row(1).unwrap().taken_unix_ms, Some(95));
-        let frames = vec![load(&[1], &[f32::NAN])];
-        fleet.apply(message(Message::Changes(Changes { frames, ..Changes::default() })));
-        assert_eq!(fleet.row(1).unwrap().value(Metric::NodeLoad1m), None);
-    }
-
-    #[test]
-    fn a_short_column_makes_nothing_up() {
-        let mut fleet = Fleet::default();
-        let frames = vec![load(&[1, 2], &[0.5])];
-        let entities = vec![node(1, "nodes/a"), node(2, "nodes/b")];
-        fleet.apply(message(Message::Snapshot(Snapshot { entities, frames, complete: true })));
-        assert_eq!(fleet.row(2).unwrap().value(Metric::NodeLoad1m), None);
-    }
-
-    #[test]
-    fn what_is_gone_is_gone_and_a_gap_is_told() {
-        let mut fleet = Fleet::default();
-        let entities = vec![node(1, "nodes/a")];
-        fleet.apply(message(Message::Snapshot(Snapshot { entities, frames: vec![], complete: true })));
-        fleet.apply(message(Message::Changes(Changes { gone: vec![1], ..Changes::default() })));
-        assert!(fleet.row(1).is_none());
-        let change = fleet.apply(message(Message::Gap(Gap { missed_ticks: 3, missed_events: 1 })));
-        assert_eq!(change.gap, Some((3, 1)));
-    }
-}
+#[path = "fleet_tests.rs"]
+mod tests;

@@ -1,28 +1,34 @@
-//! `horcruxctl`: the controller from a terminal.
+//! Reads the command line, runs it, says how it ended.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "data goes to standard output; this is a command")]
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-
-mod args;
-mod commands;
-mod contexts;
-mod exit;
-mod fleet;
-mod prompt;
-mod session;
-mod view;
+use horcruxctl::args::Cli;
+use horcruxctl::exit::Exit;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return exit::report(&anyhow::Error::new(error).context("start")),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too. Where stdout and stderr are closed, the code is all there is.
+            drop(error.print());
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
     };
-    match runtime.block_on(commands::run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "error: start: {error}"));
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(horcruxctl::run(cli)) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            drop(writeln!(std::io::stderr(), "{}", failure.report()));
+            failure.exit().into()
+        }
     }
 }

@@ -1,30 +1,105 @@
-//! Asking a person. Never without one: a script is told which option to give.
+//! Asking a person, and reading secrets that are not typed. Secrets come from a terminal without echo, a file or
+//! standard input; never from the command line or the environment, which other processes can read.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::fs;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use horcrux_transport::secret::Secret;
 
-/// A secret from a file (`-`: standard input), or typed without being shown.
-pub(crate) fn secret(what: &str, file: Option<&Path>, option: &str) -> anyhow::Result<Secret> {
-    let text = match file {
-        Some(path) if path.as_os_str() == "-" => std::io::read_to_string(std::io::stdin())?,
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?,
-        None if std::io::stdin().is_terminal() => rpassword::prompt_password(format!("{what}: "))?,
-        None => bail!("no terminal to ask for the {what} on: give {option}"),
-    };
-    Ok(text.trim_end_matches(['\n', '\r']).to_owned().into())
+use crate::failure::Failure;
+
+/// Longer than any secret, so that a wrong file is not read whole.
+const MAX_SECRET_BYTES: u64 = 4096;
+
+/// Someone can be asked.
+#[must_use]
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Whether the person agrees.
-pub(crate) fn agree(question: &str, option: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("no terminal to ask on: give {option}");
+/// A secret from `file` (`-`: standard input), or typed without echo. `instead` is the option that would have helped
+/// where nobody can be asked.
+pub fn secret(what: &str, file: Option<&Path>, instead: &str) -> Result<Secret, Failure> {
+    match file {
+        Some(path) if path == Path::new("-") => {
+            Ok(first_line(io::stdin().lock()).context("read standard input")?)
+        }
+        Some(path) => {
+            let doing = || format!("read the {what} from {}", path.display());
+            let opened = fs::File::open(path).with_context(doing)?;
+            Ok(first_line(opened).with_context(doing)?)
+        }
+        None if is_interactive() => {
+            let typed = rpassword::prompt_password(format!("{what}: "));
+            Ok(Secret::from(typed.with_context(|| format!("ask for the {what}"))?))
+        }
+        None => Err(cannot_ask(what, instead)),
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
+}
+
+/// A line that may be seen.
+pub fn line(what: &str, instead: &str) -> Result<String, Failure> {
+    if !is_interactive() {
+        return Err(cannot_ask(what, instead));
+    }
+    ask(&format!("{what}: "))
+}
+
+/// Yes or no; no when anything else is typed.
+pub fn agrees(question: &str, instead: &str) -> Result<bool, Failure> {
+    if !is_interactive() {
+        return Err(cannot_ask("your consent", instead));
+    }
+    let answer = ask(&format!("{question} [yes/no] "))?;
+    Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn cannot_ask(what: &str, instead: &str) -> Failure {
+    Failure::Usage(format!("{what} is needed and standard input is not a terminal: pass {instead}"))
+}
+
+fn ask(prompt: &str) -> Result<String, Failure> {
+    let mut stderr = io::stderr();
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let asked = write!(stderr, "{prompt}").and_then(|()| stderr.flush());
+    asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).context("ask on the terminal")?;
+    Ok(answer.trim().to_owned())
+}
+
+fn first_line(source: impl io::Read) -> anyhow::Result<Secret> {
+    let mut text = String::new();
+    source.take(MAX_SECRET_BYTES).read_to_string(&mut text)?;
+    let line = text.lines().next().unwrap_or_default().to_owned();
+    // The whole text may hold more than the line; it is wiped like the line.
+    drop(Secret::from(text));
+    anyhow::ensure!(!line.is_empty(), "it is empty");
+    Ok(Secret::from(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_the_first_line_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        fs::write(&path, "pass word \r\nsecond\n").unwrap();
+        assert_eq!(secret("password", Some(&path), "").unwrap().expose(), "pass word ");
+        fs::write(&path, "\n").unwrap();
+        assert!(secret("password", Some(&path), "").is_err());
+    }
+
+    #[test]
+    fn where_nobody_can_be_asked_the_error_says_what_to_pass() {
+        if is_interactive() {
+            return;
+        }
+        let failure = secret("password", None, "--password-file F").unwrap_err();
+        assert!(failure.to_string().contains("pass --password-file F"));
+        assert_eq!(failure.exit(), crate::exit::Exit::Usage);
+        assert!(agrees("Delete?", "--yes").is_err());
+    }
 }

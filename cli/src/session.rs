@@ -1,27 +1,50 @@
-//! A signed-in connection: the channel, and the bearer token that each request carries.
+//! A signed-in connection. The access token is renewed before it ends, and once more when the controller says that it
+//! has ended: our clock may be behind.
 
+use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use horcrux_proto::v1::RefreshRequest;
 use horcrux_proto::v1::auth_service_client::AuthServiceClient;
-use horcrux_proto::v1::{RefreshRequest, TokenPair};
-use horcrux_transport::client::{Target, Trust, connect};
+use horcrux_transport::client::{self, Target, Trust};
 use horcrux_transport::clock;
+use horcrux_transport::secret::Secret;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::contexts::{Entry, Home, Tokens};
-use crate::exit::NotSignedIn;
+use crate::contexts::{ContextName, Contexts};
+use crate::failure::Failure;
+use crate::private::Home;
+use crate::tokens::{TokenFile, Tokens};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-/// A token that ends within this is refreshed first, so that it outlives the request.
-const SOON_MS: i64 = 30_000;
+/// What the generated clients run on.
+pub type Wire = InterceptedService<Channel, Bearer>;
 
-/// Puts the access token on a request.
+/// Puts the access token into each request.
 #[derive(Clone)]
-pub(crate) struct Bearer(MetadataValue<Ascii>);
+pub struct Bearer(MetadataValue<Ascii>);
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub context: ContextName,
+    pub url: String,
+    channel: Channel,
+    tokens: TokenFile,
+    deadline: Duration,
+}
+
+/// Larger than the 4 MiB that tonic takes: a page of a thousand VMs, each with what it lacks.
+pub const MESSAGE_LIMIT: usize = 32 << 20;
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer")
+    }
+}
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -30,63 +53,123 @@ impl Interceptor for Bearer {
     }
 }
 
-/// The context in use: its name and what it holds.
-pub(crate) fn current(home: &Home, wanted: Option<&str>) -> anyhow::Result<(String, Entry)> {
-    let mut contexts = home.contexts()?;
-    let name = wanted
-        .map(str::to_owned)
-        .or(contexts.current.take())
-        .context("no controller yet: run `horcruxctl login https://CONTROLLER:8006`")?;
-    let entry = contexts
-        .context
-        .remove(&name)
-        .with_context(|| format!("no context is called {name}: see `horcruxctl context list`"))?;
-    Ok((name, entry))
+/// Connects to a controller, with the error that people see.
+pub async fn channel(target: &Target, trust: &Trust, deadline: Duration) -> Result<Channel, Failure> {
+    client::connect(target, trust, deadline).await.map_err(|e| Failure::connecting(&e))
 }
 
-/// Connects to a context's controller, which must still be the one that was trusted.
-pub(crate) async fn channel(entry: &Entry) -> anyhow::Result<Channel> {
-    let target: Target = entry.url.parse()?;
-    let trust = Trust::Pinned(entry.fingerprint.parse()?);
-    Ok(connect(&target, &trust, DEADLINE).await?)
+/// An RPC that needs no session.
+pub async fn unsigned<T>(
+    url: &str,
+    deadline: Duration,
+    rpc: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    within(deadline, rpc).await.map_err(|status| Failure::answered(url, &status))
 }
 
-/// Connects and signs requests, refreshing the access token if it is about to end.
-pub(crate) async fn signed(home: &Home, wanted: Option<&str>) -> anyhow::Result<(Entry, Channel, Bearer)> {
-    let (name, entry) = current(home, wanted)?;
-    let not_signed_in = || NotSignedIn { url: entry.url.clone() };
-    let channel = channel(&entry).await?;
-    let mut tokens = home.tokens(&name)?.ok_or_else(not_signed_in)?;
-    if is_ending(&tokens) {
-        let _lock = home.lock(&name)?;
-        // Another command may have refreshed them while this one waited.
-        tokens = home.tokens(&name)?.ok_or_else(not_signed_in)?;
-        if is_ending(&tokens) {
-            let request = RefreshRequest { refresh_token: tokens.refresh_token.clone() };
-            let answer = match AuthServiceClient::new(channel.clone()).refresh(request).await {
-                Ok(answer) => answer.into_inner().tokens.context("an empty refresh")?,
-                Err(status) if status.code() == Code::Unauthenticated => {
-                    home.forget_tokens(&name)?;
-                    return Err(not_signed_in().into());
-                }
-                Err(status) => return Err(status).context("refresh the session"),
-            };
-            tokens = of(answer);
-            home.save_tokens(&name, &tokens)?;
+impl Session {
+    /// Of the chosen context.
+    pub async fn open(home: &Home, asked: Option<&ContextName>, deadline: Duration) -> Result<Self, Failure> {
+        let contexts = Contexts::read(home)?;
+        let (name, context) = contexts.chosen(asked)?;
+        let tokens = TokenFile::new(home, name);
+        let (target, trust) = (context.target()?, context.trust(home)?);
+        if tokens.read()?.is_none() {
+            return Err(Failure::NotSignedIn { url: context.url.clone(), why: String::new() });
+        }
+        let channel = channel(&target, &trust, deadline).await?;
+        Ok(Self::on(channel, name.clone(), context.url.clone(), tokens, deadline))
+    }
+
+    /// On a connection that exists.
+    #[must_use]
+    pub fn on(
+        channel: Channel,
+        context: ContextName,
+        url: String,
+        tokens: TokenFile,
+        deadline: Duration,
+    ) -> Self {
+        Self { context, url, channel, tokens, deadline }
+    }
+
+    /// Runs an RPC, twice at most. `rpc` gets a signed-in connection; the deadline is for each run, and for a stream
+    /// only until it begins.
+    pub async fn call<T, F>(&self, rpc: impl Fn(Wire) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let tokens = self.fresh().await?;
+        let failed = |status: &Status| Failure::answered(&self.url, status);
+        match within(self.deadline, rpc(self.wire(&tokens)?)).await {
+            Ok(answer) => Ok(answer),
+            Err(status) if status.code() == Code::Unauthenticated => {
+                let tokens = self.renewed(&tokens.access).await?;
+                within(self.deadline, rpc(self.wire(&tokens)?)).await.map_err(|status| failed(&status))
+            }
+            Err(status) => Err(failed(&status)),
         }
     }
-    let bearer = format!("Bearer {}", tokens.access_token).parse().context("use the access token")?;
-    Ok((entry, channel, Bearer(bearer)))
+
+    /// Forgets the tokens, whether the controller heard of it or not.
+    pub async fn forget(&self) -> Result<(), Failure> {
+        let _lock = self.tokens.lock(self.deadline).await?;
+        Ok(self.tokens.remove()?)
+    }
+
+    fn wire(&self, tokens: &Tokens) -> Result<Wire, Failure> {
+        let text = format!("Bearer {}", tokens.access.expose());
+        let mut value: MetadataValue<Ascii> = text.parse().map_err(|_| self.signed_out(String::new()))?;
+        value.set_sensitive(true);
+        Ok(InterceptedService::new(self.channel.clone(), Bearer(value)))
+    }
+
+    async fn fresh(&self) -> Result<Tokens, Failure> {
+        match self.tokens.read()? {
+            Some(tokens) if tokens.are_fresh(clock::unix_ms()) => Ok(tokens),
+            Some(tokens) => self.renewed(&tokens.access).await,
+            None => Err(self.signed_out(String::new())),
+        }
+    }
+
+    /// Tokens other than those with `used` as access token: from another process that renewed them, or from the
+    /// controller.
+    async fn renewed(&self, used: &Secret) -> Result<Tokens, Failure> {
+        let _lock = self.tokens.lock(self.deadline + self.deadline).await?;
+        let tokens = self.tokens.read()?.ok_or_else(|| self.signed_out(String::new()))?;
+        if tokens.access.expose() != used.expose() {
+            return Ok(tokens);
+        }
+        let request = RefreshRequest { refresh_token: tokens.refresh.expose().to_owned() };
+        let mut client = AuthServiceClient::new(self.channel.clone());
+        match within(self.deadline, client.refresh(request)).await {
+            Ok(answer) => {
+                let pair = answer.tokens.ok_or_else(|| self.signed_out("no tokens came".to_owned()))?;
+                let tokens = Tokens::from(pair);
+                self.tokens.write(&tokens)?;
+                Ok(tokens)
+            }
+            Err(status) => {
+                if status.code() == Code::Unauthenticated {
+                    // They will never work again.
+                    self.tokens.remove()?;
+                }
+                Err(Failure::answered(&self.url, &status))
+            }
+        }
+    }
+
+    fn signed_out(&self, why: String) -> Failure {
+        Failure::NotSignedIn { url: self.url.clone(), why }
+    }
 }
 
-fn is_ending(tokens: &Tokens) -> bool {
-    tokens.access_expires_unix_ms - clock::unix_ms() < SOON_MS
-}
-
-pub(crate) fn of(pair: TokenPair) -> Tokens {
-    Tokens {
-        access_token: pair.access_token,
-        access_expires_unix_ms: pair.access_expires_unix_ms,
-        refresh_token: pair.refresh_token,
+async fn within<T>(
+    deadline: Duration,
+    rpc: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(deadline, rpc).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
     }
 }

@@ -82,8 +82,10 @@ fn signing_out_ends_the_session_for_good() {
     let controller = Controller::start().unwrap();
     let kept = std::fs::read_dir(controller.path("config/horcrux/tokens")).unwrap().flatten();
     let file = kept.map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "json")).unwrap();
-    let tokens = std::fs::read(&file).unwrap();
+    let kept = file.with_extension("kept");
+    std::fs::copy(&file, &kept).unwrap();
     succeeded(&controller.ctl(&["logout"]).unwrap()).unwrap();
-    std::fs::write(&file, tokens).unwrap();
+    assert!(!file.exists(), "tokens stay behind");
+    std::fs::rename(&kept, &file).unwrap();
     assert_eq!(controller.ctl(&["whoami"]).unwrap().status.code(), Some(3));
 }

@@ -1,0 +1,199 @@
+//! What went wrong, what to do next, and the exit code: decided here for all commands.
+
+use std::error::Error as _;
+
+use horcrux_transport::client::ConnectError;
+use horcrux_transport::error::Chain;
+use tonic::{Code, Status};
+
+use crate::exit::Exit;
+use crate::view::shown;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command can't be run as it was given. The text says what to give instead.
+    #[error("{0}")]
+    Usage(String),
+    #[error("not signed in to {url}{}", because(why))]
+    NotSignedIn { url: String, why: String },
+    #[error("sign-in to {url} was refused: {why}")]
+    SignInRefused { url: String, why: String },
+    #[error("{0}")]
+    NotFound(String),
+    #[error("permission denied: {0}")]
+    Denied(String),
+    #[error("the controller was not reached{}", because(.0))]
+    Unreachable(String),
+    #[error("{}", UNTRUSTED.replace("{url}", .0))]
+    Untrusted(String),
+    /// The server refused or failed; its text is for people.
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// Loud on purpose: this is how an intercepted connection looks.
+const UNTRUSTED: &str = "\
+THE CONTROLLER'S CERTIFICATE AUTHORITY IS NOT THE ONE THAT IS TRUSTED HERE.
+{url} showed a certificate from another authority. Either the controller was set up anew,
+or somebody is between you and it. Nothing was sent to it.";
+
+impl Failure {
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::NotSignedIn { .. } | Self::SignInRefused { .. } => Exit::NotSignedIn,
+            Self::NotFound(_) => Exit::NotFound,
+            Self::Denied(_) => Exit::Denied,
+            Self::Unreachable(_) => Exit::Unreachable,
+            Self::Untrusted(_) => Exit::Untrusted,
+            Self::Refused(_) | Self::Other(_) => Exit::Failed,
+        }
+    }
+
+    /// What to do next, where there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotSignedIn { url, .. } => Some(format!("run `horcruxctl login {url}`")),
+            Self::Denied(_) => Some(
+                "`horcruxctl whoami` shows your roles; ask an administrator for one that allows this"
+                    .to_owned(),
+            ),
+            Self::Unreachable(_) => Some(
+                "check that the controller runs, its address, and the way to it; --timeout waits longer"
+                    .to_owned(),
+            ),
+            Self::Untrusted(url) => Some(format!(
+                "ask the controller's administrator for its fingerprint; if it has changed for a good reason, run \
+                 `horcruxctl login {url} --fingerprint FINGERPRINT`"
+            )),
+            Self::SignInRefused { .. }
+            | Self::Usage(_)
+            | Self::NotFound(_)
+            | Self::Refused(_)
+            | Self::Other(_) => None,
+        }
+    }
+
+    /// As printed on stderr.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let text =
+            if let Self::Other(error) = self { Chain(error.as_ref()).to_string() } else { self.to_string() };
+        match self.hint() {
+            Some(hint) => format!("error: {text}\nnext: {hint}"),
+            None => format!("error: {text}"),
+        }
+    }
+
+    /// Of a connection that was not made.
+    #[must_use]
+    pub fn connecting(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Target(_) => Self::Usage(error.to_string()),
+            ConnectError::Untrusted { target } => Self::Untrusted(target.to_string()),
+            ConnectError::Certificate(_) => Self::Refused(Chain(error).to_string()),
+            ConnectError::Deadline { .. }
+            | ConnectError::Unreachable { .. }
+            | ConnectError::Tls { .. }
+            | ConnectError::Http { .. } => Self::Unreachable(Chain(error).to_string()),
+        }
+    }
+
+    /// Of an RPC to `url` that failed.
+    #[must_use]
+    pub fn answered(url: &str, status: &Status) -> Self {
+        if let Some(error) = connect_error(status) {
+            return Self::connecting(error);
+        }
+        let said = shown(status.message());
+        match status.code() {
+            Code::Unauthenticated => Self::NotSignedIn { url: url.to_owned(), why: said },
+            Code::PermissionDenied => Self::Denied(said),
+            Code::NotFound => Self::NotFound(said),
+            Code::Unavailable => Self::Unreachable(said),
+            Code::DeadlineExceeded => Self::Unreachable(format!("{url} does not answer in time")),
+            Code::Unimplemented => Self::Refused(format!(
+                "the controller does not know this request ({said}): compare `horcruxctl version --controller`"
+            )),
+            Code::Internal => Self::Refused(format!("the controller failed ({said}): its log says why")),
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::InvalidArgument
+            | Code::AlreadyExists
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::DataLoss => {
+                Self::Refused(if said.is_empty() { format!("{:?}", status.code()) } else { said })
+            }
+        }
+    }
+
+    /// Waiting can help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+}
+
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {why}") }
+}
+
+/// A channel that connects again hides why it can't behind an `Unavailable`.
+fn connect_error(status: &Status) -> Option<&ConnectError> {
+    let mut next = status.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<ConnectError>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_has_its_exit_code() {
+        let exit = |code| Failure::answered("https://web1:8006", &Status::new(code, "x")).exit();
+        assert_eq!(exit(Code::Unauthenticated), Exit::NotSignedIn);
+        assert_eq!(exit(Code::NotFound), Exit::NotFound);
+        assert_eq!(exit(Code::PermissionDenied), Exit::Denied);
+        assert_eq!(exit(Code::Unavailable), Exit::Unreachable);
+        assert_eq!(exit(Code::DeadlineExceeded), Exit::Unreachable);
+        assert_eq!(exit(Code::InvalidArgument), Exit::Failed);
+    }
+
+    #[test]
+    fn a_missing_session_says_which_command_makes_one() {
+        let failure = Failure::NotSignedIn { url: "https://web1:8006".into(), why: String::new() };
+        assert_eq!(
+            failure.report(),
+            "error: not signed in to https://web1:8006\nnext: run `horcruxctl login https://web1:8006`"
+        );
+    }
+
+    #[test]
+    fn another_authority_is_told_apart_from_a_dead_controller() {
+        let target = horcrux_transport::client::Target { host: "web1".into(), port: 8006 };
+        let failure = Failure::connecting(&ConnectError::Untrusted { target });
+        assert_eq!(failure.exit(), Exit::Untrusted);
+        assert!(failure.report().contains("NOT THE ONE THAT IS TRUSTED"));
+        assert!(failure.report().contains("https://web1:8006"));
+    }
+
+    #[test]
+    fn a_servers_text_cannot_steer_the_terminal() {
+        let failure = Failure::answered("https://web1:8006", &Status::not_found("\u{1b}]0;x\u{7}"));
+        assert!(!failure.report().contains('\u{1b}'));
+    }
+}

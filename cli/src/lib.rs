@@ -1,0 +1,146 @@
+//! `horcruxctl`, the command line client. Data goes to stdout, talk to stderr.
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod contexts;
+pub mod exit;
+pub mod failure;
+mod feed;
+pub mod fleet;
+pub mod inventory;
+pub mod known;
+pub mod login;
+pub mod private;
+pub mod prompt;
+pub mod session;
+pub mod tokens;
+pub mod top;
+pub mod view;
+pub mod watch;
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use horcrux_proto::v1::GetVersionRequest;
+use horcrux_proto::v1::system_service_client::SystemServiceClient;
+use horcrux_transport::clock;
+
+use crate::args::{Cli, Command, ContainerCommand, ContextCommand, NodeCommand, VmCommand};
+use crate::contexts::{ContextName, Contexts};
+use crate::failure::Failure;
+use crate::inventory::Agreed;
+use crate::private::Home;
+use crate::session::{Session, channel, unsigned};
+use crate::view::whoami::VersionView;
+use crate::view::{Output, View};
+
+/// What all commands share.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub home: Home,
+    pub context: Option<ContextName>,
+    pub output: Output,
+    pub deadline: Duration,
+}
+
+/// Does what the command line says.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    let home = Home::from_environment().map_err(anyhow::Error::from)?;
+    let global = cli.global;
+    let app = App { home, context: global.context, output: global.output, deadline: global.timeout };
+    app.run(cli.command).await
+}
+
+impl App {
+    pub async fn run(&self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Login(args) => login::login(self, &args).await,
+            Command::Setup(args) => login::setup(self, &args).await,
+            Command::Logout => login::logout(self).await,
+            Command::Whoami => self.print(&login::whoami(self).await?),
+            Command::Context(ContextCommand::List) => self.print(&known::list(self)?),
+            Command::Context(ContextCommand::Use { name }) => known::choose(self, &name).await,
+            Command::Context(ContextCommand::Remove { name }) => known::remove(self, &name).await,
+            Command::Node(command) => self.node(command).await,
+            Command::Vm(VmCommand::List { node }) => {
+                self.print(&inventory::vms(&self.session().await?, node.as_deref()).await?)
+            }
+            Command::Vm(VmCommand::Get { name }) => {
+                self.print(&inventory::vm(&self.session().await?, &name).await?)
+            }
+            Command::Container(ContainerCommand::List { node }) => {
+                self.print(&inventory::containers(&self.session().await?, node.as_deref()).await?)
+            }
+            Command::Container(ContainerCommand::Get { name }) => {
+                self.print(&inventory::container(&self.session().await?, &name).await?)
+            }
+            Command::Watch(args) => watch::run(self, &args).await,
+            Command::Top => top::run(self).await,
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "horcruxctl", &mut script);
+                write_out(&script)
+            }
+            Command::Version { controller } => self.version(controller).await,
+        }
+    }
+
+    async fn node(&self, command: NodeCommand) -> Result<(), Failure> {
+        match command {
+            NodeCommand::List => self.print(&inventory::nodes(&self.session().await?).await?),
+            NodeCommand::Get { name } => self.print(&inventory::node(&self.session().await?, &name).await?),
+            NodeCommand::Delete { name, yes } => {
+                let agreed = if yes { Agreed::Yes } else { Agreed::NotYet };
+                inventory::delete_node(self, &name, agreed).await
+            }
+            NodeCommand::JoinToken(args) => self.print(&inventory::join_token(self, &args).await?),
+        }
+    }
+
+    async fn version(&self, controller: bool) -> Result<(), Failure> {
+        let mut view = VersionView {
+            client: env!("CARGO_PKG_VERSION").to_owned(),
+            controller: None,
+            controller_api: None,
+        };
+        if controller {
+            let contexts = Contexts::read(&self.home)?;
+            let (_, context) = contexts.chosen(self.context.as_ref())?;
+            let channel = channel(&context.target()?, &context.trust(&self.home)?, self.deadline).await?;
+            let mut client = SystemServiceClient::new(channel);
+            let answer =
+                unsigned(&context.url, self.deadline, client.get_version(GetVersionRequest {})).await?;
+            (view.controller, view.controller_api) = (Some(answer.version), Some(answer.api));
+        }
+        self.print(&view)
+    }
+
+    /// The chosen context's session.
+    pub async fn session(&self) -> Result<Session, Failure> {
+        Session::open(&self.home, self.context.as_ref(), self.deadline).await
+    }
+
+    /// Data, on stdout.
+    pub fn print(&self, view: &impl View) -> Result<(), Failure> {
+        write_out(self.output.render(view, clock::unix_ms())?.as_bytes())
+    }
+
+    /// Talk, on stderr.
+    pub fn say(&self, text: &str) {
+        // Nobody is left to hear that nobody hears.
+        drop(writeln!(io::stderr(), "{text}"));
+    }
+}
+
+/// A reader that has seen enough (`| head`) is not a failure.
+fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("write to standard output").map_err(Failure::from)
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,104 @@
+//! Containers.
+
+use horcrux_proto::v1::{Container, ContainerServiceGetResponse};
+use serde::Serialize;
+
+use super::table::{Facts, Table};
+use super::time::ago;
+use super::value::{self, AbsenceView, ValueView};
+use super::{View, bare, or_dash, shown, word};
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ContainerView {
+    pub name: String,
+    pub display_name: Option<String>,
+    pub name_unknown_reason: String,
+    pub node: String,
+    pub id: String,
+    pub runtime: String,
+    pub cgroup_path: String,
+    pub last_sample_unix_ms: Option<i64>,
+    pub absent: Vec<AbsenceView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct ContainerListView(pub Vec<ContainerView>);
+
+/// One container with its values.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ContainerDetailView {
+    #[serde(flatten)]
+    pub container: ContainerView,
+    pub values: Vec<ValueView>,
+}
+
+/// Runtimes show so much of an id; `container get` takes it.
+const SHORT_ID: usize = 12;
+
+impl From<&Container> for ContainerView {
+    fn from(wire: &Container) -> Self {
+        let facts = wire.facts.clone().unwrap_or_default();
+        Self {
+            name: wire.name.clone(),
+            runtime: word(facts.runtime().as_str_name(), "CONTAINER_RUNTIME_"),
+            display_name: facts.display_name,
+            name_unknown_reason: facts.name_unknown_reason,
+            node: wire.node.clone(),
+            id: facts.id,
+            cgroup_path: facts.cgroup_path,
+            last_sample_unix_ms: wire.last_sample_unix_ms,
+            absent: facts.absences.iter().map(AbsenceView::from).collect(),
+        }
+    }
+}
+
+impl From<&ContainerServiceGetResponse> for ContainerDetailView {
+    fn from(wire: &ContainerServiceGetResponse) -> Self {
+        Self {
+            container: ContainerView::from(&wire.container.clone().unwrap_or_default()),
+            values: wire.values.iter().map(ValueView::from).collect(),
+        }
+    }
+}
+
+/// The start of an id, as runtimes show it. A name (LXC, nspawn) stays whole.
+#[must_use]
+pub fn short_id(id: &str) -> &str {
+    let is_hash = id.len() >= 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_hash { id.get(..SHORT_ID).unwrap_or(id) } else { id }
+}
+
+impl View for ContainerListView {
+    fn table(&self, now_ms: i64) -> String {
+        if self.0.is_empty() {
+            return "no containers\n".to_owned();
+        }
+        let mut table = Table::new(&["NAME", "NODE", "RUNTIME", "ID", "LAST SAMPLE"]);
+        for container in &self.0 {
+            table.row(vec![
+                or_dash(container.display_name.as_deref().map(shown)),
+                shown(bare(&container.node)),
+                container.runtime.clone(),
+                shown(short_id(&container.id)),
+                or_dash(container.last_sample_unix_ms.map(|at| ago(at, now_ms))),
+            ]);
+        }
+        table.text()
+    }
+}
+
+impl View for ContainerDetailView {
+    fn table(&self, now_ms: i64) -> String {
+        let container = &self.container;
+        let unnamed = || format!("- ({})", shown(&container.name_unknown_reason)).replace(" ()", "");
+        let mut facts = Facts::default();
+        facts.fact("name", container.display_name.as_deref().map_or_else(unnamed, shown));
+        facts.fact("id", shown(&container.id));
+        facts.fact("node", shown(bare(&container.node)));
+        facts.fact("runtime", container.runtime.clone());
+        facts.fact("cgroup", shown(&container.cgroup_path));
+        facts.fact("last sample", or_dash(container.last_sample_unix_ms.map(|at| ago(at, now_ms))));
+        facts.text() + &value::table(&self.values, now_ms)
+    }
+}

@@ -1,0 +1,185 @@
+//! Nodes.
+
+use horcrux_proto::v1::{Node, NodeServiceGetResponse, SourceStatus};
+use serde::Serialize;
+
+use super::quantity::{millis, whole_bytes};
+use super::table::{Facts, Table};
+use super::time::{ago, utc};
+use super::value::{self, ValueView, source};
+use super::{View, bare, or_dash, shown, word};
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodeView {
+    pub name: String,
+    pub id: String,
+    pub state: String,
+    pub state_since_unix_ms: i64,
+    pub last_sample_unix_ms: Option<i64>,
+    pub enrolled_unix_ms: i64,
+    pub certificate_expires_unix_ms: i64,
+    pub agent_version: Option<String>,
+    pub clock_offset_ms: Option<i64>,
+    #[serde(flatten)]
+    pub facts: NodeFactsView,
+}
+
+/// All null until the node has attached once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NodeFactsView {
+    pub hostname: Option<String>,
+    pub os: Option<String>,
+    pub kernel: Option<String>,
+    pub architecture: Option<String>,
+    pub cpu_model: Option<String>,
+    pub cpus: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    pub cgroup_mode: Option<String>,
+    pub boot_unix_ms: Option<i64>,
+    pub sources: Vec<SourceView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceView {
+    pub source: String,
+    pub state: String,
+    pub detail: String,
+    pub since_unix_ms: i64,
+    pub skipped: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct NodeListView(pub Vec<NodeView>);
+
+/// One node with its values.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodeDetailView {
+    #[serde(flatten)]
+    pub node: NodeView,
+    pub values: Vec<ValueView>,
+}
+
+impl From<&Node> for NodeView {
+    fn from(wire: &Node) -> Self {
+        let facts = wire.facts.as_ref().map(|facts| NodeFactsView {
+            hostname: Some(facts.hostname.clone()),
+            os: facts.os.clone(),
+            kernel: Some(facts.kernel.clone()),
+            architecture: Some(facts.architecture.clone()),
+            cpu_model: facts.cpu_model.clone(),
+            cpus: Some(facts.cpus),
+            memory_bytes: Some(facts.memory_bytes),
+            cgroup_mode: Some(word(facts.cgroup_mode().as_str_name(), "CGROUP_MODE_")),
+            boot_unix_ms: Some(facts.boot_unix_ms),
+            sources: facts.sources.iter().map(SourceView::from).collect(),
+        });
+        Self {
+            name: wire.name.clone(),
+            id: wire.id.clone(),
+            state: word(wire.state().as_str_name(), "NODE_STATE_"),
+            state_since_unix_ms: wire.state_since_unix_ms,
+            last_sample_unix_ms: wire.last_sample_unix_ms,
+            enrolled_unix_ms: wire.enrolled_unix_ms,
+            certificate_expires_unix_ms: wire.certificate_expires_unix_ms,
+            agent_version: wire.agent_version.clone(),
+            clock_offset_ms: wire.clock_offset_ms,
+            facts: facts.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&SourceStatus> for SourceView {
+    fn from(wire: &SourceStatus) -> Self {
+        Self {
+            source: source(wire.source()),
+            state: word(wire.state().as_str_name(), "SOURCE_STATE_"),
+            detail: wire.detail.clone(),
+            since_unix_ms: wire.since_unix_ms,
+            skipped: wire.skipped,
+        }
+    }
+}
+
+impl From<&NodeServiceGetResponse> for NodeDetailView {
+    fn from(wire: &NodeServiceGetResponse) -> Self {
+        Self {
+            node: NodeView::from(&wire.node.clone().unwrap_or_default()),
+            values: wire.values.iter().map(ValueView::from).collect(),
+        }
+    }
+}
+
+impl View for NodeListView {
+    fn table(&self, now_ms: i64) -> String {
+        if self.0.is_empty() {
+            return "no nodes: `horcruxctl node join-token` makes a token with which one can enroll\n"
+                .to_owned();
+        }
+        let mut table =
+            Table::new(&["NAME", "STATE", "SINCE", ">CPUS", ">MEMORY", "OS", "AGENT", "LAST SAMPLE"]);
+        for node in &self.0 {
+            let facts = &node.facts;
+            table.row(vec![
+                shown(bare(&node.name)),
+                node.state.clone(),
+                ago(node.state_since_unix_ms, now_ms),
+                or_dash(facts.cpus.map(|n| n.to_string())),
+                or_dash(facts.memory_bytes.map(whole_bytes)),
+                or_dash(facts.os.as_deref().map(shown)),
+                or_dash(node.agent_version.as_deref().map(shown)),
+                or_dash(node.last_sample_unix_ms.map(|at| ago(at, now_ms))),
+            ]);
+        }
+        table.text()
+    }
+}
+
+impl View for NodeDetailView {
+    fn table(&self, now_ms: i64) -> String {
+        let node = &self.node;
+        let mut facts = Facts::default();
+        facts.fact("name", shown(bare(&node.name)));
+        facts.fact("id", shown(&node.id));
+        facts.fact("state", format!("{} since {}", node.state, ago(node.state_since_unix_ms, now_ms)));
+        facts.fact("last sample", or_dash(node.last_sample_unix_ms.map(|at| ago(at, now_ms))));
+        facts.fact("enrolled", utc(node.enrolled_unix_ms));
+        facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
+        facts.fact("agent", node.agent_version.as_deref().map_or_else(never_attached, shown));
+        facts.fact("clock ahead by", or_dash(node.clock_offset_ms.map(millis)));
+        let known = &node.facts;
+        let Some(kernel) = &known.kernel else {
+            return facts.text() + &value::table(&self.values, now_ms);
+        };
+        let text = |text: &Option<String>| or_dash(text.as_deref().map(shown));
+        facts.fact("host name", text(&known.hostname));
+        facts.fact("os", text(&known.os));
+        facts.fact("kernel", format!("{} {}", shown(kernel), text(&known.architecture)));
+        facts.fact("cpus", or_dash(known.cpus.map(|n| format!("{n} {}", text(&known.cpu_model)))));
+        facts.fact("memory", or_dash(known.memory_bytes.map(whole_bytes)));
+        facts.fact("cgroups", text(&known.cgroup_mode));
+        facts.fact("booted", or_dash(known.boot_unix_ms.map(utc)));
+        facts.text() + &sources(&known.sources, now_ms) + &value::table(&self.values, now_ms)
+    }
+}
+
+fn never_attached() -> String {
+    "- (has not attached yet)".to_owned()
+}
+
+fn sources(sources: &[SourceView], now_ms: i64) -> String {
+    if sources.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["SOURCE", "STATE", "SINCE", ">SKIPPED", "DETAIL"]);
+    for source in sources {
+        table.row(vec![
+            source.source.clone(),
+            source.state.clone(),
+            ago(source.since_unix_ms, now_ms),
+            source.skipped.to_string(),
+            shown(&source.detail),
+        ]);
+    }
+    format!("\n{}", table.text())
+}
