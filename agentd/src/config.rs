@@ -12,7 +12,6 @@ use serde::Deserialize;
 pub struct Config {
     /// The node's key and certificate, 0700.
     pub state_dir: PathBuf,
-    pub libvirt_uri: String,
     /// Where /proc, /sys and /etc are found.
     pub root: PathBuf,
     pub cadence: Cadence,
@@ -23,14 +22,12 @@ pub struct Config {
 pub struct Cadence {
     pub node: Duration,
     pub container: Duration,
-    pub vm: Duration,
-    pub vm_slow: Duration,
 }
 
 impl Default for Cadence {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Self { node: s(1), container: s(5), vm: s(5), vm_slow: s(30) }
+        Self { node: s(1), container: s(5) }
     }
 }
 
@@ -56,23 +53,12 @@ pub enum ConfigError {
 #[serde(default, deny_unknown_fields)]
 struct File {
     state_dir: Option<String>,
-    libvirt_uri: Option<String>,
     root: Option<String>,
     node_interval: Option<String>,
     container_interval: Option<String>,
-    vm_interval: Option<String>,
-    vm_slow_interval: Option<String>,
 }
 
-const KEYS: [&str; 7] = [
-    "state_dir",
-    "libvirt_uri",
-    "root",
-    "node_interval",
-    "container_interval",
-    "vm_interval",
-    "vm_slow_interval",
-];
+const KEYS: [&str; 4] = ["state_dir", "root", "node_interval", "container_interval"];
 
 impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -110,19 +96,12 @@ impl Config {
         let usual = Cadence::default();
         let config = Self {
             state_dir: file.state_dir.map_or_else(|| "/var/lib/horcrux-agentd".into(), PathBuf::from),
-            libvirt_uri: file.libvirt_uri.unwrap_or_else(|| "qemu:///system".to_owned()),
             root: file.root.map_or_else(|| "/".into(), PathBuf::from),
             cadence: Cadence {
                 node: interval("node_interval", file.node_interval, usual.node),
                 container: interval("container_interval", file.container_interval, usual.container),
-                vm: interval("vm_interval", file.vm_interval, usual.vm),
-                vm_slow: interval("vm_slow_interval", file.vm_slow_interval, usual.vm_slow),
             },
         };
-        if !config.libvirt_uri.contains("://") {
-            problems
-                .push(format!("libvirt_uri: {:?} is not a URI such as qemu:///system", config.libvirt_uri));
-        }
         if problems.is_empty() {
             Ok(config)
         } else {
@@ -160,10 +139,9 @@ mod tests {
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let error =
-            parse("nodeinterval = '1s'\nvm_interval = 'x'\nlibvirt_uri = 'here'\nrot = 1").unwrap_err();
+        let error = parse("nodeinterval = '1s'\ncontainer_interval = 'x'\nrot = 1").unwrap_err();
         let error = error.to_string();
-        for part in ["nodeinterval", "vm_interval", "libvirt_uri", "rot:"] {
+        for part in ["nodeinterval", "container_interval", "rot:"] {
             assert!(error.contains(part), "{part} is missing in: {error}");
         }
     }

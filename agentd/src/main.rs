@@ -116,6 +116,7 @@ fn start(command: Command) -> anyhow::Result<()> {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let (cycles, collected) = mpsc::channel(collect::QUEUE);
     let running = lanes(config)
         .into_iter()
@@ -130,6 +131,16 @@ fn run(config: &Config) -> anyhow::Result<()> {
         tasks.run(terminate, GRACE).await?;
         Ok(())
     })
+}
+
+/// The lanes keep files open, a dozen for each container; a service usually starts with 1024 descriptors.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "descriptor limit not raised: more files are opened anew for each reading");
+    }
 }
 
 /// What this host has to read, and how often.
