@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use horcrux_transport::settings::duration;
 use serde::Deserialize;
 
 /// Settings that have been checked.
@@ -108,20 +109,6 @@ impl Config {
             Err(ConfigError::Invalid { path: path.to_owned(), problems })
         }
     }
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(ms).map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Who this node is: its key, its certificate and the controller that gave it, in the state directory, files 0600.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use horcrux_proto::agent::v1::Certificate;
 use horcrux_transport::client::{Identity, Target};
+use horcrux_transport::files;
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 
@@ -151,28 +151,16 @@ impl NewKey {
 }
 
 fn private_dir(path: &Path) -> Result<(), IdentityError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| IdentityError::Write { path: path.to_owned(), source })
+    files::private_dir(path).map_err(|source| IdentityError::Write { path: path.to_owned(), source })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
     fs::read(path).map_err(|source| IdentityError::Read { path: path.to_owned(), source })
 }
 
-/// Whole or not at all, mode 0600.
 fn write(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
-    let partial = path.with_extension("partial");
-    let written = (|| {
-        match fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    })();
-    written.map_err(|source| IdentityError::Write { path: path.to_owned(), source })
+    files::write_private(path, content)
+        .map_err(|source| IdentityError::Write { path: path.to_owned(), source })
 }
 
 /// Certificates one after the other, each behind its length in four bytes.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use horcrux_transport::settings::duration;
 use serde::Deserialize;
 
 /// Settings that have been checked.
@@ -192,7 +193,7 @@ impl Check {
 
     fn duration(&mut self, key: &str, value: Option<String>, default: Duration) -> Duration {
         let Some(text) = value else { return default };
-        match parse_duration(&text) {
+        match duration(&text) {
             Some(duration) if !duration.is_zero() => duration,
             _ => {
                 self.problems
@@ -204,7 +205,7 @@ impl Check {
 
     fn interval(&mut self, key: &str, value: Option<String>) -> Option<Duration> {
         let text = value?;
-        match parse_duration(&text) {
+        match duration(&text) {
             // Below 100 ms an agent would measure mostly itself.
             Some(d) if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&d) => Some(d),
             _ => {
@@ -213,20 +214,6 @@ impl Check {
             }
         }
     }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(ms).map(Duration::from_millis)
 }
 
 #[cfg(test)]

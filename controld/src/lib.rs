@@ -6,7 +6,6 @@ pub mod app;
 pub mod config;
 pub mod daemon;
 pub mod edge;
-pub mod files;
 pub mod fleet;
 pub mod live;
 pub mod store;

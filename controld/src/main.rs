@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use horcrux_controld::config::Config;
+use horcrux_controld::daemon;
 use horcrux_controld::fleet::ca::Authority;
 use horcrux_controld::fleet::enrollment::{DEFAULT_TTL, Enrollment};
 use horcrux_controld::store::Store;
-use horcrux_controld::{daemon, files};
 use horcrux_proto::name::NodeName;
-use horcrux_transport::clock;
+use horcrux_transport::{clock, files};
 
 /// The Horcrux controller.
 #[derive(Debug, Parser)]

@@ -5,11 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use horcrux_transport::files;
 use horcrux_transport::secret::Secret;
 use subtle::ConstantTimeEq as _;
 
 use super::sessions::random_text;
-use crate::files;
 
 /// A code that nobody used in this time is replaced at the next start.
 const LIFETIME_MS: i64 = 24 * 3600 * 1000;

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use horcrux_transport::files;
 use horcrux_transport::tls::{CONTROLLER_NAME, Identity, Pin, TlsError, serial_of};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
@@ -15,8 +16,6 @@ use rcgen::{
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use time::{Duration, OffsetDateTime};
-
-use crate::files;
 
 const AUTHORITY_DAYS: i64 = 3650;
 /// Made anew at each start, so its end is out of reach.

@@ -1,4 +1,4 @@
-//! Files that only the controller's user may read.
+//! Files that only their owner may read.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
