@@ -15,6 +15,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where /proc, /sys and /etc are found.
     pub root: PathBuf,
+    /// Which libvirt is asked.
+    pub libvirt_uri: String,
     pub cadence: Cadence,
 }
 
@@ -23,12 +25,15 @@ pub struct Config {
 pub struct Cadence {
     pub node: Duration,
     pub container: Duration,
+    pub vm: Duration,
+    /// What goes through a VM's monitor.
+    pub vm_slow: Duration,
 }
 
 impl Default for Cadence {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Self { node: s(1), container: s(5) }
+        Self { node: s(1), container: s(5), vm: s(5), vm_slow: s(30) }
     }
 }
 
@@ -55,11 +60,22 @@ pub enum ConfigError {
 struct File {
     state_dir: Option<String>,
     root: Option<String>,
+    libvirt_uri: Option<String>,
     node_interval: Option<String>,
     container_interval: Option<String>,
+    vm_interval: Option<String>,
+    vm_slow_interval: Option<String>,
 }
 
-const KEYS: [&str; 4] = ["state_dir", "root", "node_interval", "container_interval"];
+const KEYS: [&str; 7] = [
+    "state_dir",
+    "root",
+    "libvirt_uri",
+    "node_interval",
+    "container_interval",
+    "vm_interval",
+    "vm_slow_interval",
+];
 
 impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -98,9 +114,12 @@ impl Config {
         let config = Self {
             state_dir: file.state_dir.map_or_else(|| "/var/lib/horcrux-agentd".into(), PathBuf::from),
             root: file.root.map_or_else(|| "/".into(), PathBuf::from),
+            libvirt_uri: file.libvirt_uri.unwrap_or_else(|| "qemu:///system".to_owned()),
             cadence: Cadence {
                 node: interval("node_interval", file.node_interval, usual.node),
                 container: interval("container_interval", file.container_interval, usual.container),
+                vm: interval("vm_interval", file.vm_interval, usual.vm),
+                vm_slow: interval("vm_slow_interval", file.vm_slow_interval, usual.vm_slow),
             },
         };
         if problems.is_empty() {

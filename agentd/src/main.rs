@@ -145,10 +145,19 @@ fn raise_descriptor_limit() {
 
 /// What this host has to read, and how often.
 fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
-    let lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
+    let mut lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
         (Box::new(host::proc::NodeLane::new(&config.root)), config.cadence.node),
         (Box::new(host::cgroup::ContainerLane::new(&config.root)), config.cadence.container),
     ];
+    #[cfg(feature = "libvirt")]
+    {
+        let place = host::libvirt::Place::new(&config.libvirt_uri, &config.root);
+        let (vms, monitors) = host::libvirt::lanes(&config.root, &place);
+        lanes.push((Box::new(vms), config.cadence.vm));
+        lanes.push((Box::new(monitors), config.cadence.vm_slow));
+    }
+    #[cfg(not(feature = "libvirt"))]
+    lanes.push((Box::new(host::without_libvirt::NoVms), config.cadence.vm));
     lanes
 }
 

@@ -41,7 +41,8 @@ pub struct Reading {
     pub source: Source,
 }
 
-/// All that one lane read of one object.
+/// All that one lane read of one object. Without readings: there is nothing to read of it now, and what was read before
+/// no longer holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObjectSample {
     pub object: Object,

@@ -38,6 +38,8 @@ pub struct OwnCertificate {
 pub struct Cadence {
     pub node: Option<Duration>,
     pub container: Option<Duration>,
+    pub vm: Option<Duration>,
+    pub vm_slow: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,8 @@ struct File {
     session_absolute: Option<String>,
     node_interval: Option<String>,
     container_interval: Option<String>,
+    vm_interval: Option<String>,
+    vm_slow_interval: Option<String>,
 }
 
 impl Config {
@@ -110,6 +114,8 @@ impl Config {
             cadence: Cadence {
                 node: check.interval("node_interval", file.node_interval),
                 container: check.interval("container_interval", file.container_interval),
+                vm: check.interval("vm_interval", file.vm_interval),
+                vm_slow: check.interval("vm_slow_interval", file.vm_slow_interval),
             },
         };
         if config.down_after <= config.late_after {
@@ -161,6 +167,8 @@ fn unknown_keys(text: &str) -> Vec<String> {
         "session_absolute",
         "node_interval",
         "container_interval",
+        "vm_interval",
+        "vm_slow_interval",
     ];
     let table = text.parse::<toml::Table>().unwrap_or_default();
     table.keys().filter(|k| !KNOWN.contains(&k.as_str())).map(|k| format!("{k}: no such setting")).collect()

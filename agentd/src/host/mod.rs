@@ -1,7 +1,11 @@
 //! Everything that touches the machine, and only that.
 
 pub mod cgroup;
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
 pub mod proc;
+#[cfg(not(feature = "libvirt"))]
+pub mod without_libvirt;
 
 mod mounts;
 mod pressure;

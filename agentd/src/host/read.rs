@@ -57,12 +57,16 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
-    /// The file isn't there, or what it described has gone: cgroupfs says `ENODEV` through a kept file.
+    /// The file isn't there, or what it described has gone: through a kept file cgroupfs then says `ENODEV`, and a
+    /// process's files say `ESRCH`.
     pub(crate) fn is_gone(&self) -> bool {
+        use rustix::io::Errno;
         match self {
             Self::Io { source, .. } => {
                 source.kind() == io::ErrorKind::NotFound
-                    || source.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+                    || [Errno::NODEV, Errno::SRCH]
+                        .map(|gone| Some(gone.raw_os_error()))
+                        .contains(&source.raw_os_error())
             }
             Self::Malformed { .. } => false,
         }

@@ -1,10 +1,11 @@
-//! Series ids of one stream: each series is declared once, then stands as a small number.
+//! Series ids of one stream: each series is declared once, then stands as a small number. A series is retired when its
+//! object has no readings any more, when its source is lost, and when it was not read for long.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use horcrux_proto::agent::v1::{SampleBatch, Series, series};
-use horcrux_proto::v1::{Metric, Source};
+use horcrux_proto::v1::{Metric, Source, SourceState};
 
 use crate::sample::{Cycle, Object, Value};
 
@@ -86,9 +87,14 @@ impl Dictionary {
             }
         }
         let readings = lane.readings;
-        lane.ids.retain(|_, ids| {
-            ids.retain(|_, entry| {
-                let keep = readings - entry.read < UNREAD;
+        let lost = lost_sources(cycle);
+        let emptied: HashSet<&Object> =
+            cycle.samples.iter().filter(|s| s.readings.is_empty()).map(|s| &s.object).collect();
+        lane.ids.retain(|object, ids| {
+            let is_emptied = emptied.contains(object);
+            ids.retain(|(_, _, source), entry| {
+                let unread = readings - entry.read;
+                let keep = unread == 0 || (unread < UNREAD && !is_emptied && !lost.contains(source));
                 if !keep {
                     batch.retired.push(entry.id);
                 }
@@ -98,6 +104,22 @@ impl Dictionary {
         });
         batch
     }
+}
+
+/// Sources that gave nothing in this reading and say why: what they gave before isn't so any more.
+fn lost_sources(cycle: &Cycle) -> HashSet<Source> {
+    let mut lost: HashSet<Source> = cycle
+        .sources
+        .iter()
+        .filter(|report| report.state != SourceState::Ok)
+        .map(|report| report.source)
+        .collect();
+    if !lost.is_empty() {
+        for reading in cycle.samples.iter().flat_map(|sample| &sample.readings) {
+            lost.remove(&reading.source);
+        }
+    }
+    lost
 }
 
 fn object(object: &Object) -> series::Object {
@@ -111,7 +133,7 @@ fn object(object: &Object) -> series::Object {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Found, ObjectSample, Reading, Taken};
+    use crate::sample::{Found, ObjectSample, Reading, SourceReport, Taken};
 
     fn cycle(values: &[(Metric, Value)]) -> Cycle {
         let reading = |&(metric, value)| Reading { metric, instance: "".into(), value, source: Source::Proc };
@@ -145,9 +167,34 @@ mod tests {
     fn a_series_that_is_no_longer_read_is_retired() {
         let mut dictionary = Dictionary::default();
         let first = dictionary.batch("node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
+        let other = cycle(&[(Metric::NodeLoad5m, Value::Gauge(0.5))]);
         let retired: Vec<u32> =
-            (0..UNREAD).flat_map(|n| dictionary.batch("node", &cycle(&[]), 2 + n, 0).retired).collect();
+            (0..UNREAD).flat_map(|n| dictionary.batch("node", &other, 2 + n, 0).retired).collect();
         assert_eq!(retired, first.gauge_ids);
+    }
+
+    #[test]
+    fn what_a_lost_source_told_is_retired_at_once() {
+        let mut dictionary = Dictionary::default();
+        let load = cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]);
+        let first = dictionary.batch("node", &load, 1, 0);
+        let report = |source| SourceReport { source, state: SourceState::Failing, detail: "gone".into() };
+        let others = Cycle {
+            sources: vec![report(Source::Sysfs)],
+            ..cycle(&[(Metric::NodeLoad5m, Value::Gauge(1.0))])
+        };
+        assert_eq!(dictionary.batch("node", &others, 2, 0).retired, [0; 0], "another source was lost");
+        let partly = Cycle { sources: vec![report(Source::Proc)], ..others };
+        assert_eq!(dictionary.batch("node", &partly, 3, 0).retired, [0; 0], "it gave some, so it isn't lost");
+        let lost = Cycle { samples: vec![], ..partly };
+        assert!(dictionary.batch("node", &lost, 4, 0).retired.contains(&first.gauge_ids[0]));
+    }
+
+    #[test]
+    fn what_an_object_without_readings_had_is_retired_at_once() {
+        let mut dictionary = Dictionary::default();
+        let first = dictionary.batch("node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
+        assert_eq!(dictionary.batch("node", &cycle(&[]), 2, 0).retired, first.gauge_ids);
     }
 
     #[test]

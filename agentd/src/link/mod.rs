@@ -288,7 +288,12 @@ impl Link {
     }
 
     fn configure(&self, configure: &Configure) {
-        let wanted = [("node", configure.node_interval_ms), ("containers", configure.container_interval_ms)];
+        let wanted = [
+            ("node", configure.node_interval_ms),
+            ("containers", configure.container_interval_ms),
+            ("vms", configure.vm_interval_ms),
+            ("vm-monitors", configure.vm_slow_interval_ms),
+        ];
         for (name, ms) in wanted {
             let (Some(ms), Some(lane)) = (ms, self.lanes.iter().find(|lane| lane.name == name)) else {
                 continue;

@@ -242,9 +242,8 @@ fn configure(cadence: Cadence) -> Option<Configure> {
     (cadence != Cadence::default()).then(|| Configure {
         node_interval_ms: ms(cadence.node),
         container_interval_ms: ms(cadence.container),
-        // No agent reads VMs yet.
-        vm_interval_ms: None,
-        vm_slow_interval_ms: None,
+        vm_interval_ms: ms(cadence.vm),
+        vm_slow_interval_ms: ms(cadence.vm_slow),
     })
 }
 

@@ -9,6 +9,8 @@ mod lane;
 mod parse;
 mod probes;
 mod specs;
+#[cfg(feature = "libvirt")]
+mod vm;
 mod walk;
 
 use std::path::Path;
@@ -16,6 +18,8 @@ use std::path::Path;
 use horcrux_proto::v1::CgroupMode;
 
 pub use self::lane::ContainerLane;
+#[cfg(feature = "libvirt")]
+pub(crate) use self::vm::{VmGroup, VmGroups};
 
 use self::hierarchy::Hierarchies;
 

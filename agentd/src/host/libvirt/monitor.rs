@@ -1,0 +1,250 @@
+//! The lane that has libvirt ask QEMU's monitors: balloon and block devices.
+//!
+//! A monitor may not answer for as long as it likes, and nothing can call a question back. Each VM is asked with a
+//! deadline; the worker whose VM did not answer stays with it, with its connection, and another takes its place for the
+//! others. The VM is asked again when its old question was answered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use horcrux_proto::name::VmUuid;
+use horcrux_proto::v1::{Absence, Metric, Source, SourceState, VmState};
+use horcrux_transport::clock;
+
+use crate::host::readings::Readings;
+use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
+
+use super::Missing;
+use super::params::{BALLOON, BLOCK_COUNTERS, BLOCK_METRICS, Params};
+use super::raw::{Record, Wanted};
+use super::session::{Place, Session, Unavailable, ok};
+use super::worker::Worker;
+
+/// A monitor that works answers in 5 ms, and in 100 ms on a busy host.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Each hanging monitor holds one of libvirtd's workers, of which it has 20 as it comes.
+const MOST_HANGING: usize = 8;
+/// What a guest's driver said longer ago than this is no longer so.
+const DRIVER_SILENT: Duration = Duration::from_secs(300);
+
+/// Reads what QEMU's monitor tells.
+#[derive(Debug)]
+pub struct VmMonitorLane {
+    place: Place,
+    idle: Vec<Monitor>,
+    hanging: HashMap<VmUuid, Monitor>,
+    missing: Missing,
+    whole: Arc<str>,
+}
+
+type Monitor = Worker<Question, Answer>;
+
+#[derive(Debug)]
+enum Question {
+    /// Which domains run.
+    Running,
+    One(VmUuid),
+}
+
+#[derive(Debug)]
+enum Answer {
+    Running(Vec<VmUuid>),
+    One(Option<Record>),
+    None(Unavailable),
+}
+
+impl VmMonitorLane {
+    pub(super) fn new(place: Place, missing: Missing) -> Self {
+        Self { place, idle: Vec::new(), hanging: HashMap::new(), missing, whole: Arc::from("") }
+    }
+
+    /// Asks with a worker that is free. One that did not answer is given back.
+    fn ask(&mut self, question: Question) -> Result<Answer, (Unavailable, Option<Monitor>)> {
+        let mut worker = match self.idle.pop() {
+            Some(worker) => worker,
+            None => {
+                let mut session = Session::new(self.place.clone());
+                let started = Worker::start("vm-monitor", move |question| answer(&mut session, &question));
+                started.map_err(|e| (Unavailable::Failing(format!("start a thread: {e}")), None))?
+            }
+        };
+        match worker.ask(question, DEADLINE) {
+            Ok(answer) => {
+                self.idle.push(worker);
+                Ok(answer)
+            }
+            Err(no) => Err((Unavailable::Stuck(no.to_string()), Some(worker))),
+        }
+    }
+
+    /// Workers whose VM answered after all are free again.
+    fn gather(&mut self) {
+        let (mut free, mut hanging) = (Vec::new(), HashMap::new());
+        for (uuid, mut worker) in self.hanging.drain() {
+            match worker.is_free() {
+                Ok(()) => free.push(worker),
+                Err(super::worker::NoAnswer::Late(_)) => drop(hanging.insert(uuid, worker)),
+                Err(super::worker::NoAnswer::Ended) => {}
+            }
+        }
+        self.idle.extend(free);
+        self.hanging = hanging;
+    }
+
+    fn running(&mut self) -> Result<Vec<VmUuid>, Unavailable> {
+        match self.ask(Question::Running) {
+            Ok(Answer::Running(running)) => Ok(running),
+            Ok(Answer::None(why)) => Err(why),
+            Ok(Answer::One(_)) => Err(Unavailable::Failing("an answer to another question".to_owned())),
+            // libvirtd itself hangs. Its worker ends with its call; the next cycle begins with another.
+            Err((why, _)) => Err(why),
+        }
+    }
+
+    /// Reads one VM, or says why it can't be.
+    fn one(&mut self, uuid: VmUuid, readings: &mut Readings) -> Result<Vec<Absence>, String> {
+        if let Some(worker) = self.hanging.get_mut(&uuid) {
+            return Err(match worker.is_free() {
+                Err(no) => format!("QEMU's monitor: {no}"),
+                Ok(()) => "QEMU's monitor answered again".to_owned(),
+            });
+        }
+        if self.hanging.len() >= MOST_HANGING {
+            return Err(format!("not asked, because {MOST_HANGING} QEMU monitors hang"));
+        }
+        match self.ask(Question::One(uuid)) {
+            Ok(Answer::One(Some(record))) => Ok(read_params(&record.params, readings)),
+            Ok(Answer::One(None)) => Err("libvirt told nothing of it".to_owned()),
+            Ok(Answer::Running(_)) => Err("an answer to another question".to_owned()),
+            Ok(Answer::None(why)) => Err(format!("libvirt: {}", why.why())),
+            Err((why, worker)) => {
+                if let Some(worker) = worker {
+                    self.hanging.insert(uuid, worker);
+                }
+                Err(format!("QEMU's monitor: {}", why.why()))
+            }
+        }
+    }
+}
+
+fn read_params(params: &Params, readings: &mut Readings) -> Vec<Absence> {
+    let mut absences = Vec::new();
+    let silent = silent_driver(params, clock::unix_ms());
+    for (at, (key, metric, counter, unit)) in BALLOON.into_iter().enumerate() {
+        let is_the_driver_s = at > 0;
+        match (params.number(key), silent) {
+            (Some(value), reason) if reason.is_none() || !is_the_driver_s => {
+                let value = value.saturating_mul(unit);
+                if counter {
+                    readings.whole_counter(Source::QemuMonitor, metric, value);
+                } else {
+                    readings.whole_gauge(Source::QemuMonitor, metric, value as f64);
+                }
+            }
+            (_, reason) => absences.push(absent(
+                metric,
+                reason
+                    .unwrap_or("the guest's balloon driver doesn't tell it, or isn't asked (<stats period>)"),
+            )),
+        }
+    }
+    let mut sums = [None; BLOCK_COUNTERS];
+    for device in params.blocks() {
+        let instance: Arc<str> = Arc::from(device.name.as_str());
+        for (at, (metric, value)) in BLOCK_METRICS.into_iter().zip(device.values).enumerate() {
+            let Some(value) = value else { continue };
+            match sums.get_mut(at) {
+                Some(sum) => {
+                    readings.counter(Source::QemuMonitor, metric, &instance, value);
+                    *sum = Some(sum.unwrap_or(0_u64).wrapping_add(value));
+                }
+                None => readings.gauge(Source::QemuMonitor, metric, &instance, value as f64),
+            }
+        }
+    }
+    for (metric, sum) in BLOCK_METRICS.into_iter().zip(sums) {
+        if let Some(sum) = sum {
+            readings.whole_counter(Source::QemuMonitor, metric, sum);
+        }
+    }
+    absences
+}
+
+/// Why the balloon driver's own figures are not to be taken.
+fn silent_driver(params: &Params, now_unix_ms: i64) -> Option<&'static str> {
+    let told = i64::try_from(params.number("balloon.last-update")?).ok()?;
+    if told == 0 {
+        return Some("the guest's balloon driver has told nothing yet");
+    }
+    let silent_ms = now_unix_ms.saturating_sub(told.saturating_mul(1000));
+    let limit_ms = i64::try_from(DRIVER_SILENT.as_millis()).unwrap_or(i64::MAX);
+    (silent_ms > limit_ms).then_some("the guest's balloon driver has told nothing for 5 minutes")
+}
+
+fn absent(metric: Metric, reason: &str) -> Absence {
+    Absence { metric: metric.into(), instance: String::new(), reason: reason.to_owned() }
+}
+
+/// All that this lane reads is missing.
+fn nothing_read(reason: &str) -> Vec<Absence> {
+    let all = BALLOON.iter().map(|(_, metric, ..)| *metric).chain(BLOCK_METRICS);
+    all.map(|metric| absent(metric, reason)).collect()
+}
+
+/// On a worker's thread.
+fn answer(session: &mut Session, question: &Question) -> Answer {
+    let answered = match question {
+        Question::Running => session.call(|connection| connection.all(Wanted::Known)).map(|all| {
+            let runs = |state| matches!(state, VmState::Running | VmState::Blocked | VmState::Paused);
+            Answer::Running(all.iter().filter(|r| runs(r.params.state())).map(|r| r.uuid).collect())
+        }),
+        Question::One(uuid) => {
+            session.call(|connection| connection.one(uuid, Wanted::Monitor)).map(Answer::One)
+        }
+    };
+    answered.unwrap_or_else(Answer::None)
+}
+
+impl Lane for VmMonitorLane {
+    fn name(&self) -> &'static str {
+        "vm-monitors"
+    }
+
+    fn source(&self) -> Source {
+        Source::QemuMonitor
+    }
+
+    fn read(&mut self, taken: Taken) -> Cycle {
+        self.gather();
+        let (mut samples, mut missing, mut hanging) = (Vec::new(), HashMap::new(), Vec::new());
+        let report = match self.running() {
+            Ok(running) => {
+                for uuid in running {
+                    let mut readings = Readings::new(&self.whole, 32);
+                    let absences = self.one(uuid, &mut readings).unwrap_or_else(|why| {
+                        let absences = nothing_read(&why);
+                        hanging.push(format!("{uuid}: {why}"));
+                        absences
+                    });
+                    missing.insert(uuid, absences);
+                    samples.push(ObjectSample { object: Object::Vm(uuid), readings: readings.into_list() });
+                }
+                if hanging.is_empty() {
+                    ok(Source::QemuMonitor)
+                } else {
+                    let detail = hanging.join("; ");
+                    SourceReport { source: Source::QemuMonitor, state: SourceState::Failing, detail }
+                }
+            }
+            Err(why) => {
+                let reason = format!("libvirt: {}", why.why());
+                let known = self.missing.uuids().into_iter();
+                missing.extend(known.map(|uuid| (uuid, nothing_read(&reason))));
+                why.report(Source::QemuMonitor)
+            }
+        };
+        self.missing.replace(missing);
+        Cycle { taken, found: Found::Nothing, samples, sources: vec![report] }
+    }
+}

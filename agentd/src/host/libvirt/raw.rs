@@ -1,0 +1,222 @@
+//! The few calls of libvirt that the lanes need, as owned values.
+//!
+//! `virt` serves where it does; its bulk statistics leak what libvirt allocated, and it has none for a single domain, so
+//! these two are called directly. Nothing is kept from a call but what was copied.
+#![allow(unsafe_code, reason = "virt 0.5 has no sound call for these")]
+
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::Mutex;
+use std::thread;
+
+use horcrux_proto::name::VmUuid;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::Error;
+use virt::sys;
+
+use super::dl;
+use super::params::{Param, Params};
+
+/// A connection that can only look.
+#[derive(Debug)]
+pub(super) struct Connection {
+    connect: Connect,
+}
+
+/// What one call told of one domain.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) uuid: VmUuid,
+    pub(super) name: String,
+    pub(super) params: Params,
+}
+
+/// What a domain is made of; costs a call of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Details {
+    pub(super) vcpus: u32,
+    pub(super) memory_max_bytes: u64,
+    pub(super) persistent: bool,
+}
+
+/// Which statistics to ask for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    /// State and network interfaces: libvirtd knows them itself.
+    Known,
+    /// Balloon and block devices: QEMU's monitor is asked.
+    Monitor,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error(transparent)]
+    NotLoaded(#[from] dl::NotLoaded),
+    #[error("start libvirt's event loop")]
+    EventLoop(#[source] std::io::Error),
+    #[error("{doing}: {}", .error.message())]
+    Libvirt { doing: &'static str, error: Error },
+}
+
+/// A silent libvirtd is given up after so many seconds, times so many: a call that waits for it then fails.
+const KEEPALIVE_SECONDS: i32 = 3;
+const KEEPALIVE_COUNT: u32 = 2;
+
+impl Connection {
+    /// Connects, and has libvirt loaded for it.
+    pub(super) fn open(uri: &str) -> Result<Self, CallError> {
+        dl::load()?;
+        start_event_loop()?;
+        let failed = |doing| move |error| CallError::Libvirt { doing, error };
+        let connect = Connect::open_read_only(Some(uri)).map_err(failed("connect"))?;
+        // Drivers without a daemon, such as test:///, have none to lose.
+        if connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT).is_err() {
+            tracing::debug!(uri, "no keepalive on this connection");
+        }
+        Ok(Self { connect })
+    }
+
+    /// Known without a call to libvirtd.
+    pub(super) fn is_alive(&self) -> bool {
+        self.connect.is_alive().unwrap_or(false)
+    }
+
+    /// All domains, running or not.
+    pub(super) fn all(&self, wanted: Wanted) -> Result<Vec<Record>, CallError> {
+        let mut records = ptr::null_mut();
+        // SAFETY: the connection lives; `records` is set to an array that `take` frees.
+        let count = unsafe {
+            sys::virConnectGetAllDomainStats(self.connect.as_ptr(), wanted.groups(), &raw mut records, 0)
+        };
+        take(records, count, "list domains")
+    }
+
+    /// One domain. Where QEMU is asked and does not answer, neither does this.
+    pub(super) fn one(&self, uuid: &VmUuid, wanted: Wanted) -> Result<Option<Record>, CallError> {
+        let domain = self.domain(uuid)?;
+        // SAFETY: the copy is used while `domain` lives.
+        let mut list = [unsafe { domain.as_ptr() }, ptr::null_mut()];
+        let mut records = ptr::null_mut();
+        // SAFETY: `list` is a null-terminated array of live domains; `records` is set to an array that `take` frees.
+        let count =
+            unsafe { sys::virDomainListGetStats(list.as_mut_ptr(), wanted.groups(), &raw mut records, 0) };
+        Ok(take(records, count, "read a domain's statistics")?.pop())
+    }
+
+    pub(super) fn details(&self, uuid: &VmUuid) -> Result<Details, CallError> {
+        let failed = |error| CallError::Libvirt { doing: "read what a domain is made of", error };
+        let domain = self.domain(uuid)?;
+        let info = domain.info().map_err(failed)?;
+        Ok(Details {
+            vcpus: info.nr_virt_cpu,
+            memory_max_bytes: info.max_mem.saturating_mul(1024),
+            persistent: domain.is_persistent().map_err(failed)?,
+        })
+    }
+
+    fn domain(&self, uuid: &VmUuid) -> Result<Domain, CallError> {
+        let found = self.connect.lookup_domain_by_uuid_string(&uuid.to_string());
+        found.map_err(|error| CallError::Libvirt { doing: "find a domain", error })
+    }
+}
+
+impl Wanted {
+    fn groups(self) -> u32 {
+        match self {
+            Self::Known => sys::VIR_DOMAIN_STATS_STATE | sys::VIR_DOMAIN_STATS_INTERFACE,
+            Self::Monitor => sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_BLOCK,
+        }
+    }
+}
+
+/// Keepalive and its timeouts are served by one event loop of the process, which must be there before the first connection.
+fn start_event_loop() -> Result<(), CallError> {
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    let mut started = STARTED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if *started {
+        return Ok(());
+    }
+    // libvirt's own handler prints every error to standard error.
+    virt::error::clear_error_callback();
+    let registered = virt::event::event_register_default_impl();
+    registered.map_err(|error| CallError::Libvirt { doing: "make an event loop", error })?;
+    let turn = || {
+        while let Ok(()) = virt::event::event_run_default_impl() {}
+        tracing::error!("libvirt's event loop ended: a libvirtd that hangs is noticed by deadlines only");
+    };
+    thread::Builder::new().name("libvirt-events".to_owned()).spawn(turn).map_err(CallError::EventLoop)?;
+    *started = true;
+    Ok(())
+}
+
+/// Copies the records of a bulk call and frees them.
+fn take(
+    records: *mut sys::virDomainStatsRecordPtr,
+    count: i32,
+    doing: &'static str,
+) -> Result<Vec<Record>, CallError> {
+    let count =
+        usize::try_from(count).map_err(|_| CallError::Libvirt { doing, error: Error::last_error() })?;
+    let mut taken = Vec::with_capacity(count);
+    for at in 0..count {
+        // SAFETY: libvirt gave `count` records; each points to a live record with its parameters.
+        let record = unsafe { &**records.add(at) };
+        let mut uuid = [0; 16];
+        // SAFETY: the record's domain lives as long as the record; a raw UUID is of 16 bytes.
+        let (known, name) = unsafe {
+            let known = sys::virDomainGetUUID(record.dom, uuid.as_mut_ptr()) == 0;
+            (known, text(sys::virDomainGetName(record.dom)))
+        };
+        if known {
+            // SAFETY: as for the record.
+            let params = unsafe { params(record) };
+            taken.push(Record { uuid: VmUuid::from_bytes(uuid), name, params });
+        }
+    }
+    if !records.is_null() {
+        // SAFETY: it was given by libvirt, and nothing of it is used any more.
+        unsafe { sys::virDomainStatsRecordListFree(records) };
+    }
+    Ok(taken)
+}
+
+/// # Safety
+///
+/// `record` must be as libvirt gave it.
+unsafe fn params(record: &sys::virDomainStatsRecord) -> Params {
+    let count = usize::try_from(record.nparams).unwrap_or(0);
+    if record.params.is_null() || count == 0 {
+        return Params::default();
+    }
+    // SAFETY: libvirt says that there are so many.
+    let list = unsafe { std::slice::from_raw_parts(record.params, count) };
+    let one = |param: &sys::virTypedParameter| {
+        // SAFETY: a field's name ends with a null.
+        let name = unsafe { text(param.field.as_ptr()) };
+        // SAFETY: `type_` says which member of the union is set.
+        let value = unsafe {
+            match u32::try_from(param.type_).ok()? {
+                sys::VIR_TYPED_PARAM_INT => Param::Signed(param.value.i.into()),
+                sys::VIR_TYPED_PARAM_UINT => Param::Unsigned(param.value.ui.into()),
+                sys::VIR_TYPED_PARAM_LLONG => Param::Signed(param.value.l),
+                sys::VIR_TYPED_PARAM_ULLONG => Param::Unsigned(param.value.ul),
+                sys::VIR_TYPED_PARAM_STRING => Param::Text(text(param.value.s)),
+                _ => return None,
+            }
+        };
+        Some((name, value))
+    };
+    Params::new(list.iter().filter_map(one).collect())
+}
+
+/// # Safety
+///
+/// `from` must be null or a string that ends with a null.
+unsafe fn text(from: *const std::ffi::c_char) -> String {
+    if from.is_null() {
+        return String::new();
+    }
+    // SAFETY: as the caller says.
+    unsafe { CStr::from_ptr(from) }.to_string_lossy().into_owned()
+}

@@ -1,0 +1,148 @@
+//! A connection that comes back: made when it is first needed, given up when it is dead, tried again with a backoff.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use horcrux_proto::v1::{Source, SourceState};
+use horcrux_transport::backoff::{Backoff, draw};
+use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
+
+use crate::sample::SourceReport;
+
+use super::raw::{CallError, Connection};
+
+/// Where libvirt is, as the settings say.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub(super) uri: Arc<str>,
+    /// One of these must be there before it is worth a try; none: always try.
+    sockets: Arc<[PathBuf]>,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    place: Place,
+    state: State,
+    backoff: Backoff,
+    /// A host that had libvirt once and has it no more has lost it.
+    had: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Connected(Connection),
+    Unavailable { why: Unavailable, retry_at: Instant },
+    New,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    /// This host has no libvirt.
+    Absent(String),
+    Failing(String),
+    /// It was asked and does not come back.
+    Stuck(String),
+}
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(10);
+/// Of the system's QEMU driver: of libvirtd, and of the daemon that does this alone.
+const SOCKETS: [&str; 2] = ["run/libvirt/libvirt-sock-ro", "run/libvirt/virtqemud-sock-ro"];
+const LOCAL: &str = "qemu:///system";
+
+impl Place {
+    #[must_use]
+    pub fn new(uri: &str, root: &std::path::Path) -> Self {
+        let sockets: &[&str] = if uri == LOCAL { &SOCKETS } else { &[] };
+        Self { uri: uri.into(), sockets: sockets.iter().map(|socket| root.join(socket)).collect() }
+    }
+}
+
+impl Session {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, state: State::New, backoff: Backoff::new(FIRST_RETRY, MAX_RETRY), had: false }
+    }
+
+    /// Makes a call, connected for it if need be.
+    pub(super) fn call<T>(
+        &mut self,
+        call: impl FnOnce(&Connection) -> Result<T, CallError>,
+    ) -> Result<T, Unavailable> {
+        let connection = self.connected()?;
+        match call(connection) {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                // The next call connects at once: a libvirtd that was restarted is there already.
+                if !connection.is_alive() {
+                    self.state = State::New;
+                }
+                Err(Unavailable::Failing(Chain(&error).to_string()))
+            }
+        }
+    }
+
+    fn connected(&mut self) -> Result<&Connection, Unavailable> {
+        if let State::Unavailable { why, retry_at } = &self.state
+            && clock::monotonic() < *retry_at
+        {
+            return Err(why.clone());
+        }
+        if !matches!(self.state, State::Connected(_)) {
+            match self.open() {
+                Ok(connection) => {
+                    self.backoff.succeeded();
+                    self.had = true;
+                    self.state = State::Connected(connection);
+                }
+                Err(why) => {
+                    let retry_at = clock::monotonic() + self.backoff.failed(draw());
+                    self.state = State::Unavailable { why, retry_at };
+                }
+            }
+        }
+        match &self.state {
+            State::Connected(connection) => Ok(connection),
+            State::Unavailable { why, .. } => Err(why.clone()),
+            State::New => Err(Unavailable::Failing("not connected".to_owned())),
+        }
+    }
+
+    fn open(&self) -> Result<Connection, Unavailable> {
+        let sockets = &self.place.sockets;
+        if !sockets.is_empty() && !sockets.iter().any(|socket| socket.exists()) {
+            let none = format!("libvirtd is not running: {} does not exist", sockets[0].display());
+            return Err(if self.had { Unavailable::Failing(none) } else { Unavailable::Absent(none) });
+        }
+        Connection::open(&self.place.uri).map_err(|error| {
+            let text = Chain(&error).to_string();
+            match error {
+                CallError::NotLoaded(_) => Unavailable::Absent(text),
+                CallError::EventLoop(_) | CallError::Libvirt { .. } => Unavailable::Failing(text),
+            }
+        })
+    }
+}
+
+impl Unavailable {
+    pub(super) fn report(&self, source: Source) -> SourceReport {
+        let (state, detail) = match self {
+            Self::Absent(why) => (SourceState::Absent, why),
+            Self::Failing(why) => (SourceState::Failing, why),
+            Self::Stuck(why) => (SourceState::Stuck, why),
+        };
+        SourceReport { source, state, detail: detail.clone() }
+    }
+
+    pub(super) fn why(&self) -> &str {
+        match self {
+            Self::Absent(why) | Self::Failing(why) | Self::Stuck(why) => why,
+        }
+    }
+}
+
+pub(super) fn ok(source: Source) -> SourceReport {
+    SourceReport { source, state: SourceState::Ok, detail: String::new() }
+}
