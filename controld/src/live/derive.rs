@@ -8,7 +8,7 @@ use horcrux_proto::catalogue::CATALOGUE;
 use horcrux_proto::rates::{self, Point};
 use horcrux_proto::v1::{Metric, Source};
 
-use super::object::{Facts, Object, Reading};
+use super::object::{Facts, Object, Place, Reading};
 
 /// What a guest's shares are measured against.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,8 +42,26 @@ struct Derived {
     source: Source,
 }
 
+/// What is derived from a metric, of the same instance.
+pub fn from(metric: Metric) -> impl Iterator<Item = Metric> {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "most metrics derive nothing of their own")]
+    let own: &[Metric] = match metric {
+        Metric::NodeDiskBusyTime => &[Metric::NodeDiskUtilisation],
+        Metric::VmCpuTime => &[Metric::VmCpuUsage],
+        Metric::ContainerCpuTime => &[Metric::ContainerCpuUsage],
+        Metric::NodeCpuIdleTime => &[Metric::NodeCpuUsage, Metric::NodeCpuIowait, Metric::NodeCpuSteal],
+        Metric::NodeMemoryAvailable => &[Metric::NodeMemoryUsed, Metric::NodeMemoryUsage],
+        Metric::NodeSwapFree => &[Metric::NodeSwapUsed],
+        Metric::NodeFilesystemAvailable => &[Metric::NodeFilesystemUsage],
+        Metric::VmMemoryUsable => &[Metric::VmMemoryUsage],
+        Metric::ContainerMemoryWorkingSet => &[Metric::ContainerMemoryUsage],
+        _ => &[],
+    };
+    RATES.get(&metric).into_iter().chain(own).copied()
+}
+
 /// Brings what is derived up to date with the series at `updated`, which one batch set.
-pub fn update(object: &mut Object, updated: &[usize], host: Host, taken_ms: i64) {
+pub fn update(object: &mut Object, updated: &[Place], host: Host, taken_ms: i64) {
     let mut derived = Vec::new();
     for &at in updated {
         let Some(series) = object.series_at(at) else { continue };

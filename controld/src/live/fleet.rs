@@ -11,7 +11,7 @@ use horcrux_proto::rates::Point;
 use horcrux_proto::v1::{self, EventKind, NodeState};
 
 use super::derive::{self, Host};
-use super::object::{Facts, Object};
+use super::object::{Facts, Object, Owner, Place};
 use crate::store::nodes::NodeRow;
 
 /// When a silent node is late, and when it is down.
@@ -20,6 +20,9 @@ pub struct Patience {
     pub late_after: Duration,
     pub down_after: Duration,
 }
+
+/// By then each lane of an agent has read, the slowest as it comes every 30 s.
+const DECLARES_WITHIN: Duration = Duration::from_secs(90);
 
 /// Names one stream of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +80,9 @@ struct Node {
 struct Link {
     id: LinkId,
     /// Series ids of this stream: object and place in it.
-    dictionary: HashMap<u32, (u32, usize)>,
+    dictionary: HashMap<u32, (u32, Place)>,
+    /// Since when it stands; `None` once what earlier streams declared was forgotten.
+    young_since: Option<Instant>,
 }
 
 /// What became of a batch.
@@ -145,7 +150,7 @@ impl Fleet {
         now_ms: i64,
     ) {
         let Some(node) = self.nodes.get_mut(name) else { return };
-        node.link = Some(Link { id: link, dictionary: HashMap::new() });
+        node.link = Some(Link { id: link, dictionary: HashMap::new(), young_since: Some(now) });
         (node.heard, node.ever_seen) = (Some(now), true);
         let slot = node.slot;
         if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
@@ -182,6 +187,7 @@ impl Fleet {
 
     /// Notes silence. To be called at every tick.
     pub fn pass_time(&mut self, now: Instant, now_ms: i64) {
+        self.forget_earlier_streams(now);
         let patience = self.patience;
         let due: Vec<_> = self
             .nodes
@@ -233,6 +239,22 @@ impl Fleet {
             self.remove(slot);
         }
         self.heard_of(name, now_ms);
+    }
+
+    /// A new stream declares what its agent reads; what only an earlier one declared isn't read any more.
+    fn forget_earlier_streams(&mut self, now: Instant) {
+        for (name, node) in &mut self.nodes {
+            let Some(link) = node.link.as_mut() else { continue };
+            if link.young_since.is_some_and(|since| now.saturating_duration_since(since) >= DECLARES_WITHIN) {
+                link.young_since = None;
+                for object in self.objects.values_mut().filter(|object| object.node == *name) {
+                    object.forget_others(link.id);
+                    if object.values_changed {
+                        self.changes.touched.insert(object.slot);
+                    }
+                }
+            }
+        }
     }
 
     fn heard_of(&mut self, name: &NodeName, now_ms: i64) {
@@ -297,34 +319,35 @@ impl Fleet {
                 *self.counts.entry("series_of_unknown_object").or_default() += 1;
                 continue;
             };
-            let at = object.declare(declared.metric(), &declared.instance, declared.source());
-            current.dictionary.insert(declared.id, (object.slot, at));
+            let owner = Owner { link, id: declared.id };
+            let place = object.declare(declared.metric(), &declared.instance, declared.source(), Some(owner));
+            current.dictionary.insert(declared.id, (object.slot, place));
         }
         for id in &batch.retired {
-            if let Some((slot, at)) = current.dictionary.remove(id)
+            if let Some((slot, place)) = current.dictionary.remove(id)
                 && let Some(object) = self.objects.get_mut(&slot)
             {
-                object.retire(at);
+                object.retire(place, Owner { link, id: *id });
             }
         }
         let mut unknown = 0_u64;
-        let mut updated: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut updated: BTreeMap<u32, Vec<Place>> = BTreeMap::new();
         let (at_ns, taken_ms) = (batch.taken_boottime_ns, batch.taken_unix_ms);
         let objects = &mut self.objects;
-        let mut each = |id: &u32, set: &dyn Fn(&mut Object, usize)| match current.dictionary.get(id) {
-            Some(&(slot, at)) => {
+        let mut each = |id: &u32, set: &dyn Fn(&mut Object, Place)| match current.dictionary.get(id) {
+            Some(&(slot, place)) => {
                 if let Some(object) = objects.get_mut(&slot) {
-                    set(object, at);
-                    updated.entry(slot).or_default().push(at);
+                    set(object, place);
+                    updated.entry(slot).or_default().push(place);
                 }
             }
             None => unknown += 1,
         };
         for (id, &count) in batch.counter_ids.iter().zip(&batch.counters) {
-            each(id, &|object, at| object.set_counter(at, Point { at_ns, count }, taken_ms));
+            each(id, &|object, place| object.set_counter(place, Point { at_ns, count }, taken_ms));
         }
         for (id, &value) in batch.gauge_ids.iter().zip(&batch.gauges) {
-            each(id, &|object, at| object.set_gauge(at, value, taken_ms));
+            each(id, &|object, place| object.set_gauge(place, value, taken_ms));
         }
         for (slot, updated) in updated {
             let Some(object) = self.objects.get_mut(&slot) else { continue };

@@ -218,4 +218,6 @@ impl Writer {
 }
 
 #[cfg(test)]
+mod series_tests;
+#[cfg(test)]
 mod tests;

@@ -8,6 +8,9 @@ use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::rates::{self, Point};
 use horcrux_proto::v1::{self, Metric, MetricValue, Source, entity};
 
+use super::derive;
+use super::fleet::LinkId;
+
 /// A thing that has metrics.
 #[derive(Debug)]
 pub struct Object {
@@ -16,7 +19,9 @@ pub struct Object {
     /// Where it is.
     pub node: NodeName,
     pub facts: Facts,
-    series: Vec<Option<Series>>,
+    places: Vec<(Generation, Option<Series>)>,
+    /// Places whose series were retired, to be used again.
+    free: Vec<usize>,
     index: HashMap<(Metric, Arc<str>), usize>,
     /// The newest sample's time, by the node's clock.
     pub last_sample_ms: Option<i64>,
@@ -32,12 +37,31 @@ pub enum Facts {
     Container(Box<v1::Container>),
 }
 
+/// How often a place was given up.
+type Generation = u32;
+
+/// Where a series stands in its object. A place that was given up and taken by another series is not the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    at: usize,
+    generation: Generation,
+}
+
+/// Under which stream and id a series was last declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub link: LinkId,
+    pub id: u32,
+}
+
 /// The newest of one metric of one instance.
 #[derive(Clone, Debug)]
 pub struct Series {
     pub metric: Metric,
     pub instance: Arc<str>,
     pub source: Source,
+    /// None for what is derived.
+    pub owner: Option<Owner>,
     pub taken_ms: i64,
     pub reading: Reading,
 }
@@ -61,7 +85,8 @@ impl Object {
             resource,
             node,
             facts,
-            series: Vec::new(),
+            places: Vec::new(),
+            free: Vec::new(),
             index: HashMap::new(),
             last_sample_ms: None,
             facts_changed: true,
@@ -79,35 +104,58 @@ impl Object {
     }
 
     /// Where a series stands, made if need be.
-    pub fn declare(&mut self, metric: Metric, instance: &str, source: Source) -> usize {
+    pub fn declare(&mut self, metric: Metric, instance: &str, source: Source, owner: Option<Owner>) -> Place {
         let key = (metric, Arc::from(instance));
-        if let Some(&at) = self.index.get(&key) {
-            if let Some(series) = &mut self.series[at] {
-                series.source = source;
-            }
-            return at;
+        let at = self.index.get(&key).copied();
+        if let Some(at) = at
+            && let (generation, Some(series)) = &mut self.places[at]
+        {
+            (series.source, series.owner) = (source, owner);
+            return Place { at, generation: *generation };
         }
-        let at = self.series.len();
         let instance = Arc::clone(&key.1);
-        self.series.push(Some(Series { metric, instance, source, taken_ms: 0, reading: Reading::Nothing }));
+        let series = Series { metric, instance, source, owner, taken_ms: 0, reading: Reading::Nothing };
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.places.push((0, None));
+            self.places.len() - 1
+        });
+        self.places[at].1 = Some(series);
         self.index.insert(key, at);
-        at
+        Place { at, generation: self.places[at].0 }
     }
 
-    /// Forgets a series, and what was derived from it.
-    pub fn retire(&mut self, at: usize) {
-        let Some(series) = self.series.get_mut(at).and_then(Option::take) else { return };
+    /// Forgets a series, and what was derived from it, unless it was declared again by another.
+    pub fn retire(&mut self, place: Place, owner: Owner) {
+        if self.series_at(place).is_some_and(|series| series.owner == Some(owner)) {
+            self.forget(place.at);
+        }
+    }
+
+    /// Forgets what streams other than `link` declared.
+    pub fn forget_others(&mut self, link: LinkId) {
+        for at in 0..self.places.len() {
+            let owner = self.places[at].1.as_ref().and_then(|series| series.owner);
+            if owner.is_some_and(|owner| owner.link != link) {
+                self.forget(at);
+            }
+        }
+    }
+
+    fn forget(&mut self, at: usize) {
+        let Some(series) = self.places.get_mut(at).and_then(|(_, series)| series.take()) else { return };
+        self.places[at].0 = self.places[at].0.wrapping_add(1);
+        self.free.push(at);
         self.index.remove(&(series.metric, Arc::clone(&series.instance)));
-        if let Some(rate) = rate_of(series.metric)
-            && let Some(&derived) = self.index.get(&(rate, series.instance))
-        {
-            self.retire(derived);
+        for derived in derive::from(series.metric) {
+            if let Some(&derived) = self.index.get(&(derived, Arc::clone(&series.instance))) {
+                self.forget(derived);
+            }
         }
         self.values_changed = true;
     }
 
-    pub fn set_counter(&mut self, at: usize, point: Point, taken_ms: i64) {
-        let Some(series) = self.series.get_mut(at).and_then(Option::as_mut) else { return };
+    pub fn set_counter(&mut self, place: Place, point: Point, taken_ms: i64) {
+        let Some(series) = self.series_at_mut(place) else { return };
         let before = match series.reading {
             Reading::Counter { last, .. } => Some(last),
             Reading::Nothing | Reading::Gauge(_) => None,
@@ -116,8 +164,8 @@ impl Object {
         series.taken_ms = taken_ms;
     }
 
-    pub fn set_gauge(&mut self, at: usize, value: f64, taken_ms: i64) {
-        let Some(series) = self.series.get_mut(at).and_then(Option::as_mut) else { return };
+    pub fn set_gauge(&mut self, place: Place, value: f64, taken_ms: i64) {
+        let Some(series) = self.series_at_mut(place) else { return };
         series.reading = Reading::Gauge(value);
         series.taken_ms = taken_ms;
     }
@@ -131,26 +179,32 @@ impl Object {
         source: Source,
         taken_ms: i64,
     ) {
-        let at = self.declare(metric, instance, source);
-        if let Some(series) = &mut self.series[at] {
+        let place = self.declare(metric, instance, source, None);
+        if let Some(series) = self.series_at_mut(place) {
             series.reading = value.map_or(Reading::Nothing, Reading::Gauge);
             series.taken_ms = taken_ms;
         }
     }
 
     pub fn series(&self) -> impl Iterator<Item = &Series> {
-        self.series.iter().flatten()
+        self.places.iter().filter_map(|(_, series)| series.as_ref())
     }
 
     #[must_use]
-    pub fn series_at(&self, at: usize) -> Option<&Series> {
-        self.series.get(at).and_then(Option::as_ref)
+    pub fn series_at(&self, place: Place) -> Option<&Series> {
+        let (generation, series) = self.places.get(place.at)?;
+        series.as_ref().filter(|_| *generation == place.generation)
+    }
+
+    fn series_at_mut(&mut self, place: Place) -> Option<&mut Series> {
+        let (generation, series) = self.places.get_mut(place.at)?;
+        series.as_mut().filter(|_| *generation == place.generation)
     }
 
     #[must_use]
     pub fn find(&self, metric: Metric, instance: &str) -> Option<&Series> {
         // The key owns its text; instances are short and this is not the hot path.
-        self.index.get(&(metric, Arc::from(instance))).and_then(|&at| self.series_at(at))
+        self.index.get(&(metric, Arc::from(instance))).and_then(|&at| self.places.get(at)?.1.as_ref())
     }
 
     #[must_use]
@@ -222,10 +276,4 @@ fn value(series: &Series) -> MetricValue {
         taken_unix_ms: series.taken_ms,
         absent_reason,
     }
-}
-
-/// The gauge that is the rate of `counter`.
-#[must_use]
-pub fn rate_of(counter: Metric) -> Option<Metric> {
-    catalogue::CATALOGUE.iter().find(|i| i.rate_of == Some(counter)).map(|i| i.metric)
 }

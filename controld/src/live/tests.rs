@@ -18,8 +18,8 @@ use super::past;
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Past;
 
-const VM: &str = "aaaaaaaa-0000-4000-8000-000000000011";
-const S: u64 = 1_000_000_000;
+pub(super) const VM: &str = "aaaaaaaa-0000-4000-8000-000000000011";
+pub(super) const S: u64 = 1_000_000_000;
 
 fn row(name: &str) -> NodeRow {
     NodeRow {
@@ -33,17 +33,17 @@ fn row(name: &str) -> NodeRow {
     }
 }
 
-fn node(name: &str) -> NodeName {
+pub(super) fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-struct Model {
-    fleet: Fleet,
-    start: Instant,
+pub(super) struct Model {
+    pub(super) fleet: Fleet,
+    pub(super) start: Instant,
 }
 
 impl Model {
-    fn with(names: &[&str]) -> Self {
+    pub(super) fn with(names: &[&str]) -> Self {
         let patience = Patience { late_after: Duration::from_secs(10), down_after: Duration::from_secs(30) };
         let mut fleet = Fleet::new(patience);
         let start = clock::monotonic();
@@ -53,7 +53,7 @@ impl Model {
         Self { fleet, start }
     }
 
-    fn attach(&mut self, name: &str, link: u64) {
+    pub(super) fn attach(&mut self, name: &str, link: u64) {
         self.fleet.attached(&node(name), LinkId(link), &Hello::default(), self.start, 0);
     }
 
@@ -68,12 +68,12 @@ impl Model {
     }
 }
 
-fn declared(id: u32, metric: Metric, object: series::Object) -> Series {
+pub(super) fn declared(id: u32, metric: Metric, object: series::Object) -> Series {
     let (metric, source) = (metric.into(), Source::Proc.into());
     Series { id, metric, instance: String::new(), object: Some(object), source }
 }
 
-fn vm_on(uuid: &str, vcpus: u32) -> Inventory {
+pub(super) fn vm_on(uuid: &str, vcpus: u32) -> Inventory {
     let vm =
         VmFacts { uuid: uuid.into(), display_name: "web".into(), vcpus: Some(vcpus), ..VmFacts::default() };
     Inventory {
@@ -84,7 +84,7 @@ fn vm_on(uuid: &str, vcpus: u32) -> Inventory {
     }
 }
 
-fn counter(at_ns: u64, id: u32, count: u64, declared: Vec<Series>) -> SampleBatch {
+pub(super) fn counter(at_ns: u64, id: u32, count: u64, declared: Vec<Series>) -> SampleBatch {
     SampleBatch {
         taken_unix_ms: i64::try_from(at_ns / 1_000_000).unwrap(),
         taken_boottime_ns: at_ns,

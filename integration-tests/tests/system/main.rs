@@ -4,5 +4,6 @@
 mod contract;
 mod dependencies;
 mod enrollment;
+mod lab;
 mod live;
 mod recovery;

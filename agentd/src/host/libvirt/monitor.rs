@@ -4,7 +4,7 @@
 //! deadline; the worker whose VM did not answer stays with it, with its connection, and another takes its place for the
 //! others. The VM is asked again when its old question was answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ const DRIVER_SILENT: Duration = Duration::from_secs(300);
 pub struct VmMonitorLane {
     place: Place,
     idle: Vec<Monitor>,
+    /// VMs of which something is known.
+    read: HashSet<VmUuid>,
     hanging: HashMap<VmUuid, Monitor>,
     missing: Missing,
     whole: Arc<str>,
@@ -56,7 +58,14 @@ enum Answer {
 
 impl VmMonitorLane {
     pub(super) fn new(place: Place, missing: Missing) -> Self {
-        Self { place, idle: Vec::new(), hanging: HashMap::new(), missing, whole: Arc::from("") }
+        Self {
+            place,
+            idle: Vec::new(),
+            read: HashSet::new(),
+            hanging: HashMap::new(),
+            missing,
+            whole: Arc::from(""),
+        }
     }
 
     /// Asks with a worker that is free. One that did not answer is given back.
@@ -220,6 +229,11 @@ impl Lane for VmMonitorLane {
         let (mut samples, mut missing, mut hanging) = (Vec::new(), HashMap::new(), Vec::new());
         let report = match self.running() {
             Ok(running) => {
+                let now: HashSet<VmUuid> = running.iter().copied().collect();
+                for ended in self.read.difference(&now) {
+                    samples.push(ObjectSample { object: Object::Vm(*ended), readings: Vec::new() });
+                }
+                self.read = now;
                 for uuid in running {
                     let mut readings = Readings::new(&self.whole, 32);
                     let absences = self.one(uuid, &mut readings).unwrap_or_else(|why| {

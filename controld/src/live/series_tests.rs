@@ -1,0 +1,105 @@
+//! Series that end, change their source or come with a new stream.
+
+use std::time::Duration;
+
+use horcrux_proto::agent::v1::{SampleBatch, Series, series};
+use horcrux_proto::catalogue::CATALOGUE;
+use horcrux_proto::v1::{Metric, Source};
+
+use super::derive;
+use super::fleet::{Applied, LinkId};
+use super::tests::{Model, S, VM, counter, declared, node, vm_on};
+
+fn vm_cpu(id: u32, source: Source) -> Vec<Series> {
+    let of = series::Object::VmUuid(VM.into());
+    vec![Series { source: source.into(), ..declared(id, Metric::VmCpuTime, of) }]
+}
+
+impl Model {
+    /// One VM on node `a`, with two readings of its CPU time under id 7.
+    fn with_usage() -> Self {
+        let mut model = Self::with(&["a"]);
+        model.attach("a", 1);
+        model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+        model.reads(1, &counter(10 * S, 7, S, vm_cpu(7, Source::CgroupV1)));
+        model.reads(1, &counter(15 * S, 7, 6 * S, vec![]));
+        assert_eq!(model.usage(), Some(50.0));
+        model
+    }
+
+    fn reads(&mut self, link: u64, batch: &SampleBatch) {
+        assert_eq!(self.fleet.samples(&node("a"), LinkId(link), batch), Applied::Yes);
+    }
+
+    fn usage(&self) -> Option<f64> {
+        self.fleet.find(&format!("vms/{VM}").parse().unwrap()).unwrap().gauge(Metric::VmCpuUsage, "")
+    }
+}
+
+fn retired(id: u32) -> SampleBatch {
+    SampleBatch { retired: vec![id], ..SampleBatch::default() }
+}
+
+#[test]
+fn what_was_derived_from_a_counter_ends_with_it() {
+    let mut model = Model::with_usage();
+    model.reads(1, &retired(7));
+    assert_eq!(model.usage(), None);
+}
+
+#[test]
+fn a_series_that_another_source_took_over_does_not_end_with_the_first() {
+    let mut model = Model::with_usage();
+    model.reads(1, &counter(20 * S, 8, 11 * S, vm_cpu(8, Source::Proc)));
+    model.reads(1, &retired(7));
+    assert_eq!(model.usage(), Some(50.0));
+    model.reads(1, &retired(8));
+    assert_eq!(model.usage(), None);
+}
+
+#[test]
+fn an_id_of_a_series_that_ended_never_speaks_for_the_one_that_took_its_place() {
+    let mut model = Model::with_usage();
+    // Declared twice, so that one id outlives the series.
+    model.reads(1, &counter(20 * S, 8, 11 * S, vm_cpu(8, Source::Proc)));
+    model.reads(1, &retired(8));
+    let delay = vec![declared(9, Metric::VmIoReadBytes, series::Object::VmUuid(VM.into()))];
+    model.reads(1, &counter(25 * S, 9, 100, delay));
+    model.reads(1, &counter(30 * S, 7, 5, vec![]));
+    let vm = model.fleet.find(&format!("vms/{VM}").parse().unwrap()).unwrap();
+    let read = vm.values().into_iter().find(|value| value.metric() == Metric::VmIoReadBytes).unwrap();
+    assert_eq!(read.value, Some(100.0));
+}
+
+#[test]
+fn what_a_new_stream_does_not_declare_again_is_forgotten() {
+    let mut model = Model::with_usage();
+    model.attach("a", 2);
+    model.fleet.pass_time(model.start + Duration::from_secs(89), 1);
+    assert_eq!(model.usage(), Some(50.0), "its lane may be slow");
+    model.fleet.pass_time(model.start + Duration::from_secs(90), 1);
+    assert_eq!(model.usage(), None);
+}
+
+#[test]
+fn what_a_new_stream_declares_again_stays() {
+    let mut model = Model::with_usage();
+    model.attach("a", 2);
+    model.reads(2, &counter(20 * S, 1, 11 * S, vm_cpu(1, Source::CgroupV1)));
+    model.fleet.pass_time(model.start + Duration::from_secs(90), 1);
+    assert_eq!(model.usage(), Some(50.0));
+}
+
+#[test]
+fn each_metric_that_is_derived_is_derived_from_one() {
+    for info in CATALOGUE.iter().filter(|info| !info.is_measured()) {
+        let sources =
+            CATALOGUE.iter().filter(|of| derive::from(of.metric).any(|metric| metric == info.metric));
+        assert_eq!(
+            sources.count(),
+            1,
+            "{} would outlive what it is derived from, or end with either",
+            info.name
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! A controller that runs for a test, and what its people do with it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::Network;
+use crate::{Daemon, program, succeeded, wait_until};
+
+/// A controller with an administrator, and the command line client signed in to it.
+#[derive(Debug)]
+pub struct Controller {
+    pub daemon: Daemon,
+    pub public_port: u16,
+    /// What people reach it by.
+    host: &'static str,
+    place: Place,
+    /// Dropped last: the daemon's log is in it.
+    dir: TempDir,
+}
+
+/// Where a controller and its clients run.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// On this machine's loopback.
+    Here,
+    /// On a lab's network.
+    Lab(Network),
+}
+
+impl Place {
+    /// A command that runs `program` there.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        match self {
+            Self::Here => Command::new(program),
+            Self::Lab(network) => network.command(program),
+        }
+    }
+}
+
+impl Controller {
+    pub fn start() -> anyhow::Result<Self> {
+        Self::start_at(Place::Here)
+    }
+
+    pub fn start_at(place: Place) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let host = match &place {
+            Place::Here => "127.0.0.1",
+            Place::Lab(_) => Network::CONTROLLER,
+        };
+        let config = format!(
+            "late_after = \"2s\"\ndown_after = \"6s\"\nnames = [{host:?}]\npublic_listen = \"{host}:0\"\n\
+             agents_listen = \"{host}:0\"\n"
+        );
+        let state = dir.path().join("controller");
+        let text = format!("{config}state_dir = {:?}\n", state.display().to_string());
+        fs::write(dir.path().join("controld.toml"), text)?;
+        fs::write(dir.path().join("password"), "correct horse battery\n")?;
+        let daemon = Self::run(&place, dir.path())?;
+        let (public_port, agents_port) = Self::ports(&state)?;
+        // A restart must come back where agents know it.
+        let fixed = config.replacen(":0", &format!(":{public_port}"), 1).replacen(
+            ":0",
+            &format!(":{agents_port}"),
+            1,
+        );
+        let text = format!("{fixed}state_dir = {:?}\n", state.display().to_string());
+        fs::write(dir.path().join("controld.toml"), text)?;
+        let controller = Self { daemon, public_port, host, place, dir };
+        let setup = controller.ctl(&[
+            "setup",
+            &controller.url(),
+            "--code-file",
+            &controller.state("setup-code"),
+            "--password-file",
+            &controller.path("password"),
+            "--fingerprint",
+            controller.fingerprint()?.trim(),
+        ])?;
+        succeeded(&setup)?;
+        Ok(controller)
+    }
+
+    fn run(place: &Place, dir: &Path) -> anyhow::Result<Daemon> {
+        let mut command = place.command(&program("horcrux-controld")?);
+        command.args(["run", "--config"]).arg(dir.join("controld.toml"));
+        Daemon::start(command, &dir.join("controld.log"))
+    }
+
+    fn ports(state: &Path) -> anyhow::Result<(u16, u16)> {
+        let text = wait_until("the controller's ports", || Ok(fs::read_to_string(state.join("ports"))?))?;
+        let port = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.parse().ok());
+        port("public=").zip(port("agents=")).context("a ports file names both ports")
+    }
+
+    /// Starts the controller again after its end.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        fs::remove_file(self.state("ports"))?;
+        self.daemon = Self::run(&self.place, self.dir.path())?;
+        Self::ports(&self.dir.path().join("controller")).map(|_| ())
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}:{}", self.host, self.public_port)
+    }
+
+    /// A file beside the controller's state.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    #[must_use]
+    pub fn state(&self, name: &str) -> String {
+        self.path(&format!("controller/{name}"))
+    }
+
+    pub fn fingerprint(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(self.state("ca-fingerprint"))?)
+    }
+
+    /// The command line client, as this controller's administrator.
+    pub fn ctl(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.place.command(&program("horcruxctl")?);
+        command.args(args).env("XDG_CONFIG_HOME", self.path("config")).stdin(Stdio::null());
+        command.output().context("run horcruxctl")
+    }
+
+    /// What the client prints as JSON.
+    pub fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
+        let mut all = vec!["-o", "json"];
+        all.extend(args);
+        let output = self.ctl(&all)?;
+        succeeded(&output)?;
+        serde_json::from_slice(&output.stdout).context("horcruxctl prints JSON")
+    }
+
+    /// A join token in a file.
+    pub fn join_token(&self, node: &str) -> anyhow::Result<String> {
+        let file = self.path(&format!("{node}.token"));
+        let made = Command::new(program("horcrux-controld")?)
+            .args(["join-token", "--name", node, "--token-file", &file, "--config"])
+            .arg(self.path("controld.toml"))
+            .output()?;
+        succeeded(&made)?;
+        Ok(file)
+    }
+
+    /// Enrolls an agent of this machine as `node`; says how that went.
+    pub fn enroll(&self, node: &str, token_file: &str) -> anyhow::Result<Output> {
+        let config = self.path(&format!("{node}.toml"));
+        // VMs' monitors are asked more often than a host would like, so that tests needn't wait.
+        let state = self.path(&format!("agent-{node}"));
+        fs::write(
+            &config,
+            format!("state_dir = {state:?}\nvm_interval = \"1s\"\nvm_slow_interval = \"2s\"\n"),
+        )?;
+        let mut command = self.place.command(&program("horcrux-agentd")?);
+        command.args([
+            "enroll",
+            "--controller",
+            &self.url(),
+            "--token-file",
+            token_file,
+            "--config",
+            &config,
+        ]);
+        command.output().context("run horcrux-agentd enroll")
+    }
+
+    /// Starts the enrolled agent `node`.
+    pub fn agent(&self, node: &str) -> anyhow::Result<Daemon> {
+        self.run_agent(node, Command::new(program("horcrux-agentd")?))
+    }
+
+    /// Starts the enrolled agent `node` by a command that runs the agent where it belongs.
+    pub fn run_agent(&self, node: &str, mut command: Command) -> anyhow::Result<Daemon> {
+        command.args(["run", "--config", &self.path(&format!("{node}.toml"))]);
+        Daemon::start(command, Path::new(&self.path(&format!("{node}.log"))))
+    }
+
+    /// Enrolls and starts an agent, and waits until it is seen.
+    pub fn joined(&self, node: &str) -> anyhow::Result<Daemon> {
+        succeeded(&self.enroll(node, &self.join_token(node)?)?)?;
+        let agent = self.agent(node)?;
+        self.wait_for_state(node, "connected")?;
+        Ok(agent)
+    }
+
+    pub fn wait_for_state(&self, node: &str, state: &str) -> anyhow::Result<Value> {
+        wait_until(&format!("{node} to be {state}"), || {
+            let seen = self.json(&["node", "get", node])?;
+            if seen["state"] == state { Ok(seen) } else { bail!("it is {}", seen["state"]) }
+        })
+    }
+}

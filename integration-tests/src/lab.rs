@@ -1,0 +1,143 @@
+//! Nodes with a kernel view, a libvirt and a dockerd of their own, made of namespaces by `lab/lab`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+
+use crate::{Controller, Daemon, program, succeeded};
+
+/// A lab, ended when dropped.
+#[derive(Debug)]
+pub struct Lab {
+    dir: TempDir,
+    network: Network,
+}
+
+/// The network that a lab's nodes are on, beside them.
+#[derive(Clone, Debug)]
+pub struct Network(PathBuf);
+
+/// How much a guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// It boots, and then waits.
+    Idle,
+    /// It burns half of a core and writes to its disk.
+    Busy,
+}
+
+impl Network {
+    /// The address that is kept for a controller.
+    pub const CONTROLLER: &str = "10.77.0.254";
+
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.0.display())).arg("--").arg(program);
+        command
+    }
+}
+
+impl Lab {
+    /// A lab of so many nodes, named `node1`, `node2` and so on.
+    pub fn up(nodes: usize) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        lab(dir.path(), "up", &[&nodes.to_string()])?;
+        let id = fs::read_to_string(dir.path().join("id")).context("read the lab's id")?;
+        let network = Network(Path::new("/run/netns").join(id.trim()));
+        Ok(Self { dir, network })
+    }
+
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.network.clone()
+    }
+
+    /// What a program prints that runs in a node.
+    pub fn exec(&self, node: usize, arguments: &[&str]) -> anyhow::Result<String> {
+        let node = node.to_string();
+        let mut all = vec![node.as_str()];
+        all.extend(arguments);
+        lab(self.dir.path(), "exec", &all)
+    }
+
+    pub fn start_libvirtd(&self, node: usize) -> anyhow::Result<()> {
+        lab(self.dir.path(), "libvirtd", &[&node.to_string(), "start"]).map(drop)
+    }
+
+    /// kill -9.
+    pub fn kill_libvirtd(&self, node: usize) -> anyhow::Result<()> {
+        lab(self.dir.path(), "libvirtd", &[&node.to_string(), "kill"]).map(drop)
+    }
+
+    /// Starts a guest of the lab on a node; `number` is its own in the whole lab. Gives its uuid.
+    pub fn vm(&self, node: usize, name: &str, number: usize, work: Work) -> anyhow::Result<String> {
+        let work = if work == Work::Idle { "idle" } else { "busy" };
+        lab(self.dir.path(), "vm", &[&node.to_string(), name, &number.to_string(), work])?;
+        Ok(format!("aaaaaaaa-0000-4000-8000-{number:012x}"))
+    }
+
+    pub fn start_dockerd(&self, node: usize) -> anyhow::Result<()> {
+        lab(self.dir.path(), "dockerd", &[&node.to_string(), "start"]).map(drop)
+    }
+
+    /// Starts a container that burns half of a core and holds 24 MiB; gives its id.
+    pub fn container(&self, node: usize, name: &str) -> anyhow::Result<String> {
+        let printed = lab(self.dir.path(), "container", &[&node.to_string(), name])?;
+        Ok(printed.trim().to_owned())
+    }
+
+    /// Takes a node's network away.
+    pub fn partition(&self, node: usize) -> anyhow::Result<()> {
+        lab(self.dir.path(), "partition", &[&node.to_string()]).map(drop)
+    }
+
+    pub fn heal(&self, node: usize) -> anyhow::Result<()> {
+        lab(self.dir.path(), "heal", &[&node.to_string()]).map(drop)
+    }
+
+    /// Enrolls and starts the agent of a node.
+    pub fn join(&self, controller: &Controller, node: usize) -> anyhow::Result<Daemon> {
+        let name = format!("node{node}");
+        succeeded(&controller.enroll(&name, &controller.join_token(&name)?)?)?;
+        let agent = self.agent(controller, node)?;
+        controller.wait_for_state(&name, "connected")?;
+        Ok(agent)
+    }
+
+    /// Starts the agent of a node that has been enrolled.
+    pub fn agent(&self, controller: &Controller, node: usize) -> anyhow::Result<Daemon> {
+        let mut command = script();
+        command.arg("exec").arg(self.dir.path()).arg(node.to_string()).arg(program("horcrux-agentd")?);
+        controller.run_agent(&format!("node{node}"), command)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = lab(self.dir.path(), "down", &[]) {
+            eprintln!("the lab did not end: {error:#}");
+        }
+    }
+}
+
+fn script() -> Command {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(here.join("lab/lab"));
+    command.env("HORCRUX_LAB_CACHE", here.join(".cache/lab")).stdin(Stdio::null());
+    command
+}
+
+fn lab(dir: &Path, verb: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = script();
+    command.arg(verb).arg(dir).args(arguments);
+    // What daemons print that it starts must not keep a pipe open: only `exec` and `container` print for us.
+    let output = command.output().with_context(|| format!("run lab {verb}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    bail!("lab {verb} {arguments:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr))
+}
