@@ -126,6 +126,12 @@ impl Controller {
         Ok(fs::read_to_string(self.state("ca-fingerprint"))?)
     }
 
+    /// A command that runs where this controller is reached.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        self.place.command(program)
+    }
+
     /// The command line client, as this controller's administrator.
     pub fn ctl(&self, args: &[&str]) -> anyhow::Result<Output> {
         let mut command = self.place.command(&program("horcruxctl")?);

@@ -2,6 +2,7 @@
 //!
 //! The programs are those beside the test in the target directory: `integration-tests/all` builds them first.
 
+mod browser;
 mod controller;
 mod daemon;
 pub mod lab;
@@ -14,6 +15,7 @@ use anyhow::{Context as _, bail};
 use horcrux_transport::clock;
 use serde_json::Value;
 
+pub use self::browser::Browser;
 pub use self::controller::{Controller, Place};
 pub use self::daemon::Daemon;
 

@@ -149,8 +149,8 @@ impl Fleet {
         now: Instant,
         now_ms: i64,
     ) {
+        self.replays(name, link, now);
         let Some(node) = self.nodes.get_mut(name) else { return };
-        node.link = Some(Link { id: link, dictionary: HashMap::new(), young_since: Some(now) });
         (node.heard, node.ever_seen) = (Some(now), true);
         let slot = node.slot;
         if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
@@ -159,6 +159,13 @@ impl Fleet {
         }
         self.touch_facts(slot);
         self.set_state(name, NodeState::Connected, now_ms);
+    }
+
+    /// What comes next is of `link`, which may be a stream of the past: it says nothing of the node now.
+    pub fn replays(&mut self, name: &NodeName, link: LinkId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.link = Some(Link { id: link, dictionary: HashMap::new(), young_since: Some(now) });
+        }
     }
 
     /// A stream of a node ended. Of one that was replaced nothing is said.

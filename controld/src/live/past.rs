@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use horcrux_proto::agent::v1::{Hello, Inventory, SampleBatch, Series};
+use horcrux_proto::agent::v1::{Inventory, SampleBatch, Series};
 use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1::{Metric, RecentSeries};
 
@@ -38,7 +38,7 @@ pub fn replay(
             Some((of, link)) if of == epoch => link,
             _ => {
                 let link = LinkId(u64::MAX - current.map_or(0, |(_, l)| u64::MAX - l.0 + 1));
-                fleet.attached(node, link, &Hello::default(), now.0, now.1);
+                fleet.replays(node, link, now.0);
                 let all = declared.remove(&epoch).unwrap_or_default();
                 fleet.samples(node, link, &SampleBatch { declared: all, ..SampleBatch::default() });
                 current = Some((epoch, link));
