@@ -55,7 +55,7 @@ impl Controller {
             Place::Lab(_) => Network::CONTROLLER,
         };
         let config = format!(
-            "late_after = \"2s\"\ndown_after = \"6s\"\nnames = [{host:?}]\npublic_listen = \"{host}:0\"\n\
+            "late_after = \"2s\"\ndown_after = \"6s\"\nnames = [{host:?}, \"localhost\"]\npublic_listen = \"{host}:0\"\n\
              agents_listen = \"{host}:0\"\n"
         );
         let state = dir.path().join("controller");

@@ -122,7 +122,7 @@ async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(),
     let method = request.uri().path();
     let caller = if method.starts_with("/grpc.health.v1.") {
         Caller::Anyone
-    } else if method.starts_with("/grpc.reflection.v1.") {
+    } else if method.starts_with("/grpc.reflection.") {
         Caller::SignedIn
     } else {
         // What the contract doesn't know, nobody may call.

@@ -43,9 +43,10 @@ macro_rules! limited {
 
 /// gRPC, gRPC-web and the web page.
 pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(horcrux_proto::DESCRIPTORS)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(horcrux_proto::DESCRIPTORS)
+    };
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
     let routes = Routes::new(limited!(AuthServiceServer::new(auth::Auth(app.clone())), PUBLIC_MESSAGE))
@@ -55,7 +56,9 @@ pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error>
         .add_service(limited!(ContainerServiceServer::new(guests::Containers(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(WatchServiceServer::new(watch::Watch(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(EnrollmentServer::new(agents::Enroll(app.clone())), PUBLIC_MESSAGE))
-        .add_service(reflection)
+        .add_service(reflection().build_v1()?)
+        // What Python's and Java's clients ask for.
+        .add_service(reflection().build_v1alpha()?)
         .add_service(health_service)
         .into_axum_router()
         .reset_fallback()

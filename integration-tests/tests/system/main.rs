@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod browser;
+mod clients;
 mod contract;
 mod dependencies;
 mod enrollment;
