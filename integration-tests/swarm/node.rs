@@ -1,0 +1,87 @@
+//! Simulated nodes: the agent's own link, fed with made-up readings at the agent's usual cadence.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use horcrux_agentd::collect::{QUEUE, now};
+use horcrux_agentd::link::Link;
+use horcrux_agentd::sample::Cycle;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::values::Simulated;
+
+/// What each node has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) vms: usize,
+    pub(crate) containers: usize,
+}
+
+/// One of so many steps of a second, in which a part of the nodes reads: hosts don't read at the same moment.
+const STEPS: u32 = 20;
+/// Guests are read this seldom.
+const GUESTS_EVERY: u64 = 5;
+
+struct Node {
+    simulated: Simulated,
+    cycles: mpsc::Sender<(&'static str, Cycle)>,
+    readings: u64,
+}
+
+pub(crate) fn start(
+    states: Vec<PathBuf>,
+    size: Size,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    stop: &CancellationToken,
+) {
+    let mut nodes = Vec::with_capacity(states.len());
+    for (number, state) in states.into_iter().enumerate() {
+        let (cycles, collected) = mpsc::channel(QUEUE);
+        let link = Link::new(state, Vec::new(), collected);
+        let stop = stop.clone();
+        tasks.spawn(async move { Ok(link.run(stop).await?) });
+        nodes.push(Node { simulated: Simulated::new(number, size), cycles, readings: 0 });
+    }
+    tasks.spawn(feed(nodes, stop.clone()));
+}
+
+async fn feed(mut nodes: Vec<Node>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut steps = interval(Duration::from_secs(1) / STEPS);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let (mut step, mut shed) = (0_usize, 0_u64);
+    loop {
+        tokio::select! {
+            _ = steps.tick() => {}
+            () = stop.cancelled() => break,
+        }
+        let parts = usize::try_from(STEPS)?;
+        let part = step % parts;
+        step += 1;
+        for (number, node) in nodes.iter_mut().enumerate().filter(|(number, _)| number % parts == part) {
+            shed += node.read(number);
+        }
+    }
+    if shed > 0 {
+        tracing::warn!(shed, "readings were shed before they were sent: the swarm itself was too slow");
+    }
+    Ok(())
+}
+
+impl Node {
+    /// Takes one reading; gives how many found the queue full.
+    fn read(&mut self, number: usize) -> u64 {
+        let taken = now();
+        let mut cycles = vec![("node", self.simulated.node(taken))];
+        // Nodes of one step take turns with their guests.
+        let phase = u64::try_from(number).unwrap_or(0) / u64::from(STEPS);
+        if self.readings == 0 || (self.readings + phase).is_multiple_of(GUESTS_EVERY) {
+            cycles.push(("vms", self.simulated.vms(taken)));
+            cycles.push(("containers", self.simulated.containers(taken)));
+        }
+        self.readings += 1;
+        cycles.into_iter().map(|cycle| u64::from(self.cycles.try_send(cycle).is_err())).sum()
+    }
+}
