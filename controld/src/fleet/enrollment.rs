@@ -132,3 +132,71 @@ fn with_issued(certificate: NodeCertificate) -> (NodeCertificate, Issued) {
     let issued = Issued { serial: certificate.serial.clone(), expires_ms: certificate.expires_ms };
     (certificate, issued)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    const MADE_MS: i64 = 1_000_000;
+    const TTL: Duration = Duration::from_secs(60);
+
+    struct Fixture {
+        enrollment: Enrollment,
+        id: String,
+        secret: Secret,
+        // Dropped last: the databases are in it.
+        _dir: tempfile::TempDir,
+    }
+
+    async fn with_token() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let enrollment = Enrollment::new(store, Arc::new(Authority::open(dir.path()).unwrap()));
+        let (token, expires_ms) = enrollment.create_token(None, TTL, MADE_MS).await.unwrap();
+        assert_eq!(expires_ms, MADE_MS + 60_000);
+        let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
+        let (id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
+        Fixture { enrollment, id, secret, _dir: dir }
+    }
+
+    fn request() -> Vec<u8> {
+        let key = KeyPair::generate().unwrap();
+        CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_token_is_worth_nothing_after_its_end() {
+        let Fixture { enrollment, id, secret, _dir } = with_token().await;
+        let late = enrollment.enroll(&id, &secret, &request(), "web1", MADE_MS + 60_000).await;
+        assert!(matches!(late, Err(EnrollError::Refused)), "{late:?}");
+        let in_time = enrollment.enroll(&id, &secret, &request(), "web1", MADE_MS + 59_999).await.unwrap();
+        assert_eq!(in_time.name, "web1", "a refusal used nothing up");
+    }
+
+    #[tokio::test]
+    async fn a_hundred_redeem_one_token_at_once_and_one_wins() {
+        let Fixture { enrollment, id, secret, _dir } = with_token().await;
+        let secret = Arc::new(secret);
+        let mut racing = tokio::task::JoinSet::new();
+        for number in 0..100 {
+            let (enrollment, id, secret) = (enrollment.clone(), id.clone(), Arc::clone(&secret));
+            racing.spawn(async move {
+                let host = format!("web{number}");
+                enrollment.enroll(&id, &secret, &request(), &host, MADE_MS).await
+            });
+        }
+        let outcomes = racing.join_all().await;
+        let refused = outcomes.iter().filter(|o| matches!(o, Err(EnrollError::Refused))).count();
+        assert_eq!((outcomes.iter().filter(|o| o.is_ok()).count(), refused), (1, 99), "{outcomes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_not_one_uses_nothing_up() {
+        let Fixture { enrollment, id, secret, _dir } = with_token().await;
+        let garbage = enrollment.enroll(&id, &secret, b"garbage", "web1", MADE_MS).await;
+        assert!(matches!(garbage, Err(EnrollError::Request)), "{garbage:?}");
+        enrollment.enroll(&id, &secret, &request(), "web1", MADE_MS).await.unwrap();
+    }
+}

@@ -1,6 +1,120 @@
-//! What settings of more than one program have in common.
+//! A daemon's settings: one TOML file whose keys are all known, and whose problems are all told at once.
+//!
+//! serde would stop at the first key that is unknown or of the wrong type; people want to hear of all of them.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// A settings file that is being read: each setting is taken once, and what is left at the end is unknown.
+#[derive(Debug)]
+pub struct Settings {
+    path: PathBuf,
+    table: toml::Table,
+    known: BTreeSet<&'static str>,
+    problems: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not valid: {message}", path.display())]
+    Syntax { path: PathBuf, message: String },
+    #[error("{} has {}:\n  {}", path.display(), count(problems), problems.join("\n  "))]
+    Invalid { path: PathBuf, problems: Vec<String> },
+}
+
+fn count(problems: &[String]) -> String {
+    format!("{} problem{}", problems.len(), if problems.len() == 1 { "" } else { "s" })
+}
+
+impl Settings {
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
+        let table = text.parse().map_err(|error: toml::de::Error| SettingsError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
+        Ok(Self { path: path.to_owned(), table, known: BTreeSet::new(), problems: Vec::new() })
+    }
+
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        let value = self.take(key)?;
+        match value.as_str() {
+            Some(text) => Some(text.to_owned()),
+            None => self.wrong(key, &value, "a string"),
+        }
+    }
+
+    pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let value = self.take(key)?;
+        let text = |item: &toml::Value| item.as_str().map(ToOwned::to_owned);
+        match value.as_array().and_then(|list| list.iter().map(text).collect()) {
+            Some(list) => Some(list),
+            None => self.wrong(key, &value, "a list of strings"),
+        }
+    }
+
+    /// What `parse` makes of a string; `expected` says what it should have been.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        let parsed = parse(&text);
+        if parsed.is_none() {
+            self.problem(format!("{key}: {text:?} is not {expected}"));
+        }
+        parsed
+    }
+
+    /// A duration with its unit, no shorter than `least` and no longer than `most`.
+    pub fn duration(&mut self, key: &'static str, least: Duration, most: Duration) -> Option<Duration> {
+        let expected = format!("a duration from {least:?} to {most:?}, such as 500ms, 10s, 5m or 12h");
+        self.parsed(key, &expected, |text| duration(text).filter(|d| (least..=most).contains(d)))
+    }
+
+    /// Something else that is wrong.
+    pub fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    /// `settings` if nothing was wrong and nothing is left.
+    pub fn finish<T>(mut self, settings: T) -> Result<T, SettingsError> {
+        let unknown = self.table.keys().filter(|key| !self.known.contains(key.as_str()));
+        self.problems.extend(unknown.map(|key| format!("{key}: no such setting")));
+        if self.problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(SettingsError::Invalid { path: self.path, problems: self.problems })
+        }
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<toml::Value> {
+        self.known.insert(key);
+        self.table.remove(key)
+    }
+
+    fn wrong<T>(&mut self, key: &str, found: &toml::Value, expected: &str) -> Option<T> {
+        self.problem(format!("{key}: expected {expected}, found {}", found.type_str()));
+        None
+    }
+}
 
 /// A duration with its unit: `500ms`, `10s`, `5m`, `12h`.
 #[must_use]
@@ -22,6 +136,12 @@ pub fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn settings(text: &str) -> Settings {
+        Settings::parse(text, Path::new("x.toml")).unwrap()
+    }
+
     #[test]
     fn a_duration_has_a_unit() {
         assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
@@ -29,5 +149,36 @@ mod tests {
         for wrong in ["", "5", "s", "1 s", "-1s", "1d", "99999999999999999999s"] {
             assert_eq!(duration(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn problems_of_every_kind_are_told_together() {
+        let mut read = settings("a = 5\nb = 'x'\nc = ['y', 1]\nd = '10h'\nnonsense = 1\n");
+        assert_eq!(read.text("a"), None);
+        assert_eq!(read.parsed("b", "a number", |text| text.parse::<u8>().ok()), None);
+        assert_eq!(read.texts("c"), None);
+        assert_eq!(read.duration("d", SECOND, 60 * SECOND), None);
+        let told = read.finish(()).unwrap_err().to_string();
+        for part in
+            ["5 problems", "a: expected a string, found integer", "b: \"x\"", "c: ", "d: ", "nonsense: no"]
+        {
+            assert!(told.contains(part), "{part} is missing in: {told}");
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_given() {
+        let mut read = settings("a = 'x'\nb = ['y']\nc = '2s'\n");
+        assert_eq!(read.text("a").as_deref(), Some("x"));
+        assert_eq!(read.texts("b"), Some(vec!["y".to_owned()]));
+        assert_eq!(read.duration("c", SECOND, 60 * SECOND), Some(2 * SECOND));
+        assert_eq!(read.text("d"), None, "what isn't set is nothing wrong");
+        assert_eq!(read.finish(7).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_file_that_is_not_toml_is_told_with_the_place() {
+        let told = Settings::parse("a = ", Path::new("x.toml")).unwrap_err().to_string();
+        assert!(told.starts_with("x.toml is not valid") && told.contains("line 1"), "{told}");
     }
 }

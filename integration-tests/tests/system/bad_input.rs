@@ -1,0 +1,167 @@
+//! What is wrong is told to the side that caused it, and changes nothing on the other.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use horcrux_agentd::identity::Enrolled;
+use horcrux_integration_tests::{Controller, program, succeeded};
+use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
+use horcrux_proto::agent::v1::{
+    AttachRequest, Event, Hello, Inventory, SampleBatch, Series, attach_request, series,
+};
+use horcrux_proto::v1::{Metric, NodeFacts, VmFacts};
+use horcrux_transport::client::{Connect, Trust};
+use horcrux_transport::tls::CONTROLLER_NAME;
+use tonic::{Code, Status};
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn run(program_name: &str, arguments: &[&str]) -> Output {
+    Command::new(program(program_name).unwrap()).args(arguments).output().unwrap()
+}
+
+#[test]
+fn wrong_settings_are_all_told_at_once_and_nothing_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wrong.toml");
+    let path = file.display().to_string();
+    let state = dir.path().join("state").display().to_string();
+    fs::write(
+        &file,
+        format!("state_dir = {state:?}\npublic_listn = 5\nlate_after = \"soon\"\nagents_listen = \"x\"\n"),
+    )
+    .unwrap();
+    for verb in ["check-config", "run"] {
+        let refused = run("horcrux-controld", &[verb, "--config", &path]);
+        assert_eq!(refused.status.code(), Some(1), "{verb}");
+        for part in ["public_listn", "late_after", "agents_listen"] {
+            assert!(said(&refused).contains(part), "{verb} does not tell of {part}: {}", said(&refused));
+        }
+    }
+    fs::write(&file, format!("state_dir = {state:?}\nnode_intervall = \"1s\"\nvm_interval = \"1ms\"\n"))
+        .unwrap();
+    let refused = run("horcrux-agentd", &["run", "--config", &path]);
+    assert_eq!(refused.status.code(), Some(1));
+    for part in ["node_intervall", "vm_interval"] {
+        assert!(said(&refused).contains(part), "{}", said(&refused));
+    }
+    assert!(!Path::new(&state).exists(), "a daemon that was refused its settings made its state");
+}
+
+#[test]
+fn a_thing_that_is_not_there_is_named() {
+    let controller = Controller::start().unwrap();
+    for (noun, name) in [("node", "nowhere"), ("vm", "nothing"), ("container", "nobody")] {
+        let missing = controller.ctl(&[noun, "get", name]).unwrap();
+        assert_eq!(missing.status.code(), Some(4), "{noun}: {}", said(&missing));
+        assert!(said(&missing).contains(name), "{noun}: {}", said(&missing));
+    }
+}
+
+/// What the controller answers to a node that sends this, after hello where it is said to.
+async fn answered(enrolled: &Enrolled, hello: bool, message: attach_request::Message) -> Status {
+    let connect = Connect {
+        server_name: Some(CONTROLLER_NAME),
+        identity: Some(Arc::new(enrolled.shown())),
+        ..Connect::new(
+            enrolled.target(),
+            Trust::Authorities(enrolled.authorities.clone()),
+            Duration::from_secs(10),
+        )
+    };
+    let channel = connect.channel().await.unwrap();
+    let first = attach_request::Message::Hello(Hello { epoch: 1, ..Hello::default() });
+    let messages: Vec<AttachRequest> = hello
+        .then_some(first)
+        .into_iter()
+        .chain([message])
+        .map(|message| AttachRequest { message: Some(message) })
+        .collect();
+    let talk = async {
+        let mut stream =
+            AgentLinkClient::new(channel).attach(tokio_stream::iter(messages)).await?.into_inner();
+        loop {
+            if stream.message().await?.is_none() {
+                return Ok::<_, Status>(());
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), talk).await.expect("an answer");
+    ended.expect_err("a refusal")
+}
+
+fn batch(change: impl FnOnce(&mut SampleBatch)) -> attach_request::Message {
+    let mut batch =
+        SampleBatch { sequence: 1, taken_unix_ms: 1, taken_boottime_ns: 1, ..SampleBatch::default() };
+    change(&mut batch);
+    attach_request::Message::Samples(batch)
+}
+
+fn load(id: u32) -> Series {
+    Series {
+        id,
+        metric: Metric::NodeLoad1m.into(),
+        object: Some(series::Object::Node(true)),
+        ..Series::default()
+    }
+}
+
+#[test]
+fn a_malformed_or_oversized_message_ends_the_stream_of_its_sender_alone() {
+    let controller = Controller::start().unwrap();
+    let _good = controller.joined("good").unwrap();
+    succeeded(&controller.enroll("bad", &controller.join_token("bad").unwrap()).unwrap()).unwrap();
+    let enrolled = Enrolled::load(Path::new(&controller.path("agent-bad"))).unwrap();
+    let wrong: Vec<(&str, bool, attach_request::Message)> = vec![
+        ("hello", false, batch(|_| {})),
+        ("columns of different lengths", true, batch(|b| b.gauge_ids.push(1))),
+        (
+            "not a finite number",
+            true,
+            batch(|b| {
+                b.declared.push(load(1));
+                b.gauge_ids.push(1);
+                b.gauges.push(f64::NAN);
+            }),
+        ),
+        (
+            "don't measure",
+            true,
+            batch(|b| b.declared.push(Series { metric: Metric::NodeCpuUsage.into(), ..load(1) })),
+        ),
+        ("too long", true, batch(|b| b.declared.push(Series { instance: "x".repeat(10_000), ..load(1) }))),
+        (
+            "too large",
+            true,
+            attach_request::Message::Event(Event { detail: "x".repeat(5 << 20), ..Event::default() }),
+        ),
+        (
+            "too many",
+            true,
+            attach_request::Message::Inventory(Inventory {
+                complete: true,
+                node: Some(NodeFacts::default()),
+                vms: vec![VmFacts::default(); 20_001],
+                ..Inventory::default()
+            }),
+        ),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (reason, hello, message) in wrong {
+        let status = runtime.block_on(answered(&enrolled, hello, message));
+        let clear =
+            matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted);
+        assert!(clear, "{reason}: {status:?}");
+        assert!(status.message().contains(reason), "{reason}: {}", status.message());
+        controller.wait_for_state("good", "connected").unwrap();
+    }
+    // Nothing of it is kept, and the node itself may come as it should.
+    assert_eq!(controller.json(&["vm", "list"]).unwrap(), serde_json::json!([]));
+    let _agent = controller.agent("bad").unwrap();
+    controller.wait_for_state("bad", "connected").unwrap();
+}
