@@ -25,8 +25,17 @@ pub struct Network(PathBuf);
 pub enum Work {
     /// It boots, and then waits.
     Idle,
-    /// It burns half of a core and writes to its disk.
+    /// It burns half of a core; a guest writes to its disk too.
     Busy,
+}
+
+impl Work {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 impl Network {
@@ -75,8 +84,7 @@ impl Lab {
 
     /// Starts a guest of the lab on a node; `number` is its own in the whole lab. Gives its uuid.
     pub fn vm(&self, node: usize, name: &str, number: usize, work: Work) -> anyhow::Result<String> {
-        let work = if work == Work::Idle { "idle" } else { "busy" };
-        lab(self.dir.path(), "vm", &[&node.to_string(), name, &number.to_string(), work])?;
+        lab(self.dir.path(), "vm", &[&node.to_string(), name, &number.to_string(), work.word()])?;
         Ok(format!("aaaaaaaa-0000-4000-8000-{number:012x}"))
     }
 
@@ -84,9 +92,9 @@ impl Lab {
         lab(self.dir.path(), "dockerd", &[&node.to_string(), "start"]).map(drop)
     }
 
-    /// Starts a container that burns half of a core and holds 24 MiB; gives its id.
-    pub fn container(&self, node: usize, name: &str) -> anyhow::Result<String> {
-        let printed = lab(self.dir.path(), "container", &[&node.to_string(), name])?;
+    /// Starts a container that may have half of a core and 64 MiB, and holds 24 of them; gives its id.
+    pub fn container(&self, node: usize, name: &str, work: Work) -> anyhow::Result<String> {
+        let printed = lab(self.dir.path(), "container", &[&node.to_string(), name, work.word()])?;
         Ok(printed.trim().to_owned())
     }
 

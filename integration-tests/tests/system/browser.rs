@@ -73,7 +73,7 @@ fn the_page_agrees_with_proc_virsh_domstats_and_docker_stats() {
     lab.start_libvirtd(1).unwrap();
     lab.start_dockerd(1).unwrap();
     let vm = format!("vms/{}", lab.vm(1, "web1", 1, Work::Busy).unwrap());
-    let container = format!("containers/node1/{}", lab.container(1, "worker").unwrap());
+    let container = format!("containers/node1/{}", lab.container(1, "worker", Work::Busy).unwrap());
     let controller = Controller::start_at(Place::Lab(lab.network())).unwrap();
     let _agent = lab.join(&controller, 1).unwrap();
     let mut browser = Browser::open(&controller).unwrap();

@@ -32,18 +32,9 @@ pub(super) struct NotLoaded(#[source] libloading::Error);
 pub(super) struct Loaded(());
 
 #[cfg(target_arch = "x86_64")]
-macro_rules! trampoline {
+macro_rules! jump {
     () => {
-        ".macro HORCRUX_VIR name, offset
- .pushsection .text.\\name,\"ax\",@progbits
- .p2align 4
- .globl \\name
- .type \\name,@function
-\\name:
- jmp *{table}+\\offset(%rip)
- .size \\name,.-\\name
- .popsection
-.endm"
+        "jmp *{table}+\\offset(%rip)"
     };
 }
 #[cfg(target_arch = "x86_64")]
@@ -52,28 +43,36 @@ macro_rules! assemble {
         core::arch::global_asm!(trampoline!(), $($line),*, table = sym TABLE, options(att_syntax));
     };
 }
-
 #[cfg(target_arch = "aarch64")]
-macro_rules! trampoline {
+macro_rules! jump {
     () => {
-        ".macro HORCRUX_VIR name, offset
- .pushsection .text.\\name,\"ax\",@progbits
- .p2align 4
- .globl \\name
- .type \\name,@function
-\\name:
- adrp x16, {table}+\\offset
- ldr x16, [x16, :lo12:{table}+\\offset]
- br x16
- .size \\name,.-\\name
- .popsection
-.endm"
+        "adrp x16, {table}+\\offset\n ldr x16, [x16, :lo12:{table}+\\offset]\n br x16"
     };
 }
 #[cfg(target_arch = "aarch64")]
 macro_rules! assemble {
     ($($line:expr),*) => {
         core::arch::global_asm!(trampoline!(), $($line),*, table = sym TABLE);
+    };
+}
+
+/// Defines one function. Each has a section of its own, so that those that nothing calls are left out.
+macro_rules! trampoline {
+    () => {
+        concat!(
+            ".macro HORCRUX_VIR name, offset
+ .pushsection .text.\\name,\"ax\",@progbits
+ .p2align 4
+ .globl \\name
+ .type \\name,@function
+\\name:
+ ",
+            jump!(),
+            "
+ .size \\name,.-\\name
+ .popsection
+.endm"
+        )
     };
 }
 
