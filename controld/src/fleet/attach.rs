@@ -199,7 +199,9 @@ impl Attachments {
     ) -> Result<(), Status> {
         let batch = checked_batch(batch).map_err(refuse)?;
         let ack = Ack { epoch, sequence: batch.sequence };
-        let record = Record::Batch { node: name.to_string(), epoch, batch: Box::new(batch.clone()) };
+        let mut kept = batch.clone();
+        let declared = std::mem::take(&mut kept.declared);
+        let record = Record::Batch { node: name.to_string(), epoch, declared, batch: Box::new(kept) };
         let applied = self.live.samples(name, link, Box::new(batch)).await;
         match applied.map_err(|e| Status::unavailable(e.to_string()))? {
             Applied::Yes => {}

@@ -22,7 +22,8 @@ pub struct Recent {
 /// Something to keep.
 #[derive(Clone, Debug)]
 pub enum Record {
-    Batch { node: String, epoch: u64, batch: Box<SampleBatch> },
+    /// What a batch declared is kept apart from it, for as long as its epoch.
+    Batch { node: String, epoch: u64, declared: Vec<Series>, batch: Box<SampleBatch> },
     Inventory { node: String, inventory: Box<Inventory> },
 }
 
@@ -48,9 +49,9 @@ impl Recent {
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         for record in records {
             match record {
-                Record::Batch { node, epoch, batch } => {
+                Record::Batch { node, epoch, declared, batch } => {
                     let epoch = epoch.cast_signed();
-                    for series in &batch.declared {
+                    for series in declared {
                         sqlx::query(
                             "INSERT INTO series (node, epoch, id, series) VALUES ($1, $2, $3, $4)
                              ON CONFLICT DO UPDATE SET series = excluded.series",
