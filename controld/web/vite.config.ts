@@ -1,11 +1,16 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
-import { defineConfig } from "vitest/config";
+import { defineConfig } from "vite";
 
 export default defineConfig({
-  plugins: [svelte()],
-  // The page may load its own files only: nothing is inlined as data.
-  build: { assetsInlineLimit: 0, modulePreload: { polyfill: false } },
-  test: { environment: "happy-dom", include: ["src/**/*.test.ts"] },
-  // Without it Vitest takes Svelte's server half.
-  ...(process.env.VITEST ? { resolve: { conditions: ["browser"] } } : {}),
+    plugins: [svelte()],
+    build: {
+        target: "es2022",
+        // The page's policy has no data: scripts, styles or fonts.
+        assetsInlineLimit: 0,
+        // What the bundle contains wants its notices beside it.
+        license: { fileName: "third-party-notices.md" },
+        modulePreload: { polyfill: false },
+        // A remark on how busy this machine is.
+        rolldownOptions: { checks: { pluginTimings: false } },
+    },
 });

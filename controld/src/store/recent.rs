@@ -23,8 +23,16 @@ pub struct Recent {
 #[derive(Clone, Debug)]
 pub enum Record {
     /// What a batch declared is kept apart from it, for as long as its epoch.
-    Batch { node: String, epoch: u64, declared: Vec<Series>, batch: Box<SampleBatch> },
-    Inventory { node: String, inventory: Box<Inventory> },
+    Batch {
+        node: String,
+        epoch: u64,
+        declared: Vec<Series>,
+        batch: Box<SampleBatch>,
+    },
+    Inventory {
+        node: String,
+        inventory: Box<Inventory>,
+    },
 }
 
 /// One node's past, oldest first, with what its ids stand for.

@@ -1,6 +1,14 @@
+import "./style/tokens.css";
+import "./style/base.css";
+import "./style/form.css";
+import "./style/table.css";
+
 import { mount } from "svelte";
+
 import App from "./view/App.svelte";
-import "./style.css";
 
 const target = document.getElementById("app");
-if (target) mount(App, { target });
+if (target === null) {
+    throw new Error("index.html has no #app");
+}
+mount(App, { target });

@@ -40,10 +40,10 @@ function rows() {
   return page.$$eval("tr[data-resource]", (found) =>
     found.map((row) => ({
       resource: row.dataset.resource,
-      stale: row.classList.contains("stale"),
-      state: row.querySelector("[data-state]")?.dataset.state,
+      stale: row.dataset.stale !== undefined,
+      state: row.dataset.state,
       text: row.textContent,
-      course: row.querySelector(".course path")?.getAttribute("d") ?? "",
+      course: row.querySelector(".sparkline .line")?.getAttribute("d") ?? "",
       values: Object.fromEntries(
         [...row.querySelectorAll("[data-metric]")].map(({ dataset }) => [
           dataset.metric,
@@ -61,12 +61,12 @@ const answers = {
   async read() {
     const connection = await page.getAttribute("[data-connection]", "data-connection");
     const sources = await page.$$eval("tr[data-source]", (found) =>
-      found.map((row) => [row.dataset.source, row.querySelector("[data-state]")?.dataset.state]),
+      found.map((row) => [row.dataset.source, row.dataset.state]),
     );
     return { connection, problems, sources: Object.fromEntries(sources), rows: await rows() };
   },
   async choose(node) {
-    await page.click(`tr[data-resource="nodes/${node}"] button.link`);
+    await page.click(`tr[data-resource="nodes/${node}"] a`);
     return {};
   },
   async reload() {

@@ -1,64 +1,51 @@
-// Who is signed in, and the transport that carries it. The session itself is a cookie that no script can read; what a
-// script holds is the token that shows that a request comes from this page.
+// Who uses the page: asked at load, changed by signing in and out.
+import { Code, ConnectError } from "@connectrpc/connect";
 
-import { Code, ConnectError, createClient, type Client, type Interceptor } from "@connectrpc/connect";
-import { createGrpcWebTransport } from "@connectrpc/connect-web";
-import { AuthService } from "../gen/horcrux/v1/auth_service_pb";
-import { SystemService } from "../gen/horcrux/v1/system_service_pb";
-import { WatchService } from "../gen/horcrux/v1/watch_service_pb";
+import { auth, proof, system } from "./clients";
 
-export type Who = { user: string; roles: string[] };
+export type Standing =
+    | { kind: "signed-in"; user: string; roles: readonly string[] }
+    | { kind: "signed-out" }
+    /** No administrator exists yet. */
+    | { kind: "setup" };
 
-export class Connection {
-  private csrf = "";
-  readonly auth: Client<typeof AuthService>;
-  readonly system: Client<typeof SystemService>;
-  readonly watch: Client<typeof WatchService>;
+const UNARY = { timeoutMs: 15_000 };
 
-  constructor(baseUrl: string) {
-    const withToken: Interceptor = (next) => (request) => {
-      if (this.csrf) request.header.set("x-horcrux-csrf", this.csrf);
-      return next(request);
-    };
-    const transport = createGrpcWebTransport({ baseUrl, interceptors: [withToken] });
-    this.auth = createClient(AuthService, transport);
-    this.system = createClient(SystemService, transport);
-    this.watch = createClient(WatchService, transport);
-  }
-
-  // The session that the browser still has, if any.
-  async resume(): Promise<Who | undefined> {
+export async function standing(): Promise<Standing> {
     try {
-      const answer = await this.auth.whoAmI({});
-      this.csrf = answer.csrfToken ?? "";
-      return answer.session && { user: answer.session.user, roles: answer.roles };
+        const me = await auth.whoAmI({}, UNARY);
+        proof.csrf = me.csrfToken;
+        return { kind: "signed-in", user: me.session?.user ?? "", roles: me.roles };
     } catch (error) {
-      if (isSignedOut(error)) return undefined;
-      throw error;
+        if (ConnectError.from(error).code !== Code.Unauthenticated) {
+            throw error;
+        }
     }
-  }
-
-  async signIn(username: string, password: string): Promise<void> {
-    const answer = await this.auth.signIn({ username, password });
-    this.csrf = answer.csrfToken ?? "";
-  }
-
-  async signOut(): Promise<void> {
-    await this.auth.signOut({});
-    this.csrf = "";
-  }
+    proof.csrf = undefined;
+    const about = await system.getVersion({}, UNARY);
+    return { kind: about.setupRequired ? "setup" : "signed-out" };
 }
 
-export function isSignedOut(error: unknown): boolean {
-  return ConnectError.from(error).code === Code.Unauthenticated;
+export async function signIn(username: string, password: string): Promise<Standing> {
+    const answer = await auth.signIn({ username, password }, UNARY);
+    proof.csrf = answer.csrfToken;
+    return standing();
 }
 
-// For people.
-export function explained(error: unknown): string {
-  const { code, rawMessage } = ConnectError.from(error);
-  if (code === Code.Unavailable || code === Code.Unknown) {
-    return `The controller does not answer${rawMessage ? `: ${rawMessage}` : ""}.`;
-  }
-  const text = rawMessage || "it failed";
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;
+/** Makes the first administrator, and signs it in. */
+export async function completeSetup(username: string, password: string, setupCode: string): Promise<Standing> {
+    await auth.completeSetup({ username, password, setupCode }, UNARY);
+    return signIn(username, password);
+}
+
+export async function signOut(): Promise<void> {
+    try {
+        await auth.signOut({}, UNARY);
+    } catch (error) {
+        // It was over already.
+        if (ConnectError.from(error).code !== Code.Unauthenticated) {
+            throw error;
+        }
+    }
+    proof.csrf = undefined;
 }

@@ -1,0 +1,44 @@
+// Whether what is shown of a thing is of now.
+import { NodeState } from "../gen/horcrux/v1/node_service_pb";
+import { type Fleet, type NodeThing, type Thing, serverMs } from "./fleet";
+
+/** Three samples of the slowest usual cadence (5 s) have not come. */
+const STALE_AFTER_MS = 15_000;
+
+export interface Staleness {
+    /** In a word: how its node is, or `stale` when the node is well and tells nothing of it. */
+    readonly label: string;
+    readonly ageMs: number | undefined;
+}
+
+export function staleness(
+    thing: Thing,
+    node: NodeThing | undefined,
+    fleet: Fleet,
+    now: number,
+): Staleness | undefined {
+    const ageMs = age(thing, node, fleet, now);
+    switch (node?.object.state) {
+        case undefined:
+            return { label: "unknown", ageMs };
+        case NodeState.LATE:
+            return { label: "late", ageMs };
+        case NodeState.DOWN:
+            return { label: "down", ageMs };
+        case NodeState.NEVER_SEEN:
+            return { label: "not seen", ageMs };
+        case NodeState.UNSPECIFIED:
+        case NodeState.CONNECTED:
+            return ageMs !== undefined && ageMs > STALE_AFTER_MS ? { label: "stale", ageMs } : undefined;
+    }
+}
+
+/** How old its newest sample is, by one clock. */
+export function age(thing: Thing, node: NodeThing | undefined, fleet: Fleet, now: number): number | undefined {
+    const server = serverMs(fleet, now);
+    if (thing.sampledMs === undefined || server === undefined) {
+        return undefined;
+    }
+    const ahead = Number(node?.object.clockOffsetMs ?? 0n);
+    return Math.max(0, server - (thing.sampledMs - ahead));
+}

@@ -1,0 +1,76 @@
+// Numbers with their units. Bytes are binary everywhere: 1 KiB is 1024 B.
+import { Unit } from "../gen/horcrux/v1/metrics_pb";
+
+export const NONE = "–";
+
+const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
+
+export function quantity(value: number, unit: Unit): string {
+    switch (unit) {
+        case Unit.BYTES:
+            return bytes(value);
+        case Unit.BYTES_PER_SECOND:
+            return `${bytes(value)}/s`;
+        case Unit.NANOSECONDS:
+            return duration(value / 1e6);
+        case Unit.SECONDS:
+            return duration(value * 1000);
+        case Unit.PERCENT:
+            return percent(value);
+        case Unit.PER_SECOND:
+            return `${number(value)}/s`;
+        case Unit.COUNT:
+        case Unit.UNSPECIFIED:
+            return number(value);
+    }
+}
+
+export function percent(value: number): string {
+    return `${value.toFixed(1)} %`;
+}
+
+/** Three digits, or four just below the next unit. */
+export function bytes(value: number): string {
+    let scaled = value;
+    let step = 0;
+    // 1023.5 would be shown as 1024.
+    while (Math.abs(scaled) >= 1023.5 && step < BINARY.length - 1) {
+        scaled /= 1024;
+        step += 1;
+    }
+    return `${scaled.toFixed(step === 0 || Math.abs(scaled) >= 99.95 ? 0 : 1)} ${BINARY[step] ?? ""}`;
+}
+
+export function number(value: number): string {
+    return Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(2);
+}
+
+/** Its two largest parts at most. */
+export function duration(ms: number): string {
+    const seconds = Math.max(0, Math.floor(ms / 1000));
+    if (ms > 0 && ms < 1000) {
+        return `${Math.round(ms)} ms`;
+    }
+    if (seconds < 60) {
+        return `${seconds} s`;
+    }
+    const minutes = Math.floor(seconds / 60);
+    if (minutes < 60) {
+        return `${minutes} min`;
+    }
+    const hours = Math.floor(minutes / 60);
+    return hours < 24 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** Its largest part. */
+export function about(ms: number): string {
+    return /^\d+ \S+/u.exec(duration(ms))?.[0] ?? "";
+}
+
+export function clock(unixMs: number): string {
+    return new Date(unixMs).toLocaleTimeString("en-GB");
+}
+
+export function moment(unixMs: number): string {
+    return new Date(unixMs).toISOString().replace("T", " ").replace(/\.\d+Z$/u, " UTC");
+}
