@@ -2,7 +2,7 @@
 //! [`horcrux_proto::rates`]; this says what is computed from what.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use horcrux_proto::catalogue::CATALOGUE;
 use horcrux_proto::rates::{self, Point};
@@ -37,7 +37,7 @@ const IOWAIT: usize = 7;
 
 struct Derived {
     metric: Metric,
-    instance: std::sync::Arc<str>,
+    instance: Arc<str>,
     value: Option<f64>,
     source: Source,
 }
@@ -78,7 +78,7 @@ pub fn update(object: &mut Object, updated: &[Place], host: Host, taken_ms: i64)
                 Metric::NodeDiskBusyTime => put(Metric::NodeDiskUtilisation, share(1.0)),
                 Metric::VmCpuTime => put(Metric::VmCpuUsage, vcpus(object).and_then(share)),
                 Metric::ContainerCpuTime => {
-                    let limit = object.gauge(Metric::ContainerCpuLimit, "");
+                    let limit = object.whole_gauge(Metric::ContainerCpuLimit);
                     put(Metric::ContainerCpuUsage, share(limit.unwrap_or(host.cpus)));
                 }
                 Metric::NodeCpuIdleTime => {
@@ -131,14 +131,14 @@ pub fn update(object: &mut Object, updated: &[Place], host: Host, taken_ms: i64)
 }
 
 fn vcpus(object: &Object) -> Option<f64> {
-    object.gauge(Metric::VmVcpus, "").or_else(|| match &object.facts {
+    object.whole_gauge(Metric::VmVcpus).or_else(|| match &object.facts {
         Facts::Vm(vm) => vm.facts.as_ref()?.vcpus.map(f64::from),
         Facts::Node(_) | Facts::Container(_) => None,
     })
 }
 
 /// What part of a core's time (or of all cores', for the instance "") went to each mode since the reading before.
-fn cpu_shares(object: &Object, instance: &str) -> Option<[f64; CPU_MODES.len()]> {
+fn cpu_shares(object: &Object, instance: &Arc<str>) -> Option<[f64; CPU_MODES.len()]> {
     let (mut earlier, mut later) = ([0; CPU_MODES.len()], [0; CPU_MODES.len()]);
     for (at, mode) in CPU_MODES.into_iter().enumerate() {
         let Reading::Counter { last, before: Some(before) } = object.find(mode, instance)?.reading else {

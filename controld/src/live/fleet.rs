@@ -11,6 +11,7 @@ use horcrux_proto::rates::Point;
 use horcrux_proto::v1::{self, EventKind, NodeState};
 
 use super::derive::{self, Host};
+use super::names::Names;
 use super::object::{Facts, Object, Owner, Place};
 use crate::store::nodes::NodeRow;
 
@@ -43,6 +44,7 @@ pub struct Fleet {
     objects: BTreeMap<u32, Object>,
     by_resource: HashMap<Resource, u32>,
     next_slot: u32,
+    names: Names,
     changes: Changes,
     /// Refused or unusable, by name.
     pub counts: BTreeMap<&'static str, u64>,
@@ -104,6 +106,7 @@ impl Fleet {
             objects: BTreeMap::new(),
             by_resource: HashMap::new(),
             next_slot: 1,
+            names: Names::default(),
             changes: Changes::default(),
             counts: BTreeMap::new(),
         }
@@ -327,7 +330,8 @@ impl Fleet {
                 continue;
             };
             let owner = Owner { link, id: declared.id };
-            let place = object.declare(declared.metric(), &declared.instance, declared.source(), Some(owner));
+            let instance = self.names.shared(&declared.instance);
+            let place = object.declare(declared.metric(), &instance, declared.source(), Some(owner));
             current.dictionary.insert(declared.id, (object.slot, place));
         }
         for id in &batch.retired {

@@ -18,6 +18,7 @@ use crate::store::nodes::NodeRow;
 pub mod derive;
 pub mod feed;
 pub mod fleet;
+pub mod names;
 pub mod object;
 pub mod past;
 

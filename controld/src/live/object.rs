@@ -23,6 +23,8 @@ pub struct Object {
     /// Places whose series were retired, to be used again.
     free: Vec<usize>,
     index: HashMap<(Metric, Arc<str>), usize>,
+    /// The instance that is the object as a whole.
+    whole: Arc<str>,
     /// The newest sample's time, by the node's clock.
     pub last_sample_ms: Option<i64>,
     pub facts_changed: bool,
@@ -88,6 +90,7 @@ impl Object {
             places: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
+            whole: Arc::from(""),
             last_sample_ms: None,
             facts_changed: true,
             values_changed: false,
@@ -104,8 +107,14 @@ impl Object {
     }
 
     /// Where a series stands, made if need be.
-    pub fn declare(&mut self, metric: Metric, instance: &str, source: Source, owner: Option<Owner>) -> Place {
-        let key = (metric, Arc::from(instance));
+    pub fn declare(
+        &mut self,
+        metric: Metric,
+        instance: &Arc<str>,
+        source: Source,
+        owner: Option<Owner>,
+    ) -> Place {
+        let key = (metric, Arc::clone(instance));
         let at = self.index.get(&key).copied();
         if let Some(at) = at
             && let (generation, Some(series)) = &mut self.places[at]
@@ -174,7 +183,7 @@ impl Object {
     pub fn set_derived(
         &mut self,
         metric: Metric,
-        instance: &str,
+        instance: &Arc<str>,
         value: Option<f64>,
         source: Source,
         taken_ms: i64,
@@ -202,17 +211,28 @@ impl Object {
     }
 
     #[must_use]
-    pub fn find(&self, metric: Metric, instance: &str) -> Option<&Series> {
-        // The key owns its text; instances are short and this is not the hot path.
-        self.index.get(&(metric, Arc::from(instance))).and_then(|&at| self.places.get(at)?.1.as_ref())
+    pub fn find(&self, metric: Metric, instance: &Arc<str>) -> Option<&Series> {
+        self.index.get(&(metric, Arc::clone(instance))).and_then(|&at| self.places.get(at)?.1.as_ref())
+    }
+
+    /// The series of the object as a whole.
+    #[must_use]
+    pub fn find_whole(&self, metric: Metric) -> Option<&Series> {
+        self.find(metric, &self.whole)
     }
 
     #[must_use]
-    pub fn gauge(&self, metric: Metric, instance: &str) -> Option<f64> {
+    pub fn gauge(&self, metric: Metric, instance: &Arc<str>) -> Option<f64> {
         match self.find(metric, instance)?.reading {
             Reading::Gauge(value) => Some(value),
             Reading::Nothing | Reading::Counter { .. } => None,
         }
+    }
+
+    /// The value of the object as a whole.
+    #[must_use]
+    pub fn whole_gauge(&self, metric: Metric) -> Option<f64> {
+        self.gauge(metric, &self.whole)
     }
 
     /// All values and known absences, in the catalogue's order.

@@ -77,9 +77,9 @@ pub fn course(
         let Some(object) = fleet.find(resource) else { return };
         for (series, &metric) in series.iter_mut().zip(metrics) {
             // Only what this batch brought.
-            let Some(found) = object.find(metric, "").filter(|s| s.taken_ms == taken) else { continue };
+            let Some(found) = object.find_whole(metric).filter(|s| s.taken_ms == taken) else { continue };
             if series.unix_ms.last().is_none_or(|&last| last < taken) {
-                let value = object.gauge(found.metric, "").unwrap_or(f64::NAN);
+                let value = object.whole_gauge(found.metric).unwrap_or(f64::NAN);
                 series.unix_ms.push(taken);
                 series.values.push(narrow(value));
             }

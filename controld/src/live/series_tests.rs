@@ -32,7 +32,7 @@ impl Model {
     }
 
     fn usage(&self) -> Option<f64> {
-        self.fleet.find(&format!("vms/{VM}").parse().unwrap()).unwrap().gauge(Metric::VmCpuUsage, "")
+        self.fleet.find(&format!("vms/{VM}").parse().unwrap()).unwrap().whole_gauge(Metric::VmCpuUsage)
     }
 }
 

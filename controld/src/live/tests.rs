@@ -143,7 +143,7 @@ fn usage_needs_two_readings_and_is_a_share_of_the_vcpus() {
     model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
     let series = vec![declared(7, Metric::VmCpuTime, series::Object::VmUuid(VM.into()))];
     let resource = format!("vms/{VM}").parse().unwrap();
-    let usage = |fleet: &Fleet| fleet.find(&resource).unwrap().gauge(Metric::VmCpuUsage, "");
+    let usage = |fleet: &Fleet| fleet.find(&resource).unwrap().whole_gauge(Metric::VmCpuUsage);
     assert_eq!(model.fleet.samples(&node("a"), LinkId(1), &counter(10 * S, 7, S, series)), Applied::Yes);
     assert_eq!(usage(&model.fleet), None);
     model.fleet.samples(&node("a"), LinkId(1), &counter(15 * S, 7, 6 * S, vec![]));
