@@ -11,6 +11,6 @@ export default defineConfig({
         license: { fileName: "third-party-notices.md" },
         modulePreload: { polyfill: false },
         // A remark on how busy this machine is.
-        rolldownOptions: { checks: { pluginTimings: false } },
+        rolldownOptions: { checks: { bundlerTimings: false } },
     },
 });
