@@ -1,7 +1,7 @@
 //! One agent's stream, from its first message to its end. Wire types become checked values here; what a node may not say
 //! is refused here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,9 +28,8 @@ use crate::store::recent::Record;
 pub const REPLIES: usize = 64;
 /// A stream that doesn't say hello isn't an agent.
 const HELLO: Duration = Duration::from_secs(10);
-/// Guests of one node; far beyond what a host runs, and what keeps a hostile node from growing the controller.
+/// VMs, or containers, of one node; far beyond what a host runs, and what keeps a hostile node from growing the controller.
 const MAX_GUESTS: usize = 20_000;
-const MAX_SERIES: usize = 1_000_000;
 const MAX_TEXT: usize = 512;
 
 /// Serves agents' streams.
@@ -148,18 +147,18 @@ impl Attachments {
         if let Some(configure) = configure(self.cadence) {
             send(replies, attach_response::Message::Configure(configure)).await?;
         }
-        let mut whole = Inventory::default();
+        let mut whole: Option<Inventory> = None;
         while let Some(AttachRequest { message }) = incoming.message().await? {
             match message {
                 Some(attach_request::Message::Inventory(inventory)) => {
                     let inventory = checked_inventory(inventory).map_err(refuse)?;
-                    merge(&mut whole, &inventory);
+                    let whole = merge(&mut whole, &inventory).map_err(refuse)?;
                     let record =
                         Record::Inventory { node: name.to_string(), inventory: Box::new(whole.clone()) };
                     self.record(record, None).await?;
                     let node = name.clone();
                     let told = self.live.ask(move |fleet| {
-                        fleet.inventory(&node, &inventory, clock::unix_ms());
+                        fleet.inventory(&node, &inventory);
                         fleet.heard(&node, clock::monotonic(), clock::unix_ms());
                     });
                     told.await.map_err(|e| Status::unavailable(e.to_string()))?;
@@ -213,6 +212,7 @@ impl Attachments {
                 };
                 send(replies, attach_response::Message::Command(resync)).await?;
             }
+            Applied::TooMany => return Err(Status::resource_exhausted("the node declared too many series")),
             Applied::Stale => return Err(Status::aborted("this stream was replaced")),
         }
         self.record(record, Some(AckTo { replies: replies.clone(), ack })).await
@@ -253,9 +253,6 @@ fn checked_batch(batch: SampleBatch) -> Result<SampleBatch, Malformed> {
     if batch.counter_ids.len() != batch.counters.len() || batch.gauge_ids.len() != batch.gauges.len() {
         return Err(Malformed("a sample batch has columns of different lengths"));
     }
-    if batch.counter_ids.len() + batch.gauge_ids.len() + batch.declared.len() > MAX_SERIES {
-        return Err(Malformed("a sample batch has too many series"));
-    }
     if batch.declared.iter().any(|s| s.instance.len() > MAX_TEXT) {
         return Err(Malformed("an instance's name is too long"));
     }
@@ -270,9 +267,6 @@ fn checked_batch(batch: SampleBatch) -> Result<SampleBatch, Malformed> {
 }
 
 fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malformed> {
-    if inventory.vms.len() > MAX_GUESTS || inventory.containers.len() > MAX_GUESTS {
-        return Err(Malformed("an inventory lists too many guests"));
-    }
     if let Some(node) = &mut inventory.node {
         for text in [&mut node.hostname, &mut node.kernel, &mut node.architecture] {
             *text = bounded(std::mem::take(text));
@@ -306,19 +300,71 @@ fn bounded(text: String) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(MAX_TEXT / 4).collect()
 }
 
-/// Brings the kept whole up to date with what came.
-fn merge(whole: &mut Inventory, news: &Inventory) {
+/// Brings the kept whole up to date with what came, and returns it.
+fn merge<'a>(whole: &'a mut Option<Inventory>, news: &Inventory) -> Result<&'a Inventory, Malformed> {
     if news.complete {
-        *whole = news.clone();
-        return;
+        *whole = Some(news.clone());
+    } else if let Some(whole) = whole {
+        add(whole, news);
     }
+    let whole = whole.as_ref().ok_or(Malformed("a stream's first inventory must be complete"))?;
+    if whole.vms.len() > MAX_GUESTS || whole.containers.len() > MAX_GUESTS {
+        return Err(Malformed("a node lists too many guests"));
+    }
+    Ok(whole)
+}
+
+fn add(whole: &mut Inventory, news: &Inventory) {
+    let vms: HashSet<&String> = news.vms.iter().map(|vm| &vm.uuid).chain(&news.gone_vms).collect();
+    whole.vms.retain(|vm| !vms.contains(&vm.uuid));
+    whole.vms.extend(news.vms.iter().cloned());
+    let containers: HashSet<&String> =
+        news.containers.iter().map(|container| &container.id).chain(&news.gone_containers).collect();
+    whole.containers.retain(|container| !containers.contains(&container.id));
+    whole.containers.extend(news.containers.iter().cloned());
     if news.node.is_some() {
         whole.node.clone_from(&news.node);
     }
-    let gone_vm = |uuid: &String| news.gone_vms.contains(uuid) || news.vms.iter().any(|v| v.uuid == *uuid);
-    whole.vms.retain(|vm| !gone_vm(&vm.uuid));
-    whole.vms.extend(news.vms.iter().cloned());
-    let gone = |id: &String| news.gone_containers.contains(id) || news.containers.iter().any(|c| c.id == *id);
-    whole.containers.retain(|container| !gone(&container.id));
-    whole.containers.extend(news.containers.iter().cloned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vms(names: &[(&str, &str)]) -> Vec<VmFacts> {
+        let vm = |(uuid, name): &(&str, &str)| VmFacts {
+            uuid: (*uuid).to_owned(),
+            display_name: (*name).to_owned(),
+            ..VmFacts::default()
+        };
+        names.iter().map(vm).collect()
+    }
+
+    #[test]
+    fn what_changed_replaces_what_was_and_the_rest_stays() {
+        let mut whole = None;
+        let all = vms(&[("1", "web"), ("2", "db"), ("3", "mail")]);
+        merge(&mut whole, &Inventory { complete: true, vms: all, ..Inventory::default() }).unwrap();
+        let news = Inventory {
+            vms: vms(&[("2", "database"), ("4", "new")]),
+            gone_vms: vec!["3".to_owned()],
+            ..Inventory::default()
+        };
+        let merged = merge(&mut whole, &news).unwrap();
+        assert_eq!(merged.vms, vms(&[("1", "web"), ("2", "database"), ("4", "new")]));
+    }
+
+    #[test]
+    fn guests_that_come_one_message_after_another_are_bounded_too() {
+        let mut whole = Some(Inventory::default());
+        let news = |from: usize| Inventory {
+            vms: (from..from + MAX_GUESTS / 2)
+                .map(|number| VmFacts { uuid: number.to_string(), ..VmFacts::default() })
+                .collect(),
+            ..Inventory::default()
+        };
+        merge(&mut whole, &news(0)).unwrap();
+        merge(&mut whole, &news(MAX_GUESTS / 2)).unwrap();
+        assert_eq!(merge(&mut whole, &news(MAX_GUESTS)).unwrap_err().0, "a node lists too many guests");
+    }
 }

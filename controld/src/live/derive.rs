@@ -61,9 +61,9 @@ pub fn from(metric: Metric) -> impl Iterator<Item = Metric> {
 }
 
 /// Brings what is derived up to date with the series at `updated`, which one batch set.
-pub fn update(object: &mut Object, updated: &[Place], host: Host, taken_ms: i64) {
+pub fn update(object: &mut Object, updated: impl Iterator<Item = Place>, host: Host, taken_ms: i64) {
     let mut derived = Vec::new();
-    for &at in updated {
+    for at in updated {
         let Some(series) = object.series_at(at) else { continue };
         let mut put = |metric, value| {
             derived.push(Derived { metric, instance: series.instance.clone(), value, source: series.source });

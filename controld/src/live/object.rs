@@ -119,7 +119,11 @@ impl Object {
         if let Some(at) = at
             && let (generation, Some(series)) = &mut self.places[at]
         {
-            (series.source, series.owner) = (source, owner);
+            if series.source != source {
+                // Two sources count from different beginnings.
+                (series.source, series.reading) = (source, Reading::Nothing);
+            }
+            series.owner = owner;
             return Place { at, generation: *generation };
         }
         let instance = Arc::clone(&key.1);
@@ -197,6 +201,12 @@ impl Object {
 
     pub fn series(&self) -> impl Iterator<Item = &Series> {
         self.places.iter().filter_map(|(_, series)| series.as_ref())
+    }
+
+    /// How many series there are.
+    #[must_use]
+    pub fn series_count(&self) -> usize {
+        self.index.len()
     }
 
     #[must_use]

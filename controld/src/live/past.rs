@@ -30,7 +30,7 @@ pub fn replay(
         declared.entry(epoch).or_default().push(series);
     }
     if let Some(inventory) = inventory {
-        fleet.inventory(node, inventory, now.1);
+        fleet.inventory(node, inventory);
     }
     let mut current: Option<(i64, LinkId)> = None;
     for (epoch, mut batch) in past.batches {

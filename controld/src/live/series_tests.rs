@@ -7,7 +7,7 @@ use horcrux_proto::catalogue::CATALOGUE;
 use horcrux_proto::v1::{Metric, Source};
 
 use super::derive;
-use super::fleet::{Applied, LinkId};
+use super::fleet::{Applied, LinkId, MAX_SERIES};
 use super::tests::{Model, S, VM, counter, declared, node, vm_on};
 
 fn vm_cpu(id: u32, source: Source) -> Vec<Series> {
@@ -20,7 +20,7 @@ impl Model {
     fn with_usage() -> Self {
         let mut model = Self::with(&["a"]);
         model.attach("a", 1);
-        model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+        model.fleet.inventory(&node("a"), &vm_on(VM, 2));
         model.reads(1, &counter(10 * S, 7, S, vm_cpu(7, Source::CgroupV1)));
         model.reads(1, &counter(15 * S, 7, 6 * S, vec![]));
         assert_eq!(model.usage(), Some(50.0));
@@ -51,6 +51,8 @@ fn what_was_derived_from_a_counter_ends_with_it() {
 fn a_series_that_another_source_took_over_does_not_end_with_the_first() {
     let mut model = Model::with_usage();
     model.reads(1, &counter(20 * S, 8, 11 * S, vm_cpu(8, Source::Proc)));
+    assert_eq!(model.usage(), None, "what two sources counted is no pair of readings");
+    model.reads(1, &counter(25 * S, 8, 16 * S, vec![]));
     model.reads(1, &retired(7));
     assert_eq!(model.usage(), Some(50.0));
     model.reads(1, &retired(8));
@@ -88,6 +90,30 @@ fn what_a_new_stream_declares_again_stays() {
     model.reads(2, &counter(20 * S, 1, 11 * S, vm_cpu(1, Source::CgroupV1)));
     model.fleet.pass_time(model.start + Duration::from_secs(90), 1);
     assert_eq!(model.usage(), Some(50.0));
+}
+
+#[test]
+fn a_node_that_declares_without_end_is_refused_and_what_its_earlier_streams_declared_makes_room() {
+    let mut model = Model::with(&["a"]);
+    let many = |stream: usize| {
+        let one = |id: u32| Series {
+            instance: format!("disk{stream}-{id}"),
+            ..declared(id, Metric::NodeDiskReadBytes, series::Object::Node(true))
+        };
+        let half = u32::try_from(MAX_SERIES / 2).unwrap();
+        SampleBatch { declared: (0..half).map(one).collect(), ..SampleBatch::default() }
+    };
+    model.attach("a", 1);
+    model.reads(1, &many(1));
+    model.attach("a", 2);
+    model.reads(2, &many(2));
+    let more = SampleBatch {
+        declared: vec![declared(u32::MAX, Metric::NodeDiskReadBytes, series::Object::Node(true))],
+        ..SampleBatch::default()
+    };
+    model.reads(2, &more);
+    let again = model.fleet.samples(&node("a"), LinkId(2), &many(3));
+    assert_eq!(again, Applied::TooMany);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use horcrux_proto::agent::v1::{Hello, Inventory, SampleBatch, Series, series};
+use horcrux_proto::agent::v1::{Event, Hello, Inventory, SampleBatch, Series, event, series};
 use horcrux_proto::name::NodeName;
 use horcrux_proto::v1::{
     EventKind, Metric, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse, watch_response::Message,
@@ -140,7 +140,7 @@ fn the_end_of_a_replaced_stream_says_nothing_of_the_node() {
 fn usage_needs_two_readings_and_is_a_share_of_the_vcpus() {
     let mut model = Model::with(&["a"]);
     model.attach("a", 1);
-    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2));
     let series = vec![declared(7, Metric::VmCpuTime, series::Object::VmUuid(VM.into()))];
     let resource = format!("vms/{VM}").parse().unwrap();
     let usage = |fleet: &Fleet| fleet.find(&resource).unwrap().whole_gauge(Metric::VmCpuUsage);
@@ -157,8 +157,8 @@ fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
     let mut model = Model::with(&["a", "b"]);
     model.attach("a", 1);
     model.attach("b", 2);
-    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
-    model.fleet.inventory(&node("b"), &vm_on(VM, 8), 0);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2));
+    model.fleet.inventory(&node("b"), &vm_on(VM, 8));
     let resource = format!("vms/{VM}").parse().unwrap();
     assert_eq!(model.fleet.find(&resource).unwrap().node, node("a"));
     assert_eq!(model.fleet.counts["foreign_guest"], 1);
@@ -166,9 +166,15 @@ fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
     let applied = model.fleet.samples(&node("b"), LinkId(2), &counter(S, 1, 5, series));
     assert_eq!(applied, Applied::Unknown);
     assert_eq!(model.fleet.find(&resource).unwrap().values().len(), 0);
+    let crashed = Event { object: Some(event::Object::VmUuid(VM.into())), ..Event::default() };
+    drop(model.fleet.take_changes());
+    model.fleet.event(&node("b"), &crashed);
+    assert_eq!(model.fleet.take_changes().events.len(), 0);
+    model.fleet.event(&node("a"), &crashed);
+    assert_eq!(model.fleet.take_changes().events.len(), 1);
     // When its holder is gone, it may turn up elsewhere.
     model.fleet.detached(&node("a"), LinkId(1), 1);
-    model.fleet.inventory(&node("b"), &vm_on(VM, 8), 1);
+    model.fleet.inventory(&node("b"), &vm_on(VM, 8));
     assert_eq!(model.fleet.find(&resource).unwrap().node, node("b"));
 }
 
@@ -185,9 +191,9 @@ fn samples_of_a_stream_that_was_replaced_change_nothing() {
 fn what_is_not_listed_any_more_is_gone() {
     let mut model = Model::with(&["a"]);
     model.attach("a", 1);
-    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2));
     drop(model.fleet.take_changes());
-    model.fleet.inventory(&node("a"), &Inventory { complete: true, ..Inventory::default() }, 1);
+    model.fleet.inventory(&node("a"), &Inventory { complete: true, ..Inventory::default() });
     let changes = model.fleet.take_changes();
     assert_eq!(changes.gone.len(), 1);
     let (messages, _) = feed::tick(&model.fleet, &changes, &everything(), 1);
@@ -201,7 +207,7 @@ fn what_is_not_listed_any_more_is_gone() {
 fn a_watcher_is_told_only_what_it_may_see() {
     let mut model = Model::with(&["a"]);
     model.attach("a", 1);
-    model.fleet.inventory(&node("a"), &vm_on(VM, 2), 0);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2));
     let entities = |filter: &Filter| {
         let pieces = feed::snapshot(&model.fleet, filter);
         let decode = |bytes| match WatchResponse::decode(bytes).unwrap().message {

@@ -150,6 +150,7 @@ fn a_malformed_or_oversized_message_ends_the_stream_of_its_sender_alone() {
                 ..Inventory::default()
             }),
         ),
+        ("must be complete", true, attach_request::Message::Inventory(Inventory::default())),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (reason, hello, message) in wrong {

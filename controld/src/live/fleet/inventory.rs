@@ -1,0 +1,130 @@
+//! What nodes say is on them and happens there.
+
+use std::collections::HashSet;
+
+use horcrux_proto::agent::v1 as agent;
+use horcrux_proto::name::{ContainerId, NodeName, Resource, VmUuid};
+use horcrux_proto::v1;
+
+use super::{Facts, Fleet, FleetEvent};
+use crate::live::object::Object;
+
+impl Fleet {
+    /// What a node says is on it.
+    pub fn inventory(&mut self, name: &NodeName, inventory: &agent::Inventory) {
+        let Some(slot) = self.nodes.get(name).map(|n| n.slot) else { return };
+        if let Some(facts) = &inventory.node {
+            if let Some(Facts::Node(node)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
+                node.facts = Some(facts.clone());
+            }
+            self.touch_facts(slot);
+        }
+        let mut listed = HashSet::from([slot]);
+        for vm in &inventory.vms {
+            listed.extend(self.vm(name, vm));
+        }
+        for container in &inventory.containers {
+            listed.extend(self.container(name, container));
+        }
+        let gone: Vec<u32> = if inventory.complete {
+            let here = self.nodes.get(name).map(|n| &n.objects);
+            here.into_iter().flatten().filter(|slot| !listed.contains(slot)).copied().collect()
+        } else {
+            let vms = inventory.gone_vms.iter().filter_map(|u| u.parse().ok()).map(Resource::Vm);
+            let containers = inventory.gone_containers.iter().filter_map(|id| id.parse().ok());
+            let containers = containers.map(|id: ContainerId| Resource::Container(name.clone(), id));
+            let named = vms.chain(containers).filter_map(|r| self.by_resource.get(&r).copied());
+            named.filter(|slot| self.objects.get(slot).is_some_and(|o| o.node == *name)).collect()
+        };
+        for slot in gone {
+            self.remove(slot);
+        }
+    }
+
+    fn vm(&mut self, node: &NodeName, facts: &v1::VmFacts) -> Option<u32> {
+        let uuid: VmUuid = facts.uuid.parse().ok()?;
+        let resource = Resource::Vm(uuid);
+        if let Some(&slot) = self.by_resource.get(&resource) {
+            let owner = self.objects.get(&slot)?.node.clone();
+            if owner != *node && self.nodes.get(&owner).is_some_and(|n| n.link.is_some()) {
+                *self.counts.entry("foreign_guest").or_default() += 1;
+                return None;
+            }
+            if owner != *node {
+                self.move_to(slot, node);
+            }
+        }
+        let vm = v1::Vm {
+            name: resource.to_string(),
+            node: format!("nodes/{node}"),
+            facts: Some(facts.clone()),
+            last_sample_unix_ms: None,
+        };
+        Some(self.put(resource, node.clone(), Facts::Vm(Box::new(vm))))
+    }
+
+    fn container(&mut self, node: &NodeName, facts: &v1::ContainerFacts) -> Option<u32> {
+        let id: ContainerId = facts.id.parse().ok()?;
+        let resource = Resource::Container(node.clone(), id);
+        let container = v1::Container {
+            name: resource.to_string(),
+            node: format!("nodes/{node}"),
+            facts: Some(facts.clone()),
+            last_sample_unix_ms: None,
+        };
+        Some(self.put(resource, node.clone(), Facts::Container(Box::new(container))))
+    }
+
+    /// Something that happened on a node, told by it.
+    pub fn event(&mut self, name: &NodeName, event: &agent::Event) {
+        let resource = match &event.object {
+            Some(agent::event::Object::VmUuid(uuid)) => uuid.parse().ok().map(Resource::Vm),
+            Some(agent::event::Object::ContainerId(id)) => {
+                id.parse().ok().map(|id| Resource::Container(name.clone(), id))
+            }
+            Some(agent::event::Object::Node(_)) | None => Some(Resource::Node(name.clone())),
+        };
+        let Some(resource) = resource else { return };
+        if self.find(&resource).is_some_and(|object| object.node != *name) {
+            *self.counts.entry("foreign_guest").or_default() += 1;
+            return;
+        }
+        self.changes.events.push(FleetEvent {
+            node: name.clone(),
+            event: v1::Event {
+                at_unix_ms: event.at_unix_ms,
+                resource: resource.to_string(),
+                kind: event.kind,
+                detail: event.detail.clone(),
+            },
+        });
+    }
+
+    fn put(&mut self, resource: Resource, node: NodeName, facts: Facts) -> u32 {
+        let Some(&slot) = self.by_resource.get(&resource) else { return self.insert(resource, node, facts) };
+        let changed = self.objects.get_mut(&slot).is_some_and(|object| {
+            let changed = object.facts != facts;
+            object.facts = facts;
+            changed
+        });
+        if changed {
+            self.touch_facts(slot);
+        }
+        slot
+    }
+
+    /// A VM that turned up on another node. Its series begin anew: another kernel counts them.
+    fn move_to(&mut self, slot: u32, node: &NodeName) {
+        if let Some(object) = self.objects.get_mut(&slot) {
+            let fresh = Object::new(slot, object.resource.clone(), node.clone(), object.facts.clone());
+            let left = std::mem::replace(object, fresh).node;
+            if let Some(left) = self.nodes.get_mut(&left) {
+                left.objects.remove(&slot);
+            }
+            if let Some(node) = self.nodes.get_mut(node) {
+                node.objects.insert(slot);
+            }
+            self.changes.touched.insert(slot);
+        }
+    }
+}

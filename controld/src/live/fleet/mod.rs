@@ -1,0 +1,163 @@
+//! The current state of everything: a pure model. One task owns it and tells it what came and what time it is.
+//!
+//! A node speaks for itself only. What it says of a VM that another connected node holds is refused and counted.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use horcrux_proto::name::{NodeName, Resource};
+use horcrux_proto::v1;
+
+use super::names::Names;
+use super::object::{Facts, Object, Place};
+
+mod inventory;
+mod nodes;
+mod samples;
+
+pub use samples::{Applied, MAX_SERIES};
+
+/// When a silent node is late, and when it is down.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub late_after: Duration,
+    pub down_after: Duration,
+}
+
+/// Names one stream of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LinkId(pub u64);
+
+/// An event, with the node that it belongs to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetEvent {
+    pub node: NodeName,
+    pub event: v1::Event,
+}
+
+/// The model.
+#[derive(Debug)]
+pub struct Fleet {
+    patience: Patience,
+    nodes: BTreeMap<NodeName, Node>,
+    objects: BTreeMap<u32, Object>,
+    by_resource: HashMap<Resource, u32>,
+    next_slot: u32,
+    names: Names,
+    changes: Changes,
+    /// Refused or unusable, by name.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// What changed since it was last taken.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Slots of objects with new facts or values.
+    pub touched: HashSet<u32>,
+    pub gone: Vec<Gone>,
+    pub events: Vec<FleetEvent>,
+}
+
+/// An object that is no more, with what filters ask about.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    pub slot: u32,
+    pub resource: Resource,
+    pub node: NodeName,
+}
+
+#[derive(Debug)]
+struct Node {
+    slot: u32,
+    /// Slots of all that is on it, itself included.
+    objects: BTreeSet<u32>,
+    link: Option<Link>,
+    /// When anything last came from it.
+    heard: Option<Instant>,
+    /// Until it is first heard of, it gets the time since this controller's start.
+    known_since: Instant,
+    ever_seen: bool,
+}
+
+#[derive(Debug)]
+struct Link {
+    id: LinkId,
+    /// Series ids of this stream: object and place in it.
+    dictionary: HashMap<u32, (u32, Place)>,
+    /// Since when it stands; `None` once what earlier streams declared was forgotten.
+    young_since: Option<Instant>,
+}
+
+impl Fleet {
+    #[must_use]
+    pub fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            nodes: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            by_resource: HashMap::new(),
+            next_slot: 1,
+            names: Names::default(),
+            changes: Changes::default(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// What changed since this was last asked.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// To be called when the changes have been told.
+    pub fn settle(&mut self, changes: &Changes) {
+        for slot in &changes.touched {
+            if let Some(object) = self.objects.get_mut(slot) {
+                (object.facts_changed, object.values_changed) = (false, false);
+            }
+        }
+    }
+
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
+    }
+
+    #[must_use]
+    pub fn object(&self, slot: u32) -> Option<&Object> {
+        self.objects.get(&slot)
+    }
+
+    #[must_use]
+    pub fn find(&self, resource: &Resource) -> Option<&Object> {
+        self.by_resource.get(resource).and_then(|slot| self.objects.get(slot))
+    }
+
+    fn insert(&mut self, resource: Resource, node: NodeName, facts: Facts) -> u32 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        self.by_resource.insert(resource.clone(), slot);
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.objects.insert(slot);
+        }
+        self.objects.insert(slot, Object::new(slot, resource, node, facts));
+        self.changes.touched.insert(slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: u32) {
+        if let Some(object) = self.objects.remove(&slot) {
+            self.by_resource.remove(&object.resource);
+            if let Some(node) = self.nodes.get_mut(&object.node) {
+                node.objects.remove(&slot);
+            }
+            self.changes.touched.remove(&slot);
+            self.changes.gone.push(Gone { slot, resource: object.resource, node: object.node });
+        }
+    }
+
+    fn touch_facts(&mut self, slot: u32) {
+        if let Some(object) = self.objects.get_mut(&slot) {
+            object.facts_changed = true;
+            self.changes.touched.insert(slot);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Nodes: enrolled, attached, silent, gone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use horcrux_proto::agent::v1 as agent;
+use horcrux_proto::name::{NodeName, Resource};
+use horcrux_proto::v1::{self, EventKind, NodeState};
+
+use super::{Facts, Fleet, FleetEvent, Link, LinkId, Node};
+use crate::store::nodes::NodeRow;
+
+/// By then each lane of an agent has read, the slowest as it comes every 30 s.
+const DECLARES_WITHIN: Duration = Duration::from_secs(90);
+
+impl Fleet {
+    /// A node that may attach.
+    pub fn enrolled(&mut self, row: &NodeRow, now: Instant, now_ms: i64) {
+        let Ok(name) = row.name.parse::<NodeName>() else { return };
+        let ever_seen = row.last_seen_ms.is_some();
+        let state = if ever_seen { NodeState::Late } else { NodeState::NeverSeen };
+        let node = v1::Node {
+            name: format!("nodes/{name}"),
+            id: row.id.clone(),
+            state: state.into(),
+            state_since_unix_ms: row.last_seen_ms.unwrap_or(row.enrolled_ms).min(now_ms),
+            enrolled_unix_ms: row.enrolled_ms,
+            certificate_expires_unix_ms: row.expires_ms,
+            agent_version: row.agent_version.clone(),
+            ..v1::Node::default()
+        };
+        let slot = self.insert(Resource::Node(name.clone()), name.clone(), Facts::Node(Box::new(node)));
+        let objects = BTreeSet::from([slot]);
+        self.nodes.insert(name, Node { slot, objects, link: None, heard: None, known_since: now, ever_seen });
+    }
+
+    /// A node that is no longer enrolled.
+    pub fn deleted(&mut self, name: &NodeName, now_ms: i64) {
+        let Some(node) = self.nodes.remove(name) else { return };
+        for slot in node.objects {
+            self.remove(slot);
+        }
+        self.node_event(name, EventKind::NodeDeleted, String::new(), now_ms);
+    }
+
+    /// A stream of a node begins, and replaces the one before it.
+    pub fn attached(
+        &mut self,
+        name: &NodeName,
+        link: LinkId,
+        hello: &agent::Hello,
+        now: Instant,
+        now_ms: i64,
+    ) {
+        self.replays(name, link, now);
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        (node.heard, node.ever_seen) = (Some(now), true);
+        let slot = node.slot;
+        if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
+            facts.agent_version = Some(hello.agent_version.clone());
+            facts.clock_offset_ms = Some(hello.node_unix_ms - now_ms);
+        }
+        self.touch_facts(slot);
+        self.set_state(name, NodeState::Connected, now_ms);
+    }
+
+    /// What comes next is of `link`, which may be a stream of the past: it says nothing of the node now.
+    pub fn replays(&mut self, name: &NodeName, link: LinkId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.link = Some(Link { id: link, dictionary: HashMap::new(), young_since: Some(now) });
+        }
+    }
+
+    /// A stream of a node ended. Of one that was replaced nothing is said.
+    pub fn detached(&mut self, name: &NodeName, link: LinkId, now_ms: i64) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        if node.link.as_ref().is_some_and(|l| l.id == link) {
+            node.link = None;
+            self.set_state(name, NodeState::Late, now_ms);
+        }
+    }
+
+    /// Something came from a node.
+    pub fn heard(&mut self, name: &NodeName, now: Instant, now_ms: i64) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.heard = Some(now);
+        if node.link.is_some() {
+            self.set_state(name, NodeState::Connected, now_ms);
+        }
+    }
+
+    /// Whether `link` is the node's current stream.
+    #[must_use]
+    pub fn is_current(&self, name: &NodeName, link: LinkId) -> bool {
+        self.nodes.get(name).and_then(|n| n.link.as_ref()).is_some_and(|l| l.id == link)
+    }
+
+    /// Notes silence. To be called at every tick.
+    pub fn pass_time(&mut self, now: Instant, now_ms: i64) {
+        self.forget_earlier_streams(now);
+        let patience = self.patience;
+        let due: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.ever_seen)
+            .filter_map(|(name, node)| {
+                let silent = now.saturating_duration_since(node.heard.unwrap_or(node.known_since));
+                if silent >= patience.down_after {
+                    Some((name.clone(), NodeState::Down))
+                } else if silent >= patience.late_after {
+                    Some((name.clone(), NodeState::Late))
+                } else {
+                    None
+                }
+            })
+            .collect();
+        for (name, state) in due {
+            self.set_state(&name, state, now_ms);
+        }
+    }
+
+    /// A new stream declares what its agent reads; what only an earlier one declared isn't read any more.
+    fn forget_earlier_streams(&mut self, now: Instant) {
+        for node in self.nodes.values_mut() {
+            let Some(link) = node.link.as_mut() else { continue };
+            if link.young_since.is_some_and(|since| now.saturating_duration_since(since) >= DECLARES_WITHIN) {
+                link.young_since = None;
+                for slot in &node.objects {
+                    let Some(object) = self.objects.get_mut(slot) else { continue };
+                    object.forget_others(link.id);
+                    if object.values_changed {
+                        self.changes.touched.insert(*slot);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many nodes have a stream.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.nodes.values().filter(|n| n.link.is_some()).count()
+    }
+
+    pub fn node_event(&mut self, name: &NodeName, kind: EventKind, detail: String, at_unix_ms: i64) {
+        let event = v1::Event { at_unix_ms, resource: format!("nodes/{name}"), kind: kind.into(), detail };
+        self.changes.events.push(FleetEvent { node: name.clone(), event });
+    }
+
+    fn set_state(&mut self, name: &NodeName, state: NodeState, now_ms: i64) {
+        let Some(slot) = self.nodes.get(name).map(|n| n.slot) else { return };
+        let Some(Facts::Node(node)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) else { return };
+        if node.state() == state {
+            return;
+        }
+        node.set_state(state);
+        node.state_since_unix_ms = now_ms;
+        self.touch_facts(slot);
+        let kind = match state {
+            NodeState::Connected => EventKind::NodeConnected,
+            NodeState::Late => EventKind::NodeLate,
+            NodeState::Down => EventKind::NodeDown,
+            NodeState::Unspecified | NodeState::NeverSeen => return,
+        };
+        self.node_event(name, kind, String::new(), now_ms);
+    }
+}
