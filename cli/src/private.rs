@@ -3,13 +3,13 @@
 //! Files are replaced, never rewritten: a reader sees the old or the new one. A lock is a file of its own, because a
 //! lock on a file that is replaced guards the one that is gone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use horcrux_transport::clock;
+use horcrux_transport::{clock, files};
 
 #[derive(Clone, Debug)]
 pub struct Home(PathBuf);
@@ -60,8 +60,6 @@ pub enum FileError {
     },
 }
 
-const PRIVATE_DIR: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
 /// How often a lock that is held is tried again. It is held for one short RPC at most.
 const LOCK_RETRY: Duration = Duration::from_millis(25);
 
@@ -108,15 +106,7 @@ impl Home {
         let path = self.file(name);
         let dir = path.parent().unwrap_or(&self.0);
         make_dir(dir)?;
-        // Under a lock there is one writer; the process id keeps two apart who write without one.
-        let next = path.with_extension(format!("{}.new", std::process::id()));
-        let written = write_new(&next, text, Existing::Replace).and_then(|()| fs::rename(&next, &path));
-        written.map_err(|source| {
-            // The cause is what counts; a leftover does no harm.
-            drop(fs::remove_file(&next));
-            FileError::Write { path: path.clone(), source }
-        })?;
-        File::open(dir).and_then(|d| d.sync_all()).map_err(|source| FileError::Write { path, source })
+        files::write_private(&path, text.as_bytes()).map_err(|source| FileError::Write { path, source })
     }
 
     /// Removes a file; one that is not there is fine.
@@ -134,7 +124,8 @@ impl Home {
     pub async fn lock(&self, name: &str, patience: Duration) -> Result<Lock, FileError> {
         let path = self.file(name);
         make_dir(path.parent().unwrap_or(&self.0))?;
-        let open = OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE_FILE).open(&path);
+        let open =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(files::PRIVATE).open(&path);
         let file = open.map_err(|source| FileError::Lock { path: path.clone(), source })?;
         let give_up = clock::monotonic() + patience;
         loop {
@@ -152,31 +143,12 @@ impl Home {
 
 /// Writes a secret to a file of the user's choice, which must not exist.
 pub fn write_secret(path: &Path, text: &str) -> Result<(), FileError> {
-    write_new(path, text, Existing::Refuse)
+    files::create_private(path, text.as_bytes())
         .map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Existing {
-    Replace,
-    Refuse,
-}
-
-fn write_new(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
-    if existing == Existing::Replace {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE_FILE).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
 fn make_dir(path: &Path) -> Result<(), FileError> {
-    let made = DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(path);
-    made.map_err(|source| FileError::Directory { path: path.to_owned(), source })
+    files::private_dir(path).map_err(|source| FileError::Directory { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
