@@ -14,9 +14,11 @@ use horcrux_proto::name::NodeName;
 use horcrux_proto::v1::{ContainerFacts, VmFacts};
 use horcrux_transport::clock;
 use horcrux_transport::tasks::Stop;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use super::pace::{self, PER_STREAM, Pace};
 use crate::config::Cadence;
 use crate::live::Live;
 use crate::live::fleet::{Applied, LinkId};
@@ -40,6 +42,7 @@ pub struct Attachments {
     recorder: Recorder,
     cadence: Cadence,
     next_link: Arc<AtomicU64>,
+    pace: Arc<Pace>,
     /// Ends a node's stream when another one, or none, is to be its.
     current: Arc<Mutex<HashMap<String, (LinkId, Stop)>>>,
 }
@@ -64,11 +67,12 @@ impl Attachments {
     #[must_use]
     pub fn new(live: Live, store: Store, recorder: Recorder, cadence: Cadence) -> Self {
         let next_link = Arc::new(AtomicU64::new(1));
-        Self { live, store, recorder, cadence, next_link, current: Arc::default() }
+        Self { live, store, recorder, cadence, next_link, pace: Arc::default(), current: Arc::default() }
     }
 
     /// Ends a node's stream: it was deleted.
     pub fn end(&self, node_id: &str) {
+        self.pace.forget(node_id);
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, stop)) = current.remove(node_id) {
             stop.cancel();
@@ -131,6 +135,7 @@ impl Attachments {
         };
         let hello = Hello { agent_version: bounded(hello.agent_version), ..hello };
         let epoch = hello.epoch;
+        self.wait(row, PER_STREAM).await;
         tracing::info!(node = %name, version = hello.agent_version, "agent attached");
         let now_ms = clock::unix_ms();
         if let Err(error) = self.store.node_seen(&row.id, &hello.agent_version, now_ms).await {
@@ -148,8 +153,9 @@ impl Attachments {
             send(replies, attach_response::Message::Configure(configure)).await?;
         }
         let mut whole: Option<Inventory> = None;
-        while let Some(AttachRequest { message }) = incoming.message().await? {
-            match message {
+        while let Some(request) = incoming.message().await? {
+            self.wait(row, pace::cost(request.encoded_len())).await;
+            match request.message {
                 Some(attach_request::Message::Inventory(inventory)) => {
                     let inventory = checked_inventory(inventory).map_err(refuse)?;
                     let whole = merge(&mut whole, &inventory).map_err(refuse)?;
@@ -186,6 +192,14 @@ impl Attachments {
             }
         }
         Ok(())
+    }
+
+    async fn wait(&self, row: &NodeRow, cost: Duration) {
+        let wait = self.pace.spend(&row.id, cost, clock::monotonic());
+        if !wait.is_zero() {
+            tracing::debug!(node = row.name, ?wait, "node says more than its share");
+            tokio::time::sleep(wait).await;
+        }
     }
 
     async fn samples(

@@ -3,3 +3,4 @@
 pub mod attach;
 pub mod ca;
 pub mod enrollment;
+pub mod pace;
