@@ -1,7 +1,7 @@
 //! What the handlers share.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use horcrux_proto::authz::Privilege;
 use horcrux_proto::name::{NodeName, Resource};
@@ -35,6 +35,7 @@ pub struct App {
     pub attachments: Attachments,
     pub counts: Counts,
     pub setup: Mutex<Option<SetupCode>>,
+    pub streams: Streams,
     /// Session ids, as they end.
     pub ended: broadcast::Sender<String>,
     /// Exactly what a browser's Origin may be.
@@ -45,6 +46,45 @@ pub struct App {
     /// Owns the task of every open stream.
     pub watchers: TaskTracker,
     pub stop: Stop,
+}
+
+/// Streams of one session: every tab of a browser holds one.
+const STREAMS_PER_SESSION: usize = 128;
+
+/// How many streams each session has open.
+#[derive(Clone, Debug, Default)]
+pub struct Streams(Arc<Mutex<HashMap<String, usize>>>);
+
+/// One open stream; gives its place back when dropped.
+#[derive(Debug)]
+pub struct StreamPlace {
+    streams: Streams,
+    session: String,
+}
+
+impl Streams {
+    #[must_use]
+    pub fn enter(&self, session: &str) -> Option<StreamPlace> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = open.entry(session.to_owned()).or_default();
+        if *here >= STREAMS_PER_SESSION {
+            return None;
+        }
+        *here += 1;
+        Some(StreamPlace { streams: self.clone(), session: session.to_owned() })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(here) = open.get_mut(&self.session) {
+            *here -= 1;
+            if *here == 0 {
+                open.remove(&self.session);
+            }
+        }
+    }
 }
 
 /// What was refused or shed, by name, since the start.

@@ -1,7 +1,8 @@
 //! The controller's settings: one TOML file, unknown keys refused, all problems told at once.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,6 +84,12 @@ impl Config {
         if config.down_after <= config.late_after {
             from.problem("down_after: must be longer than late_after".into());
         }
+        if config.session_idle > config.session_absolute {
+            from.problem("session_idle: must not be longer than session_absolute".into());
+        }
+        if config.public_listen.port() != 0 && config.public_listen.port() == config.agents_listen.port() {
+            from.problem("agents_listen: must be another port than public_listen".into());
+        }
         if config.names.is_empty() {
             from.problem("names: at least one name is needed".into());
         }
@@ -118,7 +125,41 @@ fn default_names() -> Vec<String> {
             names.push(host);
         }
     }
+    names.extend(
+        addresses().map(|address| address.to_string()).filter(|a| !names.contains(a)).collect::<Vec<_>>(),
+    );
     names
+}
+
+/// This machine's own addresses, as the kernel lists them; none where it doesn't.
+fn addresses() -> impl Iterator<Item = IpAddr> {
+    let v4 = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let v6 = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    local_v4(&v4).into_iter().map(IpAddr::V4).chain(local_v6(&v6).into_iter().map(IpAddr::V6))
+}
+
+/// An address stands on the line above the one that calls it local.
+fn local_v4(fib_trie: &str) -> BTreeSet<Ipv4Addr> {
+    let mut last = None;
+    let mut found = BTreeSet::new();
+    for line in fib_trie.lines() {
+        if let Some(address) = line.trim_start().strip_prefix("|-- ") {
+            last = address.parse::<Ipv4Addr>().ok();
+        } else if line.contains("/32 host LOCAL") {
+            found.extend(last.filter(|address| !address.is_loopback()));
+        }
+    }
+    found
+}
+
+/// Of global scope: others mean something on one link only.
+fn local_v6(if_inet6: &str) -> BTreeSet<Ipv6Addr> {
+    let global = if_inet6.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+        (fields.nth(2)? == "00").then(|| Ipv6Addr::from(address))
+    });
+    global.collect()
 }
 
 #[cfg(test)]
@@ -145,6 +186,24 @@ mod tests {
         for part in ["public_listen", "late_after", "key_file", "node_interval", "stat_dir"] {
             assert!(error.contains(part), "{part} is missing in: {error}");
         }
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_told() {
+        let text = "session_idle = '13h'\npublic_listen = '0.0.0.0:8006'\nagents_listen = '127.0.0.1:8006'";
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains("session_idle") && error.contains("agents_listen"), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_found_in_the_kernels_lists() {
+        let fib = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.2.0\n        /24 link UNICAST\n     |-- 10.0.2.15\n        /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
+        assert_eq!(local_v4(fib).into_iter().collect::<Vec<_>>(), [Ipv4Addr::new(10, 0, 2, 15)]);
+        let inet6 = "fe80000000000000505400fffe123456 02 40 20 80     eth0\n20010db8000000000000000000000001 02 40 00 80     eth0\n";
+        assert_eq!(
+            local_v6(inet6).into_iter().collect::<Vec<_>>(),
+            ["2001:db8::1".parse::<Ipv6Addr>().unwrap()]
+        );
     }
 
     #[test]

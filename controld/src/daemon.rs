@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::password::{PasswordError, Passwords};
 use crate::access::sessions::Sessions;
 use crate::access::setup::{SetupCode, SetupError};
-use crate::app::{App, Counts, origins};
+use crate::app::{App, Counts, Streams, origins};
 use crate::config::Config;
 use crate::edge;
 use crate::fleet::attach::{AckTo, Attachments, Recorder};
@@ -36,7 +36,7 @@ use crate::store::{Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("make the state directory {path}")]
+    #[error("take the state directory {path}")]
     StateDir {
         path: String,
         #[source]
@@ -73,11 +73,19 @@ pub enum StartError {
 }
 
 /// People behind one address share these; a thousand tabs of one office fit.
-const PUBLIC: Limits =
-    Limits { connections: 4096, connections_per_address: 1024, streams_per_connection: 128 };
+const PUBLIC: Limits = Limits {
+    connections: 4096,
+    connections_per_address: 1024,
+    handshakes_per_address: 128,
+    streams_per_connection: 128,
+};
 /// A node holds one connection; a thousand may sit behind one address.
-const AGENTS: Limits =
-    Limits { connections: 4096, connections_per_address: 4096, streams_per_connection: 16 };
+const AGENTS: Limits = Limits {
+    connections: 4096,
+    connections_per_address: 2048,
+    handshakes_per_address: 512,
+    streams_per_connection: 16,
+};
 /// Records that wait to be committed; when it is full, streams wait.
 const RECORDS: usize = 8192;
 /// Records are gathered this long for one transaction, so that a sample is durable within a second of its arrival.
@@ -90,11 +98,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Runs the controller until it is told to stop.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let dir = config.state_dir.clone();
-    files::private_dir(&dir)
+    // Held until the end: two controllers would write over each other.
+    let _owned = files::own_dir(&dir)
         .map_err(|source| StartError::StateDir { path: dir.display().to_string(), source })?;
     let store = Store::open(&dir).await.map_err(StartError::Store)?;
     let recent = Recent::open(&dir).await.map_err(StartError::Store)?;
-    let authority = Arc::new(Authority::open(&dir).map_err(StartError::Authority)?);
+    let nodes = store.nodes().await.map_err(StartError::Store)?;
+    let authority = Arc::new(Authority::open(&dir, !nodes.is_empty()).map_err(StartError::Authority)?);
     let started_ms = clock::unix_ms();
 
     let internal = authority.controller(&config.names, ca::now()).map_err(StartError::Authority)?;
@@ -106,7 +116,6 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let agents = bind(config.agents_listen).await?;
     let (public_port, agents_port) = (port(&public), port(&agents));
 
-    let nodes = store.nodes().await.map_err(StartError::Store)?;
     let patience = Patience { late_after: config.late_after, down_after: config.down_after };
     let mut fleet = live::fleet(patience, &nodes);
     restore(&mut fleet, &recent, &nodes).await.map_err(StartError::Store)?;
@@ -133,6 +142,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         enrollment: Enrollment::new(store.clone(), authority.clone()),
         attachments,
         counts: Counts::default(),
+        streams: Streams::default(),
         setup: Mutex::new(setup),
         ended: broadcast::Sender::new(256),
         origins: origins(&config.names, public_port),
@@ -239,7 +249,7 @@ async fn record(
             return Ok(());
         }
         let (batch, acks): (Vec<_>, Vec<_>) = gathered.drain(..).unzip();
-        match recent.store(&batch).await {
+        match recent.store(&batch, clock::unix_ms()).await {
             Ok(()) => acknowledge(acks.into_iter().flatten()),
             // Not acknowledged: the agents keep what they can, and know.
             Err(error) => {

@@ -82,7 +82,8 @@ fn start(command: Command) -> anyhow::Result<()> {
             let ttl = minutes.map_or(DEFAULT_TTL, |m| Duration::from_secs(m * 60));
             let made = runtime.block_on(async {
                 let store = Store::open(&config.state_dir).await?;
-                let authority = Authority::open(&config.state_dir)?;
+                let has_nodes = !store.nodes().await?.is_empty();
+                let authority = Authority::open(&config.state_dir, has_nodes)?;
                 let enrollment = Enrollment::new(store, authority.into());
                 anyhow::Ok(enrollment.create_token(name.as_ref(), ttl, clock::unix_ms()).await?)
             });

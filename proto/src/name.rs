@@ -96,7 +96,8 @@ impl FromStr for ContainerId {
 
     fn from_str(text: &str) -> Result<Self, InvalidField> {
         let fits = (1..=128).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:@-".contains(&b));
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:@-".contains(&b))
+            && !matches!(text, "." | "..");
         let reason = "a container id is 1 to 128 of A-Z a-z 0-9 _ . : @ -";
         fits.then(|| Self(text.into())).ok_or(InvalidField { field: "container", reason })
     }

@@ -3,12 +3,15 @@ CREATE TABLE batches (
     node TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
+    -- By the node's clock, which may be wrong.
     taken_ms INTEGER NOT NULL,
+    -- By the controller's.
+    received_ms INTEGER NOT NULL,
     -- An encoded horcrux.agent.v1.SampleBatch.
     batch BLOB NOT NULL,
     PRIMARY KEY (node, epoch, sequence)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX batches_by_age ON batches (taken_ms);
+CREATE INDEX batches_by_age ON batches (received_ms);
 
 -- What the ids of one epoch stand for.
 CREATE TABLE series (

@@ -10,6 +10,7 @@ use horcrux_proto::v1::{
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
+use horcrux_transport::server::Peer;
 use tonic::{Request, Response, Status};
 
 use super::gate::{COOKIE, Door, cookie};
@@ -68,6 +69,8 @@ impl AuthService for Auth {
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
         let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Native);
+        let from = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_string());
+        let from = from.unwrap_or_default();
         let request = request.into_inner();
         if !matches!(request.realm.as_str(), "" | "local") {
             return Err(Status::invalid_argument("realm: only local exists"));
@@ -82,6 +85,9 @@ impl AuthService for Auth {
             Ok(signed_in) => signed_in,
             Err(error) => {
                 self.0.counts.add("sign_ins_refused");
+                // The name as typed may be a password: only one that could be a name is told.
+                let name = new_username(&request.username).unwrap_or_else(|_| "(not a name)".to_owned());
+                tracing::warn!(user = name, from, %error, "sign-in refused");
                 return Err(error.into());
             }
         };

@@ -15,6 +15,7 @@ use horcrux_proto::v1::{
     watch_response::Message,
 };
 use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,9 +48,13 @@ impl WatchService for Watch {
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let principal = caller(&request)?;
         let filter = filter(&request.into_inner(), &principal)?;
+        let place = self.0.streams.enter(&principal.session);
+        let place =
+            place.ok_or_else(|| Status::resource_exhausted("this session has too many streams open"))?;
         let (outgoing, stream) = mpsc::channel(OUTGOING);
         let app = self.0.clone();
         self.0.watchers.spawn(async move {
+            let _place = place;
             let ended = follow(&app, &principal, filter, &outgoing).await;
             if let Err(status) = ended {
                 // A watcher that left doesn't hear it.
@@ -133,8 +138,11 @@ async fn follow(app: &App, principal: &Principal, filter: Filter, outgoing: &Out
                     Err(RecvError::Closed) => return Err(Status::unavailable("the controller is stopping")),
                 },
                 _ = again.tick() => {
-                    if !app.sessions.stands(&principal.session, clock::unix_ms()).await? {
-                        return Err(Status::unauthenticated("the session is over: sign in again"));
+                    match app.sessions.stands(&principal.session, clock::unix_ms()).await {
+                        Ok(true) => {}
+                        Ok(false) => return Err(Status::unauthenticated("the session is over: sign in again")),
+                        // A busy store says nothing of the session; it is asked again.
+                        Err(error) => tracing::warn!(error = %Chain(&error), "session not checked"),
                     }
                     if quiet {
                         let beat = Heartbeat { server_unix_ms: clock::unix_ms() };

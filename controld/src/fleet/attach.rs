@@ -1,7 +1,7 @@
 //! One agent's stream, from its first message to its end. Wire types become checked values here; what a node may not say
 //! is refused here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use horcrux_proto::agent::v1::{
     attach_request, attach_response, command,
 };
 use horcrux_proto::name::NodeName;
-use horcrux_proto::v1::{ContainerFacts, VmFacts};
 use horcrux_transport::clock;
 use horcrux_transport::tasks::Stop;
 use prost::Message as _;
@@ -19,6 +18,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::pace::{self, PER_STREAM, Pace};
+use super::said::{Malformed, Pieces, bounded, checked_batch, checked_event, checked_inventory, merge};
 use crate::config::Cadence;
 use crate::live::Live;
 use crate::live::fleet::{Applied, LinkId};
@@ -30,9 +30,6 @@ use crate::store::recent::Record;
 pub const REPLIES: usize = 64;
 /// A stream that doesn't say hello isn't an agent.
 const HELLO: Duration = Duration::from_secs(10);
-/// VMs, or containers, of one node; far beyond what a host runs, and what keeps a hostile node from growing the controller.
-const MAX_GUESTS: usize = 20_000;
-const MAX_TEXT: usize = 512;
 
 /// Serves agents' streams.
 #[derive(Clone, Debug)]
@@ -57,11 +54,6 @@ pub struct AckTo {
     pub replies: mpsc::Sender<Result<AttachResponse, Status>>,
     pub ack: Ack,
 }
-
-/// A batch or inventory that breaks the contract. The text is for the agent's log.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{0}")]
-struct Malformed(&'static str);
 
 impl Attachments {
     #[must_use]
@@ -152,13 +144,17 @@ impl Attachments {
         if let Some(configure) = configure(self.cadence) {
             send(replies, attach_response::Message::Configure(configure)).await?;
         }
+        let mut pieces = Pieces::default();
         let mut whole: Option<Inventory> = None;
         while let Some(request) = incoming.message().await? {
             self.wait(row, pace::cost(request.encoded_len())).await;
             match request.message {
                 Some(attach_request::Message::Inventory(inventory)) => {
                     let inventory = checked_inventory(inventory).map_err(refuse)?;
+                    let Some(inventory) = pieces.add(inventory).map_err(refuse)? else { continue };
                     let whole = merge(&mut whole, &inventory).map_err(refuse)?;
+                    // However little came, the whole is kept.
+                    self.wait(row, pace::cost(whole.encoded_len())).await;
                     let record =
                         Record::Inventory { node: name.to_string(), inventory: Box::new(whole.clone()) };
                     self.record(record, None).await?;
@@ -174,7 +170,7 @@ impl Attachments {
                 }
                 Some(attach_request::Message::Event(event)) => {
                     let node = name.clone();
-                    let event = horcrux_proto::agent::v1::Event { detail: bounded(event.detail), ..event };
+                    let event = checked_event(event).map_err(refuse)?;
                     let told = self.live.ask(move |fleet| fleet.event(&node, &event));
                     told.await.map_err(|e| Status::unavailable(e.to_string()))?;
                 }
@@ -210,7 +206,7 @@ impl Attachments {
         batch: SampleBatch,
         replies: &mpsc::Sender<Result<AttachResponse, Status>>,
     ) -> Result<(), Status> {
-        let batch = checked_batch(batch).map_err(refuse)?;
+        let batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
         let ack = Ack { epoch, sequence: batch.sequence };
         let mut kept = batch.clone();
         let declared = std::mem::take(&mut kept.declared);
@@ -261,124 +257,4 @@ fn configure(cadence: Cadence) -> Option<Configure> {
         vm_interval_ms: ms(cadence.vm),
         vm_slow_interval_ms: ms(cadence.vm_slow),
     })
-}
-
-fn checked_batch(batch: SampleBatch) -> Result<SampleBatch, Malformed> {
-    if batch.counter_ids.len() != batch.counters.len() || batch.gauge_ids.len() != batch.gauges.len() {
-        return Err(Malformed("a sample batch has columns of different lengths"));
-    }
-    if batch.declared.iter().any(|s| s.instance.len() > MAX_TEXT) {
-        return Err(Malformed("an instance's name is too long"));
-    }
-    if batch.gauges.iter().any(|v| !v.is_finite()) {
-        return Err(Malformed("a gauge is not a finite number: an absent value is left out"));
-    }
-    let measured = |metric| horcrux_proto::catalogue::info(metric).is_some_and(|i| i.is_measured());
-    if !batch.declared.iter().all(|s| measured(s.metric())) {
-        return Err(Malformed("a series is of a metric that agents don't measure"));
-    }
-    Ok(batch)
-}
-
-fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malformed> {
-    if let Some(node) = &mut inventory.node {
-        for text in [&mut node.hostname, &mut node.kernel, &mut node.architecture] {
-            *text = bounded(std::mem::take(text));
-        }
-        node.os = node.os.take().map(bounded);
-        node.cpu_model = node.cpu_model.take().map(bounded);
-        for source in &mut node.sources {
-            source.detail = bounded(std::mem::take(&mut source.detail));
-        }
-    }
-    for VmFacts { display_name, absences, .. } in &mut inventory.vms {
-        *display_name = bounded(std::mem::take(display_name));
-        absences.iter_mut().for_each(|a| a.reason = bounded(std::mem::take(&mut a.reason)));
-    }
-    for ContainerFacts { cgroup_path, display_name, name_unknown_reason, absences, .. } in
-        &mut inventory.containers
-    {
-        *cgroup_path = bounded(std::mem::take(cgroup_path));
-        *display_name = display_name.take().map(bounded);
-        *name_unknown_reason = bounded(std::mem::take(name_unknown_reason));
-        absences.iter_mut().for_each(|a| a.reason = bounded(std::mem::take(&mut a.reason)));
-    }
-    Ok(inventory)
-}
-
-/// Text from a node, without control characters and not longer than people read.
-fn bounded(text: String) -> String {
-    if text.len() <= MAX_TEXT && !text.contains(char::is_control) {
-        return text;
-    }
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(MAX_TEXT / 4).collect()
-}
-
-/// Brings the kept whole up to date with what came, and returns it.
-fn merge<'a>(whole: &'a mut Option<Inventory>, news: &Inventory) -> Result<&'a Inventory, Malformed> {
-    if news.complete {
-        *whole = Some(news.clone());
-    } else if let Some(whole) = whole {
-        add(whole, news);
-    }
-    let whole = whole.as_ref().ok_or(Malformed("a stream's first inventory must be complete"))?;
-    if whole.vms.len() > MAX_GUESTS || whole.containers.len() > MAX_GUESTS {
-        return Err(Malformed("a node lists too many guests"));
-    }
-    Ok(whole)
-}
-
-fn add(whole: &mut Inventory, news: &Inventory) {
-    let vms: HashSet<&String> = news.vms.iter().map(|vm| &vm.uuid).chain(&news.gone_vms).collect();
-    whole.vms.retain(|vm| !vms.contains(&vm.uuid));
-    whole.vms.extend(news.vms.iter().cloned());
-    let containers: HashSet<&String> =
-        news.containers.iter().map(|container| &container.id).chain(&news.gone_containers).collect();
-    whole.containers.retain(|container| !containers.contains(&container.id));
-    whole.containers.extend(news.containers.iter().cloned());
-    if news.node.is_some() {
-        whole.node.clone_from(&news.node);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vms(names: &[(&str, &str)]) -> Vec<VmFacts> {
-        let vm = |(uuid, name): &(&str, &str)| VmFacts {
-            uuid: (*uuid).to_owned(),
-            display_name: (*name).to_owned(),
-            ..VmFacts::default()
-        };
-        names.iter().map(vm).collect()
-    }
-
-    #[test]
-    fn what_changed_replaces_what_was_and_the_rest_stays() {
-        let mut whole = None;
-        let all = vms(&[("1", "web"), ("2", "db"), ("3", "mail")]);
-        merge(&mut whole, &Inventory { complete: true, vms: all, ..Inventory::default() }).unwrap();
-        let news = Inventory {
-            vms: vms(&[("2", "database"), ("4", "new")]),
-            gone_vms: vec!["3".to_owned()],
-            ..Inventory::default()
-        };
-        let merged = merge(&mut whole, &news).unwrap();
-        assert_eq!(merged.vms, vms(&[("1", "web"), ("2", "database"), ("4", "new")]));
-    }
-
-    #[test]
-    fn guests_that_come_one_message_after_another_are_bounded_too() {
-        let mut whole = Some(Inventory::default());
-        let news = |from: usize| Inventory {
-            vms: (from..from + MAX_GUESTS / 2)
-                .map(|number| VmFacts { uuid: number.to_string(), ..VmFacts::default() })
-                .collect(),
-            ..Inventory::default()
-        };
-        merge(&mut whole, &news(0)).unwrap();
-        merge(&mut whole, &news(MAX_GUESTS / 2)).unwrap();
-        assert_eq!(merge(&mut whole, &news(MAX_GUESTS)).unwrap_err().0, "a node lists too many guests");
-    }
 }

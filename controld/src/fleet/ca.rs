@@ -62,6 +62,12 @@ pub enum CaError {
         #[source]
         source: io::Error,
     },
+    #[error("{} is there and {} is not: restore it from a backup (a new authority would shut out every node), or, if this controller never ran, remove the first", there.display(), missing.display())]
+    Half { there: PathBuf, missing: PathBuf },
+    #[error("nodes are enrolled, and {} is gone: restore it and ca-key.pem and cluster from a backup; a new authority would shut out every node", path.display())]
+    Lost { path: PathBuf },
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: &'static str },
     #[error("make or sign a certificate")]
     Sign(#[source] rcgen::Error),
     #[error("read back a certificate")]
@@ -79,11 +85,17 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Opens the authority in `dir`, or makes it.
-    pub fn open(dir: &Path) -> Result<Self, CaError> {
+    /// Opens the authority in `dir`, or makes it where there is none and no node has a certificate yet.
+    pub fn open(dir: &Path, has_nodes: bool) -> Result<Self, CaError> {
         let (key_path, cert_path, cluster_path) =
             (dir.join("ca-key.pem"), dir.join("ca.pem"), dir.join("cluster"));
         if !cert_path.exists() {
+            if key_path.exists() {
+                return Err(CaError::Half { there: key_path, missing: cert_path });
+            }
+            if has_nodes {
+                return Err(CaError::Lost { path: cert_path });
+            }
             let cluster = random_hex::<8>()?;
             let key = KeyPair::generate().map_err(CaError::Sign)?;
             let certificate = authority_params(&cluster)?.self_signed(&key).map_err(CaError::Sign)?;
@@ -92,12 +104,24 @@ impl Authority {
             // Last: its presence says that the others are there.
             write(&cert_path, certificate.pem().as_bytes())?;
         }
-        let key = KeyPair::from_pem(&read(&key_path)?).map_err(CaError::Sign)?;
+        let key = files::read_private(&key_path)
+            .map_err(|source| CaError::Read { path: key_path.clone(), source })?;
+        let damaged = |path: &Path, reason| CaError::Damaged { path: path.to_owned(), reason };
+        let key = std::str::from_utf8(&key).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
+        let key = key.ok_or_else(|| damaged(&key_path, "it holds no key"))?;
+        let public = digest(&SHA256, &rcgen::PublicKeyData::subject_public_key_info(&key));
         let pem = read(&cert_path)?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(CaError::Sign)?;
         let ders = horcrux_transport::tls::authorities(&cert_path).map_err(CaError::Inspect)?;
         let der = ders.into_iter().next().ok_or(CaError::Request)?;
-        let authority = Self { issuer, der, cluster: read(&cluster_path)?.trim().to_owned() };
+        let cluster = read(&cluster_path)?.trim().to_owned();
+        if cluster.is_empty() || !cluster.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(damaged(&cluster_path, "it holds no cluster's name"));
+        }
+        let authority = Self { issuer, der, cluster };
+        if authority.pin()?.as_bytes() != public.as_ref() {
+            return Err(damaged(&key_path, "it is the key of another certificate than ca.pem"));
+        }
         write(&dir.join("ca-fingerprint"), format!("{}\n", authority.pin()?).as_bytes())?;
         Ok(authority)
     }
@@ -242,8 +266,8 @@ mod tests {
     #[test]
     fn the_authority_is_the_same_after_a_restart_and_its_key_is_private() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Authority::open(dir.path()).unwrap().pin().unwrap();
-        assert_eq!(Authority::open(dir.path()).unwrap().pin().unwrap(), first);
+        let first = Authority::open(dir.path(), false).unwrap().pin().unwrap();
+        assert_eq!(Authority::open(dir.path(), false).unwrap().pin().unwrap(), first);
         for file in ["ca-key.pem", "ca.pem", "cluster"] {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -253,7 +277,7 @@ mod tests {
     #[test]
     fn a_node_gets_its_own_name_whatever_it_asked_for_and_seven_days_at_most() {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::open(dir.path()).unwrap();
+        let authority = Authority::open(dir.path(), false).unwrap();
         let issued = authority.node(&request(&["controller.horcrux.internal"]), "ab12", now()).unwrap();
         let text = String::from_utf8_lossy(&issued.leaf).into_owned();
         assert!(!text.contains("controller.horcrux"), "a name of the request was copied");
@@ -264,12 +288,37 @@ mod tests {
     #[test]
     fn a_controllers_name_is_no_nodes() {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::open(dir.path()).unwrap();
+        let authority = Authority::open(dir.path(), false).unwrap();
         let cluster = authority.cluster().to_owned();
         assert_eq!(authority.node_id(&format!("spiffe://{cluster}/node/7f")), Some("7f"));
         assert_eq!(authority.node_id(&format!("spiffe://{cluster}/controller/0")), None);
         assert_eq!(authority.node_id("spiffe://other/node/7f"), None);
         assert_eq!(authority.node_id(&format!("spiffe://{cluster}/node/7f/x")), None);
+    }
+
+    #[test]
+    fn an_authority_that_lost_a_part_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("ca-key.pem");
+        Authority::open(dir.path(), false).unwrap();
+        let kept = fs::read(&key).unwrap();
+        fs::remove_file(dir.path().join("ca.pem")).unwrap();
+        assert!(matches!(Authority::open(dir.path(), false), Err(CaError::Half { .. })));
+        assert_eq!(fs::read(&key).unwrap(), kept);
+        fs::remove_file(&key).unwrap();
+        assert!(matches!(Authority::open(dir.path(), true), Err(CaError::Lost { .. })));
+        assert!(!key.exists());
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_told() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Authority::open(dir.path(), false).unwrap();
+        Authority::open(other.path(), false).unwrap();
+        fs::copy(other.path().join("ca-key.pem"), dir.path().join("ca-key.pem")).unwrap();
+        assert!(matches!(Authority::open(dir.path(), false), Err(CaError::Damaged { .. })));
+        fs::write(other.path().join("cluster"), "").unwrap();
+        assert!(matches!(Authority::open(other.path(), false), Err(CaError::Damaged { .. })));
     }
 
     #[test]

@@ -153,7 +153,7 @@ mod tests {
     async fn with_token() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).await.unwrap();
-        let enrollment = Enrollment::new(store, Arc::new(Authority::open(dir.path()).unwrap()));
+        let enrollment = Enrollment::new(store, Arc::new(Authority::open(dir.path(), false).unwrap()));
         let (token, expires_ms) = enrollment.create_token(None, TTL, MADE_MS).await.unwrap();
         assert_eq!(expires_ms, MADE_MS + 60_000);
         let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);

@@ -4,3 +4,4 @@ pub mod attach;
 pub mod ca;
 pub mod enrollment;
 pub mod pace;
+pub mod said;

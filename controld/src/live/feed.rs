@@ -45,8 +45,12 @@ pub struct Tick {
     pub events: u64,
 }
 
-/// Objects in one message: keeps a message well below the 4 MiB that clients accept.
-const OBJECTS_PER_MESSAGE: usize = 2000;
+/// Clients accept 4 MiB. A message ends with the object that takes it over this; one object is smaller still.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// A frame is a full grid of objects and columns. Where objects have instances of their own it is mostly blanks: beyond
+/// so many cells at least half must hold a value, or another frame begins.
+const SPARSE_CELLS: usize = 4096;
+const FRAME_CELLS: usize = 128 << 10;
 
 impl Filter {
     fn wants(&self, topic: Topic) -> bool {
@@ -91,17 +95,35 @@ impl Filter {
 #[must_use]
 pub fn snapshot(fleet: &Fleet, filter: &Filter) -> Vec<Bytes> {
     let passing: Vec<&Object> = fleet.objects().filter(|o| filter.lists(&o.resource, &o.node)).collect();
-    let pieces = passing.chunks(OBJECTS_PER_MESSAGE).map(|objects| v1::Snapshot {
-        entities: objects.iter().map(|o| o.entity()).collect(),
-        frames: frames(objects, filter),
-        complete: false,
-    });
-    let mut pieces: Vec<_> = pieces.collect();
-    match pieces.last_mut() {
-        Some(last) => last.complete = true,
-        None => pieces.push(v1::Snapshot { complete: true, ..v1::Snapshot::default() }),
+    let mut pieces = vec![v1::Snapshot::default()];
+    let mut bytes = 0;
+    for object in &passing {
+        let entity = object.entity();
+        room(&mut pieces, &mut bytes, entity.encoded_len());
+        if let Some(piece) = pieces.last_mut() {
+            piece.entities.push(entity);
+        }
+    }
+    // Slots mean something once their entities were told: frames come after all of those.
+    for frame in frames(&passing, filter) {
+        room(&mut pieces, &mut bytes, frame.encoded_len());
+        if let Some(piece) = pieces.last_mut() {
+            piece.frames.push(frame);
+        }
+    }
+    if let Some(last) = pieces.last_mut() {
+        last.complete = true;
     }
     pieces.into_iter().map(|piece| encode(Message::Snapshot(piece))).collect()
+}
+
+/// Begins another piece when what comes next doesn't fit the last.
+fn room<T: Default>(pieces: &mut Vec<T>, bytes: &mut usize, next: usize) {
+    if *bytes > 0 && *bytes + next > MESSAGE_BYTES {
+        pieces.push(T::default());
+        *bytes = 0;
+    }
+    *bytes += next;
 }
 
 /// What a group is told of `changes`; no messages when none of it concerns the group. Returns the number of events too.
@@ -125,26 +147,31 @@ pub fn tick(fleet: &Fleet, changes: &Changes, filter: &Filter, now_ms: i64) -> (
         Vec::new()
     };
     let event_count = events.len() as u64;
-    let mut first = v1::Changes { sent_unix_ms: now_ms, gone, events, ..v1::Changes::default() };
-    let mut messages = Vec::new();
-    for objects in touched.chunks(OBJECTS_PER_MESSAGE) {
-        let mut message =
-            std::mem::replace(&mut first, v1::Changes { sent_unix_ms: now_ms, ..v1::Changes::default() });
-        message.entities = objects.iter().filter(|o| o.facts_changed).map(|o| o.entity()).collect();
-        let valued: Vec<&Object> = objects.iter().copied().filter(|o| o.values_changed).collect();
-        message.frames = frames(&valued, filter);
-        if !(message.entities.is_empty()
-            && message.frames.is_empty()
-            && message.gone.is_empty()
-            && message.events.is_empty())
-        {
-            messages.push(encode(Message::Changes(message)));
+    let mut pieces = vec![v1::Changes { gone, ..v1::Changes::default() }];
+    let mut bytes = 0;
+    for event in events {
+        room(&mut pieces, &mut bytes, event.encoded_len());
+        if let Some(piece) = pieces.last_mut() {
+            piece.events.push(event);
         }
     }
-    if !first.gone.is_empty() || !first.events.is_empty() {
-        messages.push(encode(Message::Changes(first)));
+    for object in touched.iter().filter(|o| o.facts_changed) {
+        let entity = object.entity();
+        room(&mut pieces, &mut bytes, entity.encoded_len());
+        if let Some(piece) = pieces.last_mut() {
+            piece.entities.push(entity);
+        }
     }
-    (messages, event_count)
+    touched.retain(|o| o.values_changed);
+    for frame in frames(&touched, filter) {
+        room(&mut pieces, &mut bytes, frame.encoded_len());
+        if let Some(piece) = pieces.last_mut() {
+            piece.frames.push(frame);
+        }
+    }
+    let told = pieces.into_iter().filter(|piece| *piece != v1::Changes::default());
+    let told = told.map(|piece| encode(Message::Changes(v1::Changes { sent_unix_ms: now_ms, ..piece })));
+    (told.collect(), event_count)
 }
 
 /// One message, ready for the wire.
@@ -154,50 +181,82 @@ pub fn encode(message: Message) -> Bytes {
 }
 
 fn frames(objects: &[&Object], filter: &Filter) -> Vec<MetricsFrame> {
-    [EntityKind::Node, EntityKind::Vm, EntityKind::Container]
-        .into_iter()
-        .filter(|&kind| filter.wants_values(kind))
-        .filter_map(|kind| {
-            let of_kind: Vec<&Object> =
-                objects.iter().copied().filter(|o| o.kind() == kind && o.last_sample_ms.is_some()).collect();
-            (!of_kind.is_empty()).then(|| frame(kind, &of_kind, filter.instances))
-        })
-        .collect()
+    let mut frames = Vec::new();
+    for kind in [EntityKind::Node, EntityKind::Vm, EntityKind::Container] {
+        if !filter.wants_values(kind) {
+            continue;
+        }
+        let mut grid = Grid::default();
+        for object in objects.iter().filter(|o| o.kind() == kind && o.last_sample_ms.is_some()) {
+            grid.add(object, filter.instances);
+            if grid.is_full() {
+                frames.push(std::mem::take(&mut grid).frame(kind));
+            }
+        }
+        if !grid.objects.is_empty() {
+            frames.push(grid.frame(kind));
+        }
+    }
+    frames
 }
 
-fn frame(entity: EntityKind, objects: &[&Object], instances: bool) -> MetricsFrame {
-    let newest = objects.iter().filter_map(|o| o.last_sample_ms).max().unwrap_or_default();
-    let mut columns: Vec<(Metric, Arc<str>, Vec<f32>)> = Vec::new();
-    let mut index: HashMap<(Metric, Arc<str>), usize> = HashMap::new();
-    for (row, object) in objects.iter().enumerate() {
+/// A frame that is being filled: a row for each object, a column for each metric of an instance.
+#[derive(Default)]
+struct Grid<'a> {
+    objects: Vec<&'a Object>,
+    columns: Vec<(Metric, Arc<str>, Vec<f32>)>,
+    index: HashMap<(Metric, Arc<str>), usize>,
+    values: usize,
+}
+
+impl<'a> Grid<'a> {
+    fn add(&mut self, object: &'a Object, instances: bool) {
+        let row = self.objects.len();
+        self.objects.push(object);
         for series in object.series() {
             let Reading::Gauge(value) = series.reading else { continue };
             if (!series.instance.is_empty() && !instances) || !is_gauge(series.metric) {
                 continue;
             }
-            let column = *index.entry((series.metric, Arc::clone(&series.instance))).or_insert_with(|| {
-                columns.push((series.metric, Arc::clone(&series.instance), vec![f32::NAN; objects.len()]));
-                columns.len() - 1
-            });
-            columns[column].2[row] = narrow(value);
+            let column =
+                *self.index.entry((series.metric, Arc::clone(&series.instance))).or_insert_with(|| {
+                    self.columns.push((series.metric, Arc::clone(&series.instance), Vec::new()));
+                    self.columns.len() - 1
+                });
+            let column = &mut self.columns[column].2;
+            column.resize(row, f32::NAN);
+            column.push(narrow(value));
+            self.values += 1;
         }
     }
-    MetricsFrame {
-        entity: entity.into(),
-        slots: objects.iter().map(|o| o.slot).collect(),
-        age_ms: objects
-            .iter()
-            .map(|o| u32::try_from(newest - o.last_sample_ms.unwrap_or(newest)).unwrap_or(u32::MAX))
-            .collect(),
-        newest_unix_ms: newest,
-        columns: columns
-            .into_iter()
-            .map(|(metric, instance, values)| MetricColumn {
-                metric: metric.into(),
-                instance: instance.to_string(),
-                values: values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
-            })
-            .collect(),
+
+    fn is_full(&self) -> bool {
+        let cells = self.objects.len() * self.columns.len();
+        cells > FRAME_CELLS || (cells > SPARSE_CELLS && self.values < cells / 2)
+    }
+
+    fn frame(self, entity: EntityKind) -> MetricsFrame {
+        let newest = self.objects.iter().filter_map(|o| o.last_sample_ms).max().unwrap_or_default();
+        let age = |o: &&Object| newest.saturating_sub(o.last_sample_ms.unwrap_or(newest));
+        let rows = self.objects.len();
+        MetricsFrame {
+            entity: entity.into(),
+            slots: self.objects.iter().map(|o| o.slot).collect(),
+            age_ms: self.objects.iter().map(|o| u32::try_from(age(o)).unwrap_or(u32::MAX)).collect(),
+            newest_unix_ms: newest,
+            columns: self
+                .columns
+                .into_iter()
+                .map(|(metric, instance, mut values)| {
+                    values.resize(rows, f32::NAN);
+                    MetricColumn {
+                        metric: metric.into(),
+                        instance: instance.to_string(),
+                        values: values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
+                    }
+                })
+                .collect(),
+        }
     }
 }
 

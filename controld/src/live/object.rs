@@ -23,6 +23,8 @@ pub struct Object {
     /// Places whose series were retired, to be used again.
     free: Vec<usize>,
     index: HashMap<(Metric, Arc<str>), usize>,
+    /// What its series come to in an answer, roughly, in bytes.
+    weight: usize,
     /// The instance that is the object as a whole.
     whole: Arc<str>,
     /// The newest sample's time, by the node's clock.
@@ -38,6 +40,9 @@ pub enum Facts {
     Vm(Box<v1::Vm>),
     Container(Box<v1::Container>),
 }
+
+/// Half of what clients accept, so that what is derived has room too.
+const MAX_WEIGHT: usize = 3 << 19;
 
 /// How often a place was given up.
 type Generation = u32;
@@ -90,6 +95,7 @@ impl Object {
             places: Vec::new(),
             free: Vec::new(),
             index: HashMap::new(),
+            weight: 0,
             whole: Arc::from(""),
             last_sample_ms: None,
             facts_changed: true,
@@ -133,6 +139,7 @@ impl Object {
             self.places.len() - 1
         });
         self.places[at].1 = Some(series);
+        self.weight += weight(&key.1);
         self.index.insert(key, at);
         Place { at, generation: self.places[at].0 }
     }
@@ -158,6 +165,7 @@ impl Object {
         let Some(series) = self.places.get_mut(at).and_then(|(_, series)| series.take()) else { return };
         self.places[at].0 = self.places[at].0.wrapping_add(1);
         self.free.push(at);
+        self.weight = self.weight.saturating_sub(weight(&series.instance));
         self.index.remove(&(series.metric, Arc::clone(&series.instance)));
         for derived in derive::from(series.metric) {
             if let Some(&derived) = self.index.get(&(derived, Arc::clone(&series.instance))) {
@@ -201,6 +209,12 @@ impl Object {
 
     pub fn series(&self) -> impl Iterator<Item = &Series> {
         self.places.iter().filter_map(|(_, series)| series.as_ref())
+    }
+
+    /// Whether another series of this instance still fits into what a client takes as one answer.
+    #[must_use]
+    pub fn has_room(&self, instance: &str) -> bool {
+        self.weight + weight(instance) <= MAX_WEIGHT
     }
 
     /// How many series there are.
@@ -287,6 +301,10 @@ impl Object {
         };
         v1::Entity { slot: self.slot, object: Some(object) }
     }
+}
+
+fn weight(instance: &str) -> usize {
+    48 + instance.len()
 }
 
 fn value(series: &Series) -> MetricValue {

@@ -1,7 +1,7 @@
 //! The last hour, replayed through the same model that serves the present: a value of the past is computed as it was
 //! then. Also how a restarted controller gets its last known state back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{Inventory, SampleBatch, Series};
@@ -39,7 +39,8 @@ pub fn replay(
             _ => {
                 let link = LinkId(u64::MAX - current.map_or(0, |(_, l)| u64::MAX - l.0 + 1));
                 fleet.replays(node, link, now.0);
-                let all = declared.remove(&epoch).unwrap_or_default();
+                // Not taken out: batches of two epochs can lie between each other.
+                let all = declared.get(&epoch).cloned().unwrap_or_default();
                 fleet.samples(node, link, &SampleBatch { declared: all, ..SampleBatch::default() });
                 current = Some((epoch, link));
                 link
@@ -69,33 +70,28 @@ pub fn course(
     let patience = Patience { late_after: Duration::MAX, down_after: Duration::MAX };
     let mut fleet = Fleet::new(patience);
     fleet.enrolled(node.1, now.0, now.1);
-    let mut series: Vec<RecentSeries> = metrics
-        .iter()
-        .map(|&metric| RecentSeries { metric: metric.into(), ..RecentSeries::default() })
-        .collect();
+    let mut courses: Vec<BTreeMap<i64, f32>> = metrics.iter().map(|_| BTreeMap::new()).collect();
     replay(&mut fleet, node.0, inventory, past, now, |fleet, taken| {
         let Some(object) = fleet.find(resource) else { return };
-        for (series, &metric) in series.iter_mut().zip(metrics) {
+        for (course, &metric) in courses.iter_mut().zip(metrics) {
             // Only what this batch brought.
             let Some(found) = object.find_whole(metric).filter(|s| s.taken_ms == taken) else { continue };
-            if series.unix_ms.last().is_none_or(|&last| last < taken) {
-                let value = object.whole_gauge(found.metric).unwrap_or(f64::NAN);
-                series.unix_ms.push(taken);
-                series.values.push(narrow(value));
-            }
+            let value = object.whole_gauge(found.metric).unwrap_or(f64::NAN);
+            course.insert(taken, narrow(value));
         }
     });
-    for series in &mut series {
-        series.gap_ms = gap_ms(&series.unix_ms);
-    }
-    series
+    let series = metrics.iter().zip(courses).map(|(&metric, course)| {
+        let (unix_ms, values): (Vec<i64>, Vec<f32>) = course.into_iter().unzip();
+        RecentSeries { metric: metric.into(), gap_ms: gap_ms(&unix_ms), unix_ms, values }
+    });
+    series.collect()
 }
 
 fn gap_ms(times: &[i64]) -> u32 {
-    let mut steps: Vec<i64> = times.windows(2).map(|w| w[1] - w[0]).collect();
+    let mut steps: Vec<i64> = times.windows(2).map(|w| w[1].saturating_sub(w[0])).collect();
     steps.sort_unstable();
     let usual = steps.get(steps.len() / 2).copied().unwrap_or(0);
-    u32::try_from(usual * GAP_STEPS).unwrap_or(u32::MAX)
+    u32::try_from(usual.saturating_mul(GAP_STEPS)).unwrap_or(u32::MAX)
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the contract states single precision")]

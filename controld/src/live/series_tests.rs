@@ -95,10 +95,14 @@ fn what_a_new_stream_declares_again_stays() {
 #[test]
 fn a_node_that_declares_without_end_is_refused_and_what_its_earlier_streams_declared_makes_room() {
     let mut model = Model::with(&["a"]);
+    let guest = |number: u32| format!("aaaaaaaa-0000-4000-8000-{number:012}");
+    let mut inventory = vm_on(VM, 2);
+    inventory.vms = (0..300).flat_map(|number| vm_on(&guest(number), 2).vms).collect();
+    model.fleet.inventory(&node("a"), &inventory);
     let many = |stream: usize| {
         let one = |id: u32| Series {
             instance: format!("disk{stream}-{id}"),
-            ..declared(id, Metric::NodeDiskReadBytes, series::Object::Node(true))
+            ..declared(id, Metric::VmDiskCapacity, series::Object::VmUuid(guest(id % 300)))
         };
         let half = u32::try_from(MAX_SERIES / 2).unwrap();
         SampleBatch { declared: (0..half).map(one).collect(), ..SampleBatch::default() }
@@ -114,6 +118,18 @@ fn a_node_that_declares_without_end_is_refused_and_what_its_earlier_streams_decl
     model.reads(2, &more);
     let again = model.fleet.samples(&node("a"), LinkId(2), &many(3));
     assert_eq!(again, Applied::TooMany);
+}
+
+#[test]
+fn one_thing_cannot_have_more_series_than_fit_an_answer() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    let one = |id: u32| Series {
+        instance: format!("{id}{}", "x".repeat(500)),
+        ..declared(id, Metric::NodeDiskReadBytes, series::Object::Node(true))
+    };
+    let batch = SampleBatch { declared: (0..3000).map(one).collect(), ..SampleBatch::default() };
+    assert_eq!(model.fleet.samples(&node("a"), LinkId(1), &batch), Applied::TooMany);
 }
 
 #[test]

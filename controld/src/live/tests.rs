@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use horcrux_proto::agent::v1::{Event, Hello, Inventory, SampleBatch, Series, event, series};
 use horcrux_proto::name::NodeName;
 use horcrux_proto::v1::{
-    EventKind, Metric, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse, watch_response::Message,
+    EventKind, Metric, MetricsFrame, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse,
+    watch_response::Message,
 };
 use horcrux_transport::clock;
 use prost::Message as _;
@@ -172,10 +173,85 @@ fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
     assert_eq!(model.fleet.take_changes().events.len(), 0);
     model.fleet.event(&node("a"), &crashed);
     assert_eq!(model.fleet.take_changes().events.len(), 1);
-    // When its holder is gone, it may turn up elsewhere.
+    // Its holder may be back in a moment; only when it is down, the VM may turn up elsewhere.
     model.fleet.detached(&node("a"), LinkId(1), 1);
     model.fleet.inventory(&node("b"), &vm_on(VM, 8));
+    assert_eq!(model.fleet.find(&resource).unwrap().node, node("a"));
+    model.fleet.pass_time(model.start + Duration::from_secs(30), 2);
+    model.fleet.inventory(&node("b"), &vm_on(VM, 8));
     assert_eq!(model.fleet.find(&resource).unwrap().node, node("b"));
+}
+
+#[test]
+fn a_node_that_is_enrolled_again_keeps_its_stream() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    model.fleet.enrolled(&row("a"), model.start, 1);
+    assert_eq!(model.state("a"), NodeState::Connected);
+    assert!(model.fleet.is_current(&node("a"), LinkId(1)));
+    assert_eq!(model.fleet.objects().count(), 1);
+}
+
+#[test]
+fn a_clock_beyond_all_measure_is_told_as_it_is() {
+    let mut model = Model::with(&["a"]);
+    let hello = Hello { node_unix_ms: i64::MIN, ..Hello::default() };
+    model.fleet.attached(&node("a"), LinkId(1), &hello, model.start, 1);
+    assert_eq!(model.state("a"), NodeState::Connected);
+}
+
+#[test]
+fn objects_with_instances_of_their_own_fill_no_message_with_blanks() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    let uuid = |number: u32| format!("aaaaaaaa-0000-4000-8000-{number:012}");
+    let mut inventory = vm_on(VM, 2);
+    inventory.vms = (0..1000).flat_map(|number| vm_on(&uuid(number), 2).vms).collect();
+    model.fleet.inventory(&node("a"), &inventory);
+    let reading = |number: u32| Series {
+        instance: format!("vnet{number}"),
+        ..declared(number, Metric::VmDiskCapacity, series::Object::VmUuid(uuid(number)))
+    };
+    let batch = SampleBatch {
+        taken_unix_ms: 1,
+        declared: (0..1000).map(reading).collect(),
+        gauge_ids: (0..1000).collect(),
+        gauges: vec![7.0; 1000],
+        ..SampleBatch::default()
+    };
+    assert_eq!(model.fleet.samples(&node("a"), LinkId(1), &batch), Applied::Yes);
+    let pieces = feed::snapshot(&model.fleet, &Filter { instances: true, ..everything() });
+    let bytes: usize = pieces.iter().map(bytes::Bytes::len).sum();
+    assert!(bytes < 1 << 20, "{bytes} bytes for 1000 values");
+    let values: usize = pieces
+        .into_iter()
+        .map(|piece| match WatchResponse::decode(piece).unwrap().message {
+            Some(Message::Snapshot(snapshot)) => snapshot.frames.iter().map(filled).sum::<usize>(),
+            other => panic!("not a snapshot: {other:?}"),
+        })
+        .sum();
+    assert_eq!(values, 1000);
+}
+
+fn filled(frame: &MetricsFrame) -> usize {
+    let floats = frame.columns.iter().flat_map(|column| column.values.chunks_exact(4));
+    floats.filter(|bytes| !f32::from_le_bytes((*bytes).try_into().unwrap()).is_nan()).count()
+}
+
+#[test]
+fn no_message_is_larger_than_clients_take() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    let uuid = |number: u32| format!("aaaaaaaa-0000-4000-8000-{number:012}");
+    let mut inventory = vm_on(VM, 2);
+    inventory.vms = (0..5000).flat_map(|number| vm_on(&uuid(number), 2).vms).collect();
+    for vm in &mut inventory.vms {
+        vm.display_name = "x".repeat(2000);
+    }
+    model.fleet.inventory(&node("a"), &inventory);
+    let pieces = feed::snapshot(&model.fleet, &everything());
+    assert!(pieces.len() > 1);
+    assert!(pieces.iter().all(|piece| piece.len() < 4 << 20));
 }
 
 #[test]

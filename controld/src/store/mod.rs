@@ -2,7 +2,7 @@
 //! for the last hour of samples (`synchronous=NORMAL`: after a power cut its last moments may be gone, never its
 //! integrity).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::SqlitePool;
@@ -23,10 +23,18 @@ pub struct Store {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("open the database")]
-    Open(#[source] sqlx::Error),
-    #[error("bring the database's schema up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("open {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("bring the schema of {} up to date", path.display())]
+    Migrate {
+        path: PathBuf,
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
     #[error("{doing}")]
     Query {
         doing: &'static str,
@@ -43,9 +51,10 @@ const READERS: u32 = 4;
 impl Store {
     /// Opens or makes `control.db` in `dir`.
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
-        let options = options(&dir.join("control.db"), SqliteSynchronous::Full);
-        let (writer, reader) = pools(options).await?;
-        sqlx::migrate!("migrations/control").run(&writer).await.map_err(StoreError::Migrate)?;
+        let path = dir.join("control.db");
+        let (writer, reader) = pools(&path, SqliteSynchronous::Full).await?;
+        let migrated = sqlx::migrate!("migrations/control").run(&writer).await;
+        migrated.map_err(|source| StoreError::Migrate { path, source })?;
         Ok(Self { writer, reader })
     }
 
@@ -56,20 +65,18 @@ impl Store {
     }
 }
 
-fn options(file: &Path, synchronous: SqliteSynchronous) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
+async fn pools(file: &Path, synchronous: SqliteSynchronous) -> Result<(SqlitePool, SqlitePool), StoreError> {
+    let options = SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(true)
         .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
-        .busy_timeout(PATIENCE)
-}
-
-async fn pools(options: SqliteConnectOptions) -> Result<(SqlitePool, SqlitePool), StoreError> {
+        .busy_timeout(PATIENCE);
+    let failed = |source| StoreError::Open { path: file.to_owned(), source };
     let pool = |size| SqlitePoolOptions::new().max_connections(size).acquire_timeout(PATIENCE);
-    let writer = pool(1).connect_with(options.clone()).await.map_err(StoreError::Open)?;
-    let reader = pool(READERS).connect_with(options).await.map_err(StoreError::Open)?;
+    let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+    let reader = pool(READERS).connect_with(options).await.map_err(failed)?;
     Ok((writer, reader))
 }
 

@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use horcrux_proto::agent::v1::{Inventory, SampleBatch, Series};
+use horcrux_transport::error::Chain;
 use prost::Message as _;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteSynchronous;
 
-use super::{StoreError, doing, options, pools};
+use super::{StoreError, doing, pools};
 
 /// How far back samples are kept.
 pub const KEPT_MS: i64 = 3_600_000;
@@ -35,7 +36,7 @@ pub enum Record {
     },
 }
 
-/// One node's past, oldest first, with what its ids stand for.
+/// One node's past, in the order in which it came, with what its ids stand for.
 #[derive(Debug, Default)]
 pub struct Past {
     /// By epoch.
@@ -44,15 +45,36 @@ pub struct Past {
 }
 
 impl Recent {
-    /// Opens or makes `recent.db` in `dir`.
+    /// Opens or makes `recent.db` in `dir`. It holds one hour: where it can't be used, it is begun anew.
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
-        let (writer, reader) = pools(options(&dir.join("recent.db"), SqliteSynchronous::Normal)).await?;
-        sqlx::migrate!("migrations/recent").run(&writer).await.map_err(StoreError::Migrate)?;
+        let path = dir.join("recent.db");
+        match Self::open_file(&path).await {
+            Ok(recent) => Ok(recent),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the last hour of samples can't be read: begun anew");
+                for ending in ["", "-wal", "-shm"] {
+                    let part = dir.join(format!("recent.db{ending}"));
+                    match std::fs::remove_file(&part) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            tracing::warn!(file = %part.display(), %error, "not removed");
+                        }
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+                Self::open_file(&path).await
+            }
+        }
+    }
+
+    async fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let (writer, reader) = pools(path, SqliteSynchronous::Normal).await?;
+        let migrated = sqlx::migrate!("migrations/recent").run(&writer).await;
+        migrated.map_err(|source| StoreError::Migrate { path: path.to_owned(), source })?;
         Ok(Self { writer, reader })
     }
 
     /// Stores records in one transaction.
-    pub async fn store(&self, records: &[Record]) -> Result<(), StoreError> {
+    pub async fn store(&self, records: &[Record], received_ms: i64) -> Result<(), StoreError> {
         let failed = "store samples";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         for record in records {
@@ -73,13 +95,15 @@ impl Recent {
                         .map_err(doing(failed))?;
                     }
                     sqlx::query(
-                        "INSERT INTO batches (node, epoch, sequence, taken_ms, batch) VALUES ($1, $2, $3, $4, $5)
+                        "INSERT INTO batches (node, epoch, sequence, taken_ms, received_ms, batch)
+                         VALUES ($1, $2, $3, $4, $5, $6)
                          ON CONFLICT DO NOTHING",
                     )
                     .bind(node)
                     .bind(epoch)
                     .bind(batch.sequence.cast_signed())
                     .bind(batch.taken_unix_ms)
+                    .bind(received_ms)
                     .bind(batch.encode_to_vec())
                     .execute(&mut *tx)
                     .await
@@ -104,7 +128,7 @@ impl Recent {
     /// Drops what is older than [`KEPT_MS`], and epochs that have no batch left.
     pub async fn purge(&self, now_ms: i64) -> Result<(), StoreError> {
         let failed = "drop old samples";
-        sqlx::query("DELETE FROM batches WHERE taken_ms < $1")
+        sqlx::query("DELETE FROM batches WHERE received_ms < $1")
             .bind(now_ms - KEPT_MS)
             .execute(&self.writer)
             .await
@@ -135,7 +159,7 @@ impl Recent {
     pub async fn past(&self, node: &str, from_ms: i64) -> Result<Past, StoreError> {
         let failed = "read recent samples";
         let batches: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT epoch, batch FROM batches WHERE node = $1 AND taken_ms >= $2 ORDER BY taken_ms, epoch, sequence",
+            "SELECT epoch, batch FROM batches WHERE node = $1 AND taken_ms >= $2 ORDER BY received_ms, epoch, sequence",
         )
         .bind(node)
         .bind(from_ms)

@@ -146,11 +146,27 @@ fn a_malformed_or_oversized_message_ends_the_stream_of_its_sender_alone() {
             attach_request::Message::Inventory(Inventory {
                 complete: true,
                 node: Some(NodeFacts::default()),
-                vms: vec![VmFacts::default(); 20_001],
+                vms: (0..20_001)
+                    .map(|number| VmFacts {
+                        uuid: format!("aaaaaaaa-0000-4000-8000-{number:012}"),
+                        ..VmFacts::default()
+                    })
+                    .collect(),
                 ..Inventory::default()
             }),
         ),
         ("must be complete", true, attach_request::Message::Inventory(Inventory::default())),
+        (
+            "uuid is not one",
+            true,
+            attach_request::Message::Inventory(Inventory {
+                complete: true,
+                vms: vec![VmFacts::default()],
+                ..Inventory::default()
+            }),
+        ),
+        ("nodes don't tell", true, attach_request::Message::Event(Event { kind: 5, ..Event::default() })),
+        ("set the node's clock", true, batch(|b| b.taken_unix_ms = i64::MAX)),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (reason, hello, message) in wrong {

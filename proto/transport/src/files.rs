@@ -1,9 +1,15 @@
 //! Files that only their owner may read.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+/// A state directory that belongs to this process until this is dropped.
+#[derive(Debug)]
+pub struct Owned {
+    _lock: File,
+}
 
 /// Of a private file.
 pub const PRIVATE: u32 = 0o600;
@@ -33,7 +39,58 @@ pub fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Reads a private file; one that others may read or write is refused.
+pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.mode() & 0o077 != 0 {
+        let message = format!("others than its owner have access to it: run `chmod 600 {}`", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Makes a state directory if need be, and takes it for this process alone.
+pub fn own_dir(path: &Path) -> io::Result<Owned> {
+    private_dir(path)?;
+    let lock =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE).open(path.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Owned { _lock: lock }),
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process runs with it"))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// Makes a directory, mode 0700, with its parents.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = own_dir(&dir.path().join("state")).unwrap();
+        let refused = own_dir(&dir.path().join("state")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        drop(owned);
+        own_dir(&dir.path().join("state")).unwrap();
+    }
+
+    #[test]
+    fn a_private_file_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write_private(&path, b"x").unwrap();
+        assert_eq!(read_private(&path).unwrap(), b"x");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(read_private(&path).unwrap_err().to_string().contains("chmod 600"));
+    }
 }

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,10 +18,11 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::clock;
 use crate::tasks::Stop;
 use crate::tls::{PeerCertificate, peer_certificate};
 
@@ -38,12 +39,14 @@ pub struct Peer {
 pub struct Limits {
     pub connections: usize,
     pub connections_per_address: usize,
+    /// Connections of one address that have not finished their handshake: they cost a peer nothing to open.
+    pub handshakes_per_address: usize,
     pub streams_per_connection: u32,
 }
 
 /// A TLS handshake takes two round trips; a peer that needs longer than this isn't going to finish.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// HTTP/1 request headers, from the first byte.
+/// HTTP/1 request headers, and the first request of a connection of either version.
 const HEADERS: Duration = Duration::from_secs(15);
 /// Probing of idle HTTP/2 connections: a peer that vanished is noticed in 15 s.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -55,6 +58,8 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Streams that a client may reset before we have looked at them (rapid reset).
 const PENDING_RESETS: usize = 20;
+/// Refusals of connections are told this often at most, with their number.
+const TELL_REFUSED: Duration = Duration::from_secs(10);
 /// How long open requests may go on after the stop signal.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -71,6 +76,7 @@ where
 {
     let graceful = GracefulShutdown::new();
     let open = Arc::new(Open { limits, per_address: Mutex::default() });
+    let mut refused = Refused::default();
     // Owns every connection; dropping it ends what outlives the drain.
     let mut connections = JoinSet::new();
     loop {
@@ -89,22 +95,40 @@ where
             }
         };
         let Some(place) = open.enter(address.ip()) else {
-            tracing::warn!(%address, "connection refused: too many are open");
+            refused.count(address, clock::monotonic());
             continue;
         };
         let config = tls.borrow().clone();
         let (service, watcher) = (service.clone(), graceful.watcher());
         connections.spawn(async move {
-            let _place = place;
+            let mut place = place;
             let Some((stream, peer)) = handshake(tcp, address, config).await else { return };
+            place.shook_hands();
+            let asked = Arc::new(Notify::new());
+            let ask = Arc::clone(&asked);
             let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                ask.notify_one();
                 request.extensions_mut().insert(peer.clone());
                 service(request)
             });
             let builder = http(limits);
             let connection =
                 builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
+            let connection = watcher.watch(connection);
+            tokio::pin!(connection);
+            let first = tokio::select! {
+                ended = &mut connection => Some(ended),
+                () = asked.notified() => None,
+                () = tokio::time::sleep(HEADERS) => {
+                    tracing::debug!(%address, "nothing was asked");
+                    return;
+                }
+            };
+            let ended = match first {
+                Some(ended) => ended,
+                None => connection.await,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%address, error, "connection ended");
             }
         });
@@ -160,34 +184,75 @@ fn http(limits: Limits) -> auto::Builder<TokioExecutor> {
 #[derive(Debug)]
 struct Open {
     limits: Limits,
-    per_address: Mutex<HashMap<IpAddr, usize>>,
+    per_address: Mutex<HashMap<IpAddr, Held>>,
+}
+
+/// Connections of one address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    open: usize,
+    /// Of those, without a handshake yet.
+    shaking: usize,
 }
 
 /// A connection's place among those allowed; gives it back when dropped.
 struct Place {
     open: Arc<Open>,
     address: IpAddr,
+    shaking: bool,
+}
+
+/// Refusals that were not told yet.
+#[derive(Debug, Default)]
+struct Refused {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Refused {
+    fn count(&mut self, address: SocketAddr, now: Instant) {
+        self.since += 1;
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_REFUSED) {
+            tracing::warn!(%address, refused = self.since, "connections refused: too many are open");
+            (self.told, self.since) = (Some(now), 0);
+        }
+    }
 }
 
 impl Open {
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let mut counts = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = counts.values().sum();
-        let here = counts.get(&address).copied().unwrap_or(0);
-        if total >= self.limits.connections || here >= self.limits.connections_per_address {
+        let total: usize = counts.values().map(|held| held.open).sum();
+        let here = counts.get(&address).copied().unwrap_or_default();
+        let limits = &self.limits;
+        if total >= limits.connections
+            || here.open >= limits.connections_per_address
+            || here.shaking >= limits.handshakes_per_address
+        {
             return None;
         }
-        counts.insert(address, here + 1);
-        Some(Place { open: Arc::clone(self), address })
+        counts.insert(address, Held { open: here.open + 1, shaking: here.shaking + 1 });
+        Some(Place { open: Arc::clone(self), address, shaking: true })
+    }
+}
+
+impl Place {
+    fn shook_hands(&mut self) {
+        let mut counts = self.open.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = counts.get_mut(&self.address) {
+            held.shaking = held.shaking.saturating_sub(usize::from(self.shaking));
+        }
+        self.shaking = false;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.shook_hands();
         let mut counts = self.open.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(held) = counts.get_mut(&self.address) {
+            held.open -= 1;
+            if held.open == 0 {
                 counts.remove(&self.address);
             }
         }
@@ -200,7 +265,12 @@ mod tests {
 
     #[test]
     fn an_address_that_holds_its_share_is_refused_until_it_lets_go() {
-        let limits = Limits { connections: 3, connections_per_address: 2, streams_per_connection: 1 };
+        let limits = Limits {
+            connections: 3,
+            connections_per_address: 2,
+            handshakes_per_address: 2,
+            streams_per_connection: 1,
+        };
         let open = Arc::new(Open { limits, per_address: Mutex::default() });
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = open.enter(a);
@@ -210,5 +280,22 @@ mod tests {
         assert!(open.enter(b).is_none(), "three in all");
         drop(first);
         assert!(open.enter(b).is_some());
+    }
+
+    #[test]
+    fn who_leaves_handshakes_open_gets_no_further_ones() {
+        let limits = Limits {
+            connections: 9,
+            connections_per_address: 9,
+            handshakes_per_address: 1,
+            streams_per_connection: 1,
+        };
+        let open = Arc::new(Open { limits, per_address: Mutex::default() });
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let mut first = open.enter(a).unwrap();
+        assert!(open.enter(a).is_none());
+        assert!(open.enter(b).is_some(), "another address has a share of its own");
+        first.shook_hands();
+        assert!(open.enter(a).is_some());
     }
 }

@@ -69,6 +69,11 @@ impl Pin {
         pin.copy_from_slice(hash.as_ref());
         Ok(Self(pin))
     }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Display for Pin {

@@ -46,7 +46,8 @@ impl Fleet {
         let resource = Resource::Vm(uuid);
         if let Some(&slot) = self.by_resource.get(&resource) {
             let owner = self.objects.get(&slot)?.node.clone();
-            if owner != *node && self.nodes.get(&owner).is_some_and(|n| n.link.is_some()) {
+            // Its holder may only be reconnecting. The claim comes again with each inventory.
+            if owner != *node && !self.is_down(&owner) {
                 *self.counts.entry("foreign_guest").or_default() += 1;
                 return None;
             }
@@ -75,7 +76,7 @@ impl Fleet {
         Some(self.put(resource, node.clone(), Facts::Container(Box::new(container))))
     }
 
-    /// Something that happened on a node, told by it.
+    /// Something that happened on a node, told by it. What the controller itself tells isn't a node's to say.
     pub fn event(&mut self, name: &NodeName, event: &agent::Event) {
         let resource = match &event.object {
             Some(agent::event::Object::VmUuid(uuid)) => uuid.parse().ok().map(Resource::Vm),

@@ -14,16 +14,25 @@ use crate::store::nodes::NodeRow;
 const DECLARES_WITHIN: Duration = Duration::from_secs(90);
 
 impl Fleet {
-    /// A node that may attach.
+    /// A node that may attach. One that is known is only brought up to date.
     pub fn enrolled(&mut self, row: &NodeRow, now: Instant, now_ms: i64) {
         let Ok(name) = row.name.parse::<NodeName>() else { return };
+        if let Some(slot) = self.nodes.get(&name).map(|node| node.slot)
+            && let Some(Facts::Node(known)) = self.objects.get_mut(&slot).map(|o| &mut o.facts)
+        {
+            (known.id, known.enrolled_unix_ms) = (row.id.clone(), row.enrolled_ms);
+            known.certificate_expires_unix_ms = row.expires_ms;
+            self.touch_facts(slot);
+            return;
+        }
         let ever_seen = row.last_seen_ms.is_some();
         let state = if ever_seen { NodeState::Late } else { NodeState::NeverSeen };
         let node = v1::Node {
             name: format!("nodes/{name}"),
             id: row.id.clone(),
             state: state.into(),
-            state_since_unix_ms: row.last_seen_ms.unwrap_or(row.enrolled_ms).min(now_ms),
+            // Since when it was silent, a controller that was away itself can't know.
+            state_since_unix_ms: if ever_seen { now_ms } else { row.enrolled_ms.min(now_ms) },
             enrolled_unix_ms: row.enrolled_ms,
             certificate_expires_unix_ms: row.expires_ms,
             agent_version: row.agent_version.clone(),
@@ -58,7 +67,7 @@ impl Fleet {
         let slot = node.slot;
         if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
             facts.agent_version = Some(hello.agent_version.clone());
-            facts.clock_offset_ms = Some(hello.node_unix_ms - now_ms);
+            facts.clock_offset_ms = Some(hello.node_unix_ms.saturating_sub(now_ms));
         }
         self.touch_facts(slot);
         self.set_state(name, NodeState::Connected, now_ms);
@@ -78,6 +87,15 @@ impl Fleet {
             node.link = None;
             self.set_state(name, NodeState::Late, now_ms);
         }
+    }
+
+    /// Whether a node was silent for so long that it no longer speaks for its guests.
+    pub(super) fn is_down(&self, name: &NodeName) -> bool {
+        let object = self.nodes.get(name).and_then(|node| self.objects.get(&node.slot));
+        object.is_none_or(|object| match &object.facts {
+            Facts::Node(node) => matches!(node.state(), NodeState::Down | NodeState::NeverSeen),
+            Facts::Vm(_) | Facts::Container(_) => false,
+        })
     }
 
     /// Something came from a node.

@@ -20,7 +20,7 @@ pub enum Applied {
     Yes,
     /// It used ids that were not declared: the node should declare all again.
     Unknown,
-    /// It declared more series than a node may have. Nothing of it was taken.
+    /// It declared more series than a node, or one thing on it, may have. No value of it was taken.
     TooMany,
     /// It came from a stream that is no longer the node's.
     Stale,
@@ -60,6 +60,9 @@ impl Fleet {
                 *self.counts.entry("series_of_unknown_object").or_default() += 1;
                 continue;
             };
+            if !object.has_room(&declared.instance) {
+                return Applied::TooMany;
+            }
             let owner = Owner { link, id: declared.id };
             let instance = self.names.shared(&declared.instance);
             let place = object.declare(declared.metric(), &instance, declared.source(), Some(owner));
