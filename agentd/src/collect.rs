@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -24,13 +24,16 @@ const STUCK_AT_LEAST: Duration = Duration::from_secs(5);
 pub struct Running {
     pub name: &'static str,
     pub source: Source,
-    control: SyncSender<Duration>,
+    /// Wakes the lane when its cadence was changed.
+    control: SyncSender<()>,
     progress: Arc<Progress>,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
     interval_ms: AtomicU64,
+    /// The cadence that was last asked for; 0 when none was.
+    wanted_ms: AtomicU64,
     /// `CLOCK_BOOTTIME` at the start of the reading under way; 0 between readings.
     reading_since_ns: AtomicU64,
     skipped: AtomicU64,
@@ -60,7 +63,7 @@ pub fn start(
     cycles: mpsc::Sender<(&'static str, Cycle)>,
 ) -> Result<Running, LaneNotStarted> {
     let (name, source) = (lane.name(), lane.source());
-    // One change of cadence may wait; a second one replaces nothing and is refused.
+    // One wake-up may wait: whoever wakes finds the newest cadence.
     let (control, changes) = sync_channel(1);
     let progress = Arc::new(Progress::default());
     let shared = Arc::clone(&progress);
@@ -72,9 +75,14 @@ pub fn start(
 }
 
 impl Running {
-    /// Changes the cadence from the next reading on; `false` when the lane is busy with an earlier change.
+    /// Changes the cadence from the next reading on; `false` when it is that one already.
     pub fn set_interval(&self, interval: Duration) -> bool {
-        self.control.try_send(interval).is_ok()
+        let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        if self.progress.wanted_ms.swap(ms, Ordering::Relaxed) == ms {
+            return false;
+        }
+        // Full: it wakes anyway.
+        !matches!(self.control.try_send(()), Err(TrySendError::Disconnected(())))
     }
 
     /// For how long the reading under way has run, if that is too long.
@@ -102,7 +110,7 @@ impl Running {
 fn run(
     lane: &mut dyn Lane,
     mut interval: Duration,
-    changes: &Receiver<Duration>,
+    changes: &Receiver<()>,
     cycles: &mpsc::Sender<(&'static str, Cycle)>,
     progress: &Progress,
 ) {
@@ -126,7 +134,10 @@ fn run(
         progress.skipped.fetch_add(missed, Ordering::Relaxed);
         next_ns = at;
         match changes.recv_timeout(wait) {
-            Ok(changed) => (interval, next_ns) = (changed, now().boottime_ns),
+            Ok(()) => {
+                interval = Duration::from_millis(progress.wanted_ms.load(Ordering::Relaxed));
+                next_ns = now().boottime_ns;
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -152,6 +163,18 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(next_tick(0, second, S / 10), (Duration::from_millis(900), 0, S));
         assert_eq!(next_tick(S, second, 3 * S + S / 2), (Duration::from_millis(500), 2, 4 * S));
+    }
+
+    #[test]
+    fn of_many_changes_of_cadence_the_newest_counts() {
+        let (control, changes) = sync_channel(1);
+        let running = Running { name: "x", source: Source::Proc, control, progress: Arc::default() };
+        for seconds in [1, 2, 3] {
+            assert!(running.set_interval(Duration::from_secs(seconds)));
+        }
+        assert!(!running.set_interval(Duration::from_secs(3)), "it is that one already");
+        assert_eq!(changes.try_iter().count(), 1);
+        assert_eq!(running.progress.wanted_ms.load(Ordering::Relaxed), 3000);
     }
 
     #[test]

@@ -38,9 +38,13 @@ impl Default for Cadence {
 pub const SHORTEST: Duration = Duration::from_millis(100);
 pub const LONGEST: Duration = Duration::from_secs(3600);
 
+/// Where the settings are looked for.
+pub const USUAL: &str = "/etc/horcrux/agentd.toml";
+
 impl Config {
-    pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        Self::read(Settings::load(path)?)
+    /// From `given`, or from [`USUAL`] where that exists.
+    pub fn load(given: Option<&Path>) -> Result<Self, SettingsError> {
+        Self::read(Settings::load_or_default(given, Path::new(USUAL))?)
     }
 
     fn read(mut from: Settings) -> Result<Self, SettingsError> {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use horcrux_proto::agent::v1::Certificate;
 use horcrux_transport::client::{Identity, Target};
-use horcrux_transport::files;
+use horcrux_transport::error::Chain;
+use horcrux_transport::{files, tls};
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ pub enum IdentityError {
     },
     #[error("{} is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    #[error("the controller issued a certificate that is of no use: {0}")]
+    Unusable(String),
     #[error("make a key")]
     Key(#[source] rcgen::Error),
 }
@@ -80,7 +83,20 @@ impl Enrolled {
         let facts = toml::from_str(&text)
             .map_err(|e| IdentityError::Damaged { path, reason: e.message().to_owned() })?;
         let authorities = split(&read(&dir.join(AUTHORITIES))?);
-        Ok(Self { facts, authorities, leaf: read(&dir.join(LEAF))?, key: read(&dir.join(KEY))? })
+        let key_path = dir.join(KEY);
+        let key = files::read_private(&key_path)
+            .map_err(|source| IdentityError::Read { path: key_path, source })?;
+        let enrolled = Self { facts, authorities, leaf: read(&dir.join(LEAF))?, key };
+        enrolled.check(dir)?;
+        Ok(enrolled)
+    }
+
+    fn check(&self, dir: &Path) -> Result<(), IdentityError> {
+        let parts = format!("{LEAF}, {KEY} or {AUTHORITIES}");
+        self.shown().check_as_client(&self.authorities).map_err(|error| IdentityError::Damaged {
+            path: dir.to_owned(),
+            reason: format!("{parts}: {}", Chain(&error)),
+        })
     }
 
     /// For a controller to see.
@@ -125,14 +141,27 @@ impl NewKey {
         Ok(Self { key: key.serialize_der(), request: request.der().to_vec() })
     }
 
-    /// Keeps the certificate that was issued for this key. From here on it is the node's.
+    /// Keeps the certificate that was issued for this key, once it is found good. From here on it is the node's.
     pub fn certified(
         self,
         dir: &Path,
         certificate: &Certificate,
         facts: &Facts,
     ) -> Result<(), IdentityError> {
-        write(&dir.join(KEY), &self.key)?;
+        let new = Enrolled {
+            facts: facts.clone(),
+            authorities: certificate.authorities.iter().map(|der| der.to_vec()).collect(),
+            leaf: certificate.leaf.to_vec(),
+            key: self.key,
+        };
+        let usable = new.shown().check_as_client(&new.authorities);
+        usable.map_err(|error| IdentityError::Unusable(Chain(&error).to_string()))?;
+        if let Ok(old) = Enrolled::load(dir)
+            && tls::name_of(&old.leaf).ok() != tls::name_of(&new.leaf).ok()
+        {
+            return Err(IdentityError::Unusable("it is for another node".to_owned()));
+        }
+        write(&dir.join(KEY), &new.key)?;
         write(&dir.join(LEAF), &certificate.leaf)?;
         write(&dir.join(AUTHORITIES), &join(&certificate.authorities))?;
         let path = dir.join(FACTS);
@@ -190,6 +219,10 @@ fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, SanType,
+    };
+
     use super::*;
 
     #[test]
@@ -199,26 +232,84 @@ mod tests {
         assert_eq!(NewKey::pending(dir.path()).unwrap().key, first.key);
     }
 
-    #[test]
-    fn what_was_kept_is_read_again() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(Enrolled::load(dir.path()), Err(IdentityError::NotEnrolled)));
-        let certificate = Certificate {
-            leaf: vec![1].into(),
-            authorities: vec![vec![2, 3].into(), vec![4].into()],
+    /// A certificate as a controller of the authority `ca` issues it for the key in `dir`.
+    fn issued(key: &NewKey, ca: &Issuer<'_, KeyPair>, ca_der: &[u8], name: &str) -> Certificate {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(format!("spiffe://c/node/{name}").try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let request = CertificateSigningRequestParams::from_der(&key.request.clone().into()).unwrap();
+        let leaf = params.signed_by(&request.public_key, ca).unwrap();
+        Certificate {
+            leaf: leaf.der().to_vec().into(),
+            authorities: vec![ca_der.to_vec().into()],
             expires_unix_ms: 5,
-        };
-        let facts = Facts {
+        }
+    }
+
+    fn authority() -> (Vec<u8>, Issuer<'static, KeyPair>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        (der, Issuer::new(params, key))
+    }
+
+    fn facts() -> Facts {
+        Facts {
             node: "nodes/a".into(),
             controller_host: "h".into(),
             agents_port: 7,
             certificate_expires_unix_ms: 5,
-        };
-        NewKey::pending(dir.path()).unwrap().certified(dir.path(), &certificate, &facts).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Enrolled::load(dir.path()), Err(IdentityError::NotEnrolled)));
+        let (ca_der, ca) = authority();
+        let key = NewKey::pending(dir.path()).unwrap();
+        let certificate = issued(&key, &ca, &ca_der, "a");
+        key.certified(dir.path(), &certificate, &facts()).unwrap();
         let enrolled = Enrolled::load(dir.path()).unwrap();
-        assert_eq!(enrolled.authorities, vec![vec![2, 3], vec![4]]);
+        assert_eq!(enrolled.authorities, vec![ca_der]);
         assert_eq!(enrolled.facts.node, "nodes/a");
         assert!(!dir.path().join(PENDING).exists());
         assert!(matches!(NewKey::pending(dir.path()), Err(IdentityError::AlreadyEnrolled(_))));
+    }
+
+    #[test]
+    fn a_certificate_that_is_of_no_use_replaces_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca_der, ca) = authority();
+        let key = NewKey::pending(dir.path()).unwrap();
+        let good = issued(&key, &ca, &ca_der, "a");
+        key.certified(dir.path(), &good, &facts()).unwrap();
+        let before = fs::read(dir.path().join(LEAF)).unwrap();
+        let (other_der, _) = authority();
+        let refused = |change: &dyn Fn(&mut Certificate, &NewKey)| {
+            let key = NewKey::generate().unwrap();
+            let mut certificate = issued(&key, &ca, &ca_der, "a");
+            change(&mut certificate, &key);
+            key.certified(dir.path(), &certificate, &facts()).is_err()
+        };
+        assert!(refused(&|c, _| c.leaf = b"garbage".to_vec().into()));
+        assert!(refused(&|c, _| c.leaf = good.leaf.clone()), "another key's");
+        assert!(refused(&|c, _| c.authorities = vec![other_der.clone().into()]), "signed by none of these");
+        assert!(refused(&|c, key| *c = issued(key, &ca, &ca_der, "b")), "another node's");
+        assert_eq!(fs::read(dir.path().join(LEAF)).unwrap(), before);
+        assert!(!refused(&|_, _| {}));
+    }
+
+    #[test]
+    fn a_damaged_part_is_told_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca_der, ca) = authority();
+        let key = NewKey::pending(dir.path()).unwrap();
+        let certificate = issued(&key, &ca, &ca_der, "a");
+        key.certified(dir.path(), &certificate, &facts()).unwrap();
+        fs::write(dir.path().join(LEAF), b"").unwrap();
+        let told = Enrolled::load(dir.path()).unwrap_err().to_string();
+        assert!(told.contains(LEAF), "{told}");
     }
 }

@@ -14,8 +14,8 @@ use horcrux_agentd::link::Link;
 use horcrux_agentd::sample::Lane;
 use horcrux_agentd::{collect, host, print};
 use horcrux_transport::client::Target;
-use horcrux_transport::signal;
 use horcrux_transport::tasks::Tasks;
+use horcrux_transport::{files, signal};
 use tokio::sync::mpsc;
 
 /// The Horcrux node agent.
@@ -36,13 +36,15 @@ enum Command {
         /// The file that holds the join token; `-` for standard input
         #[arg(long)]
         token_file: PathBuf,
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
+        /// The settings; without it /etc/horcrux/agentd.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// Run until SIGTERM
     Run {
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
+        /// The settings; without it /etc/horcrux/agentd.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// Print what the agent sees
     Sample {
@@ -51,8 +53,9 @@ enum Command {
         once: bool,
         #[arg(short, long, value_enum, default_value = "json")]
         output: Output,
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
+        /// The settings; without it /etc/horcrux/agentd.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
 }
 
@@ -61,7 +64,6 @@ enum Output {
     Json,
 }
 
-const CONFIG: &str = "/etc/horcrux/agentd.toml";
 /// How long the stream has to say goodbye.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -80,7 +82,7 @@ fn main() -> ExitCode {
 fn start(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Enroll { controller, token_file, config } => {
-            let config = Config::load(&config)?;
+            let config = Config::load(config.as_deref())?;
             let token = if token_file.as_os_str() == "-" {
                 let mut text = String::new();
                 std::io::stdin().take(4096).read_to_string(&mut text).context("read the token")?;
@@ -98,9 +100,9 @@ fn start(command: Command) -> anyhow::Result<()> {
             tracing::info!(node, "enrolled");
             Ok(())
         }
-        Command::Run { config } => run(&Config::load(&config)?),
+        Command::Run { config } => run(&Config::load(config.as_deref())?),
         Command::Sample { once: _, output: Output::Json, config } => {
-            let config = Config::load(&config)?;
+            let config = Config::load(config.as_deref())?;
             let cycles: Vec<_> = lanes(&config)
                 .into_iter()
                 .map(|(mut lane, _)| {
@@ -116,6 +118,9 @@ fn start(command: Command) -> anyhow::Result<()> {
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
+    // Held until the end: a second agent with the same certificate would end this one's stream, and this one the other's.
+    let _owned = files::own_dir(&config.state_dir)
+        .with_context(|| format!("take the state directory {}", config.state_dir.display()))?;
     raise_descriptor_limit();
     let (cycles, collected) = mpsc::channel(collect::QUEUE);
     let running = lanes(config)

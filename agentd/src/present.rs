@@ -7,6 +7,7 @@ use horcrux_proto::agent::v1::{Event, Inventory, event};
 use horcrux_proto::v1::{
     ContainerFacts, EventKind, NodeFacts, Source, SourceState, SourceStatus, VmFacts, VmState,
 };
+use prost::Message as _;
 
 use crate::sample::{Found, SourceReport};
 
@@ -20,6 +21,9 @@ pub struct Present {
     vms_known: bool,
     containers_known: bool,
 }
+
+/// Controllers take messages of 4 MiB.
+pub const PIECE_BYTES: usize = 1 << 20;
 
 /// What one reading changed. `inventory` is `None` when nothing did.
 #[derive(Debug, Default, PartialEq)]
@@ -36,17 +40,34 @@ enum About<'a> {
 }
 
 impl Present {
-    /// Everything, for a stream that begins.
+    /// Everything, for a stream that begins, in pieces that fit a message.
     #[must_use]
-    pub fn whole(&self) -> Inventory {
-        Inventory {
-            complete: true,
-            node: self.node_facts(),
-            vms: self.vms.values().cloned().collect(),
-            containers: self.containers.values().cloned().collect(),
-            gone_vms: Vec::new(),
-            gone_containers: Vec::new(),
+    pub fn whole(&self) -> Vec<Inventory> {
+        let complete = || Inventory { complete: true, ..Inventory::default() };
+        let mut pieces = vec![Inventory { node: self.node_facts(), ..complete() }];
+        let mut bytes = 0;
+        let mut add = |length: usize, put: &dyn Fn(&mut Inventory)| {
+            bytes += length;
+            if bytes > PIECE_BYTES {
+                bytes = length;
+                pieces.push(complete());
+            }
+            if let Some(piece) = pieces.last_mut() {
+                put(piece);
+            }
+        };
+        for vm in self.vms.values() {
+            add(vm.encoded_len(), &|piece| piece.vms.push(vm.clone()));
         }
+        for container in self.containers.values() {
+            add(container.encoded_len(), &|piece| piece.containers.push(container.clone()));
+        }
+        let last = pieces.len() - 1;
+        for (at, piece) in pieces.iter_mut().enumerate() {
+            piece.piece = u32::try_from(at).unwrap_or(u32::MAX);
+            piece.more_follows = at < last;
+        }
+        pieces
     }
 
     /// Takes in what a lane found.
@@ -208,7 +229,25 @@ mod tests {
         let mut present = Present::default();
         present.found(&Found::Vms(vec![vm("a", VmState::Running)]), 1);
         assert_eq!(present.found(&Found::Nothing, 2), News::default());
-        assert_eq!(present.whole().vms.len(), 1);
+        assert_eq!(present.whole()[0].vms.len(), 1);
+    }
+
+    #[test]
+    fn a_large_whole_comes_in_pieces_that_fit_a_message() {
+        let mut present = Present::default();
+        let many: Vec<_> = (0..3000)
+            .map(|number| VmFacts {
+                display_name: "x".repeat(1000),
+                ..vm(&number.to_string(), VmState::Running)
+            })
+            .collect();
+        present.found(&Found::Vms(many), 1);
+        let pieces = present.whole();
+        assert!(pieces.len() > 2 && pieces.iter().all(|piece| piece.encoded_len() < 2 << 20));
+        assert_eq!(pieces.iter().map(|piece| piece.vms.len()).sum::<usize>(), 3000);
+        let numbers: Vec<_> = pieces.iter().map(|piece| (piece.piece, piece.more_follows)).collect();
+        let last = u32::try_from(pieces.len() - 1).unwrap();
+        assert_eq!(numbers, (0..=last).map(|at| (at, at < last)).collect::<Vec<_>>());
     }
 
     #[test]
@@ -221,7 +260,7 @@ mod tests {
         let lost = report(SourceState::Failing, "gone");
         assert_eq!(kinds(&present.source(&lost, 0, 2)), [EventKind::SourceLost]);
         assert_eq!(present.source(&lost, 0, 3), News::default());
-        assert_eq!(present.whole().node.unwrap().sources[0].since_unix_ms, 2);
+        assert_eq!(present.whole()[0].node.as_ref().unwrap().sources[0].since_unix_ms, 2);
         assert_eq!(kinds(&present.source(&report(SourceState::Ok, ""), 0, 4)), [EventKind::SourceBack]);
     }
 }

@@ -47,9 +47,13 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 const SHORTEST_CADENCE: Duration = Duration::from_millis(100);
 const LONGEST_CADENCE: Duration = Duration::from_secs(3600);
 
+/// Where the settings are looked for.
+pub const USUAL: &str = "/etc/horcrux/controld.toml";
+
 impl Config {
-    pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        Self::read(Settings::load(path)?)
+    /// From `given`, or from [`USUAL`] where that exists.
+    pub fn load(given: Option<&Path>) -> Result<Self, SettingsError> {
+        Self::read(Settings::load_or_default(given, Path::new(USUAL))?)
     }
 
     fn read(mut from: Settings) -> Result<Self, SettingsError> {

@@ -1,13 +1,13 @@
 //! The controller's command line.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use horcrux_controld::config::Config;
+use horcrux_controld::config::{Config, USUAL};
 use horcrux_controld::daemon;
 use horcrux_controld::fleet::ca::Authority;
 use horcrux_controld::fleet::enrollment::{DEFAULT_TTL, Enrollment};
@@ -27,18 +27,21 @@ struct Cli {
 enum Command {
     /// Run until SIGTERM
     Run {
-        #[arg(long, default_value = "/etc/horcrux/controld.toml")]
-        config: PathBuf,
+        /// The settings; without it /etc/horcrux/controld.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// Read the settings, tell all problems, change nothing
     CheckConfig {
-        #[arg(long, default_value = "/etc/horcrux/controld.toml")]
-        config: PathBuf,
+        /// The settings; without it /etc/horcrux/controld.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
     },
     /// Create a join token on the controller's own host, with which one node may enroll
     JoinToken {
-        #[arg(long, default_value = "/etc/horcrux/controld.toml")]
-        config: PathBuf,
+        /// The settings; without it /etc/horcrux/controld.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
         /// The node's name; the host name of whoever redeems the token when left out
         #[arg(long)]
         name: Option<NodeName>,
@@ -69,16 +72,16 @@ fn start(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start")?;
     match command {
         Command::Run { config } => {
-            let config = Config::load(&config)?;
+            let config = Config::load(config.as_deref())?;
             runtime.block_on(daemon::run(config))?;
         }
         Command::CheckConfig { config } => {
-            let path = config;
-            daemon::check(&Config::load(&path)?)?;
-            tracing::info!(file = %path.display(), "the settings are good");
+            daemon::check(&Config::load(config.as_deref())?)?;
+            let file = config.as_deref().unwrap_or(Path::new(USUAL));
+            tracing::info!(file = %file.display(), "the settings are good");
         }
         Command::JoinToken { config, name, minutes, token_file } => {
-            let config = Config::load(&config)?;
+            let config = Config::load(config.as_deref())?;
             let ttl = minutes.map_or(DEFAULT_TTL, |m| Duration::from_secs(m * 60));
             let made = runtime.block_on(async {
                 let store = Store::open(&config.state_dir).await?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use horcrux_proto::agent::v1::{SampleBatch, Series, series};
 use horcrux_proto::v1::{Metric, Source, SourceState};
 
-use crate::sample::{Cycle, Object, Value};
+use crate::sample::{Cycle, Object, ObjectSample, Value};
 
 /// A series that a lane has not read for this many of its readings is retired: some are read only every few times.
 const UNREAD: u64 = 30;
@@ -38,25 +38,43 @@ impl Dictionary {
         self.lanes.clear();
     }
 
-    /// A reading as columns.
-    pub fn batch(
+    /// Forgets what all lanes read of an object, and returns the ids of it: nothing of it holds any more.
+    pub fn forget(&mut self, object: &Object) -> Vec<u32> {
+        let lanes = self.lanes.values_mut();
+        let ids = lanes.filter_map(|lane| lane.ids.remove(object)).flat_map(HashMap::into_values);
+        ids.map(|id| id.id).collect()
+    }
+
+    /// A reading as columns: a batch for each of its [`parts`], which must not be empty.
+    pub fn batches(
         &mut self,
         lane: &'static str,
         cycle: &Cycle,
-        sequence: u64,
+        parts: &[&[ObjectSample]],
+        first_sequence: u64,
         dropped_before: u32,
-    ) -> SampleBatch {
-        let mut batch = SampleBatch {
-            sequence,
-            taken_unix_ms: cycle.taken.unix_ms,
-            taken_boottime_ns: cycle.taken.boottime_ns,
-            dropped_before,
-            ..SampleBatch::default()
-        };
+    ) -> Vec<SampleBatch> {
+        let numbered = parts.iter().zip(first_sequence..);
+        let mut batches: Vec<SampleBatch> = numbered
+            .map(|(part, sequence)| SampleBatch {
+                sequence,
+                taken_unix_ms: cycle.taken.unix_ms,
+                taken_boottime_ns: cycle.taken.boottime_ns,
+                dropped_before: if sequence == first_sequence { dropped_before } else { 0 },
+                ..self.columns(lane, part)
+            })
+            .collect();
+        if let Some(last) = batches.last_mut() {
+            last.retired = self.retire(lane, cycle);
+        }
+        batches
+    }
+
+    fn columns(&mut self, lane: &'static str, samples: &[ObjectSample]) -> SampleBatch {
+        let mut batch = SampleBatch::default();
         let next_id = &mut self.next_id;
         let lane = self.lanes.entry(lane).or_default();
-        lane.readings += 1;
-        for sample in &cycle.samples {
+        for sample in samples {
             let ids = lane.ids.entry(sample.object.clone()).or_default();
             for reading in &sample.readings {
                 let key = (reading.metric, Arc::clone(&reading.instance), reading.source);
@@ -71,7 +89,7 @@ impl Dictionary {
                     });
                     Id { id: *next_id, read: 0 }
                 });
-                entry.read = lane.readings;
+                entry.read = lane.readings + 1;
                 match reading.value {
                     Value::Counter(count) => {
                         batch.counter_ids.push(entry.id);
@@ -86,6 +104,13 @@ impl Dictionary {
                 }
             }
         }
+        batch
+    }
+
+    fn retire(&mut self, lane: &'static str, cycle: &Cycle) -> Vec<u32> {
+        let lane = self.lanes.entry(lane).or_default();
+        lane.readings += 1;
+        let mut retired = Vec::new();
         let readings = lane.readings;
         let lost = lost_sources(cycle);
         let emptied: HashSet<&Object> =
@@ -96,14 +121,34 @@ impl Dictionary {
                 let unread = readings - entry.read;
                 let keep = unread == 0 || (unread < UNREAD && !is_emptied && !lost.contains(source));
                 if !keep {
-                    batch.retired.push(entry.id);
+                    retired.push(entry.id);
                 }
                 keep
             });
             !ids.is_empty()
         });
-        batch
+        retired
     }
+}
+
+/// What one message may hold: with all its declarations a quarter of what controllers take.
+const MOST_READINGS: usize = 8000;
+
+/// A cycle's samples in parts that fit a message, at least one. An object's own stay together: rates and shares are
+/// computed from readings of one message.
+#[must_use]
+pub fn parts(cycle: &Cycle) -> Vec<&[ObjectSample]> {
+    let mut parts = Vec::new();
+    let (mut from, mut readings) = (0, 0);
+    for (at, sample) in cycle.samples.iter().enumerate() {
+        readings += sample.readings.len();
+        if readings > MOST_READINGS && at > from {
+            parts.push(&cycle.samples[from..at]);
+            (from, readings) = (at, sample.readings.len());
+        }
+    }
+    parts.push(&cycle.samples[from..]);
+    parts
 }
 
 /// Sources that gave nothing in this reading and say why: what they gave before isn't so any more.
@@ -132,6 +177,8 @@ fn object(object: &Object) -> series::Object {
 
 #[cfg(test)]
 mod tests {
+    use horcrux_proto::name::VmUuid;
+
     use super::*;
     use crate::sample::{Found, ObjectSample, Reading, SourceReport, Taken};
 
@@ -148,17 +195,52 @@ mod tests {
         }
     }
 
+    fn one(
+        dictionary: &mut Dictionary,
+        lane: &'static str,
+        cycle: &Cycle,
+        sequence: u64,
+        dropped: u32,
+    ) -> SampleBatch {
+        let mut batches = dictionary.batches(lane, cycle, &parts(cycle), sequence, dropped);
+        assert_eq!(batches.len(), 1);
+        batches.remove(0)
+    }
+
+    #[test]
+    fn a_large_cycle_comes_in_parts_and_no_object_is_split() {
+        let reading = |number: usize| Reading {
+            metric: Metric::VmDiskCapacity,
+            instance: format!("vd{number}").into(),
+            value: Value::Gauge(1.0),
+            source: Source::QemuMonitor,
+        };
+        let sample = |number: u8| ObjectSample {
+            object: Object::Vm(VmUuid::from_bytes([number; 16])),
+            readings: (0..3000).map(reading).collect(),
+        };
+        let cycle = Cycle { samples: (0..5).map(sample).collect(), ..cycle(&[]) };
+        let mut dictionary = Dictionary::default();
+        let batches = dictionary.batches("vms", &cycle, &parts(&cycle), 7, 2);
+        let sizes: Vec<_> = batches.iter().map(|b| (b.sequence, b.gauges.len(), b.dropped_before)).collect();
+        assert_eq!(sizes, [(7, 6000, 2), (8, 6000, 0), (9, 3000, 0)]);
+        assert!(batches.iter().all(|batch| batch.retired.is_empty()));
+        let gone = dictionary.forget(&cycle.samples[1].object);
+        assert_eq!(gone.len(), 3000);
+        assert!(gone.iter().all(|id| batches[0].gauge_ids.contains(id)));
+    }
+
     #[test]
     fn a_series_is_declared_once_and_again_after_a_reset() {
         let mut dictionary = Dictionary::default();
         let load =
             cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5)), (Metric::NodeCpuIdleTime, Value::Counter(7))]);
-        let first = dictionary.batch("node", &load, 1, 0);
+        let first = one(&mut dictionary, "node", &load, 1, 0);
         assert_eq!((first.declared.len(), &first.gauges, &first.counters), (2, &vec![0.5], &vec![7]));
-        let second = dictionary.batch("node", &load, 2, 0);
+        let second = one(&mut dictionary, "node", &load, 2, 0);
         assert_eq!((second.declared.len(), &second.gauge_ids), (0, &first.gauge_ids));
         dictionary.reset();
-        let third = dictionary.batch("node", &load, 3, 0);
+        let third = one(&mut dictionary, "node", &load, 3, 0);
         assert_eq!(third.declared.len(), 2);
         assert_ne!(third.gauge_ids, first.gauge_ids, "an id is never used twice on a stream");
     }
@@ -166,10 +248,10 @@ mod tests {
     #[test]
     fn a_series_that_is_no_longer_read_is_retired() {
         let mut dictionary = Dictionary::default();
-        let first = dictionary.batch("node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
+        let first = one(&mut dictionary, "node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
         let other = cycle(&[(Metric::NodeLoad5m, Value::Gauge(0.5))]);
         let retired: Vec<u32> =
-            (0..UNREAD).flat_map(|n| dictionary.batch("node", &other, 2 + n, 0).retired).collect();
+            (0..UNREAD).flat_map(|n| one(&mut dictionary, "node", &other, 2 + n, 0).retired).collect();
         assert_eq!(retired, first.gauge_ids);
     }
 
@@ -177,30 +259,39 @@ mod tests {
     fn what_a_lost_source_told_is_retired_at_once() {
         let mut dictionary = Dictionary::default();
         let load = cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]);
-        let first = dictionary.batch("node", &load, 1, 0);
+        let first = one(&mut dictionary, "node", &load, 1, 0);
         let report = |source| SourceReport { source, state: SourceState::Failing, detail: "gone".into() };
         let others = Cycle {
             sources: vec![report(Source::Sysfs)],
             ..cycle(&[(Metric::NodeLoad5m, Value::Gauge(1.0))])
         };
-        assert_eq!(dictionary.batch("node", &others, 2, 0).retired, [0; 0], "another source was lost");
+        assert_eq!(one(&mut dictionary, "node", &others, 2, 0).retired, [0; 0], "another source was lost");
         let partly = Cycle { sources: vec![report(Source::Proc)], ..others };
-        assert_eq!(dictionary.batch("node", &partly, 3, 0).retired, [0; 0], "it gave some, so it isn't lost");
+        assert_eq!(
+            one(&mut dictionary, "node", &partly, 3, 0).retired,
+            [0; 0],
+            "it gave some, so it isn't lost"
+        );
         let lost = Cycle { samples: vec![], ..partly };
-        assert!(dictionary.batch("node", &lost, 4, 0).retired.contains(&first.gauge_ids[0]));
+        assert!(one(&mut dictionary, "node", &lost, 4, 0).retired.contains(&first.gauge_ids[0]));
     }
 
     #[test]
     fn what_an_object_without_readings_had_is_retired_at_once() {
         let mut dictionary = Dictionary::default();
-        let first = dictionary.batch("node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
-        assert_eq!(dictionary.batch("node", &cycle(&[]), 2, 0).retired, first.gauge_ids);
+        let first = one(&mut dictionary, "node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
+        assert_eq!(one(&mut dictionary, "node", &cycle(&[]), 2, 0).retired, first.gauge_ids);
     }
 
     #[test]
     fn what_is_not_a_number_is_not_sent() {
-        let batch =
-            Dictionary::default().batch("n", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(f64::NAN))]), 1, 0);
+        let batch = one(
+            &mut Dictionary::default(),
+            "n",
+            &cycle(&[(Metric::NodeLoad1m, Value::Gauge(f64::NAN))]),
+            1,
+            0,
+        );
         assert!(batch.gauges.is_empty());
     }
 }

@@ -10,16 +10,17 @@ use std::time::Duration;
 use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
 use horcrux_proto::agent::v1::{
-    AttachRequest, AttachResponse, Command, CommandResult, Configure, Event, Hello, RenewRequest,
+    AttachRequest, AttachResponse, Command, CommandResult, Configure, Event, Hello, Inventory, RenewRequest,
     attach_request, attach_response, command, event,
 };
-use horcrux_proto::v1::{EventKind, SourceState};
+use horcrux_proto::v1::{EventKind, SourceState, VmState};
 use horcrux_transport::backoff::{Backoff, draw};
 use horcrux_transport::client::{Connect, ConnectError, Trust};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
 use horcrux_transport::tls::CONTROLLER_NAME;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,8 +31,8 @@ use crate::collect::{self, Running};
 use crate::config::{LONGEST, SHORTEST};
 use crate::identity::{Enrolled, Facts, IdentityError, NewKey};
 use crate::link::dictionary::Dictionary;
-use crate::present::{News, Present};
-use crate::sample::{Cycle, SourceReport};
+use crate::present::{News, PIECE_BYTES, Present};
+use crate::sample::{Cycle, Found, Object, SourceReport};
 
 pub mod dictionary;
 
@@ -41,6 +42,10 @@ const OUTGOING: usize = 64;
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
+/// A stream that ended sooner was no success: dialling again at once would only repeat why it ended.
+const LASTED: Duration = Duration::from_secs(10);
+/// A controller may ask for no longer pause than this.
+const LONGEST_SPREAD: Duration = Duration::from_secs(60);
 /// How often lanes are looked at for being stuck.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
@@ -62,6 +67,8 @@ pub struct Link {
     dropped: u32,
     /// Of the lanes' own drops, how many are in `dropped` already.
     counted: u64,
+    /// Ids of VMs that don't run any more, not yet told.
+    off: Vec<u32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +81,8 @@ pub enum LinkError {
     Ended(String),
     #[error("the controller closed the stream")]
     Closed,
+    #[error("the certificate was renewed")]
+    Renewed,
 }
 
 /// One attached stream.
@@ -83,6 +92,8 @@ struct Stream {
     channel: Channel,
     /// The inventory could not be queued: the whole is owed.
     owes_whole: bool,
+    /// Within which time to dial again when it ends, as the controller wishes.
+    spread: Duration,
 }
 
 impl Link {
@@ -106,25 +117,30 @@ impl Link {
             sequence: 0,
             dropped: 0,
             counted: 0,
+            off: Vec::new(),
         }
     }
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: Stop) -> Result<(), LinkError> {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
-        let mut started = false;
+        let (mut started, mut spread) = (false, Duration::ZERO);
         loop {
             let dialled = self.dial(&stop).await;
             let ended = match dialled {
                 Ok(Some(mut stream)) => {
-                    backoff.succeeded();
                     if !started {
                         started = self.tell_start(&mut stream);
                     }
+                    let since = Instant::now();
                     let ended = self.pass_on(&mut stream, &stop).await;
                     if stop.is_cancelled() {
                         return Ok(());
                     }
+                    if since.elapsed() >= LASTED {
+                        backoff.succeeded();
+                    }
+                    spread = stream.spread;
                     ended
                 }
                 Ok(None) => return Ok(()),
@@ -133,7 +149,11 @@ impl Link {
             if matches!(ended, LinkError::Identity(_)) {
                 return Err(ended);
             }
-            let wait = backoff.failed(draw());
+            if matches!(ended, LinkError::Renewed) {
+                continue;
+            }
+            // A thousand nodes that lost the same controller don't come back at once.
+            let wait = backoff.failed(draw()).max(std::mem::take(&mut spread).mul_f64(draw()));
             tracing::warn!(error = %Chain(&ended), retry_in = ?wait, "no controller");
             if !self.idle(wait, &stop).await {
                 return Ok(());
@@ -205,6 +225,7 @@ impl Link {
     /// Passes on readings until the stream ends.
     async fn pass_on(&mut self, stream: &mut Stream, stop: &Stop) -> LinkError {
         self.dictionary.reset();
+        self.off.clear();
         stream.owes_whole = true;
         let (mut look, mut age) = (interval(LOOK), interval(LOOK_AT_CERTIFICATE));
         loop {
@@ -220,7 +241,7 @@ impl Link {
                 _ = age.tick() => match self.renew(&stream.channel).await {
                     Ok(false) => {}
                     // The new certificate is used, and with that activated, by the next stream.
-                    Ok(true) => return LinkError::Closed,
+                    Ok(true) => return LinkError::Renewed,
                     Err(error) => tracing::warn!(error = %Chain(&error), "certificate not renewed"),
                 },
                 () = stop.cancelled() => return LinkError::Closed,
@@ -233,20 +254,31 @@ impl Link {
             stream.tell(news);
         }
         if stream.owes_whole {
-            stream.owes_whole = !stream.offer(attach_request::Message::Inventory(self.present.whole()));
+            stream.owes_whole = !stream.offer_all(self.present.whole());
         }
+        // Of a VM that doesn't run nothing holds any more that any lane has read.
+        let off: Vec<u32> = off(&cycle.found).flat_map(|vm| self.dictionary.forget(&vm)).collect();
         // Before the dictionary is touched: what it declares must be sent.
-        let Ok(place) = stream.outgoing.try_reserve() else {
+        let parts = dictionary::parts(cycle);
+        let Ok(places) = stream.outgoing.try_reserve_many(parts.len()) else {
             self.dropped = self.dropped.saturating_add(1);
+            self.off.extend(off);
             return;
         };
         let in_lanes: u64 = self.lanes.iter().map(Running::dropped).sum();
         let newly = u32::try_from(in_lanes.saturating_sub(self.counted)).unwrap_or(u32::MAX);
         self.counted = in_lanes;
-        self.sequence += 1;
         let dropped = std::mem::take(&mut self.dropped).saturating_add(newly);
-        let batch = self.dictionary.batch(lane, cycle, self.sequence, dropped);
-        place.send(AttachRequest { message: Some(attach_request::Message::Samples(batch)) });
+        let first = self.sequence + 1;
+        let mut batches = self.dictionary.batches(lane, cycle, &parts, first, dropped);
+        self.sequence += batches.len() as u64;
+        if let Some(last) = batches.last_mut() {
+            last.retired.extend(std::mem::take(&mut self.off));
+            last.retired.extend(off);
+        }
+        for (place, batch) in places.zip(batches) {
+            place.send(AttachRequest { message: Some(attach_request::Message::Samples(batch)) });
+        }
     }
 
     fn look_for_stuck(&mut self, stream: &mut Stream) {
@@ -268,6 +300,7 @@ impl Link {
         match message {
             attach_response::Message::Welcome(welcome) => {
                 tracing::info!(node = welcome.node, controller = welcome.controller_version, "attached");
+                stream.spread = Duration::from_millis(welcome.reconnect_spread_ms.into()).min(LONGEST_SPREAD);
             }
             attach_response::Message::Ack(ack) => {
                 tracing::trace!(sequence = ack.sequence, "acknowledged");
@@ -277,6 +310,7 @@ impl Link {
                 let error = match action {
                     Some(command::Action::Resync(_)) => {
                         self.dictionary.reset();
+                        self.off.clear();
                         stream.owes_whole = true;
                         String::new()
                     }
@@ -299,15 +333,16 @@ impl Link {
                 continue;
             };
             let interval = Duration::from_millis(ms.into()).clamp(SHORTEST, LONGEST);
-            let taken = lane.set_interval(interval);
-            tracing::info!(lane = name, ?interval, taken, "cadence set by the controller");
+            if lane.set_interval(interval) {
+                tracing::info!(lane = name, ?interval, "cadence set by the controller");
+            }
         }
     }
 
     /// Renews the certificate if it is time; says whether it did.
     async fn renew(&self, channel: &Channel) -> Result<bool, LinkError> {
         let enrolled = Enrolled::load(&self.state_dir).map_err(LinkError::Identity)?;
-        let left = enrolled.facts.certificate_expires_unix_ms - clock::unix_ms();
+        let left = enrolled.facts.certificate_expires_unix_ms.saturating_sub(clock::unix_ms());
         if left > RENEW_WHEN_LEFT_MS {
             return Ok(false);
         }
@@ -330,11 +365,22 @@ impl Stream {
         self.outgoing.try_send(AttachRequest { message: Some(message) }).is_ok()
     }
 
+    /// Queues all pieces or none.
+    fn offer_all(&self, pieces: Vec<Inventory>) -> bool {
+        let Ok(places) = self.outgoing.try_reserve_many(pieces.len()) else { return false };
+        for (place, piece) in places.zip(pieces) {
+            place.send(AttachRequest { message: Some(attach_request::Message::Inventory(piece)) });
+        }
+        true
+    }
+
     fn tell(&mut self, news: News) {
         if let Some(inventory) = news.inventory
             && !self.owes_whole
         {
-            self.owes_whole = !self.offer(attach_request::Message::Inventory(inventory));
+            // The whole comes in pieces; so much news at once does as well.
+            self.owes_whole = inventory.encoded_len() > PIECE_BYTES
+                || !self.offer(attach_request::Message::Inventory(inventory));
         }
         for event in news.events {
             let (kind, resource) = (event.kind(), event.object.clone());
@@ -358,12 +404,26 @@ async fn attach(state_dir: PathBuf, hello: Hello) -> Result<Stream, LinkError> {
     outgoing.try_send(first).map_err(|_| LinkError::Closed)?;
     let mut client = AgentLinkClient::new(channel.clone());
     match timeout(CONNECT, client.attach(ReceiverStream::new(messages))).await {
-        Ok(Ok(response)) => {
-            Ok(Stream { outgoing, incoming: response.into_inner(), channel, owes_whole: true })
-        }
+        Ok(Ok(response)) => Ok(Stream {
+            outgoing,
+            incoming: response.into_inner(),
+            channel,
+            owes_whole: true,
+            spread: Duration::ZERO,
+        }),
         Ok(Err(status)) => Err(ended(&status)),
         Err(_) => Err(LinkError::Ended("no answer".to_owned())),
     }
+}
+
+/// VMs that were found not to run.
+fn off(found: &Found) -> impl Iterator<Item = Object> {
+    let vms = match found {
+        Found::Vms(vms) => vms.as_slice(),
+        Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],
+    };
+    let off = vms.iter().filter(|vm| matches!(vm.state(), VmState::ShutOff | VmState::Crashed));
+    off.filter_map(|vm| vm.uuid.parse().ok().map(Object::Vm))
 }
 
 fn ended(status: &Status) -> LinkError {

@@ -104,10 +104,12 @@ pub fn update(object: &mut Object, updated: impl Iterator<Item = Place>, host: H
                 put(Metric::NodeSwapUsed, used);
             }
             Metric::NodeFilesystemAvailable => {
-                let both = gauge(Metric::NodeFilesystemSize).zip(gauge(Metric::NodeFilesystemAvailable));
+                let used = gauge(Metric::NodeFilesystemSize).zip(gauge(Metric::NodeFilesystemFree));
+                let used = used.map(|(size, free)| size - free);
+                let both = used.zip(gauge(Metric::NodeFilesystemAvailable));
                 put(
                     Metric::NodeFilesystemUsage,
-                    both.and_then(|(size, free)| rates::percent(size - free, size)),
+                    both.and_then(|(used, available)| rates::percent(used, used + available)),
                 );
             }
             Metric::VmMemoryUsable => {

@@ -42,6 +42,18 @@ impl Settings {
         Self::parse(&text, path)
     }
 
+    /// From `given`, which must be there, or from `usual`, without which every setting has its default.
+    pub fn load_or_default(given: Option<&Path>, usual: &Path) -> Result<Self, SettingsError> {
+        match given {
+            Some(path) => Self::load(path),
+            None => match fs::read_to_string(usual) {
+                Ok(text) => Self::parse(&text, usual),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Self::parse("", usual),
+                Err(source) => Err(SettingsError::Read { path: usual.to_owned(), source }),
+            },
+        }
+    }
+
     /// `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, SettingsError> {
         let table = text.parse().map_err(|error: toml::de::Error| SettingsError::Syntax {
@@ -164,6 +176,13 @@ mod tests {
         {
             assert!(told.contains(part), "{part} is missing in: {told}");
         }
+    }
+
+    #[test]
+    fn a_usual_file_may_be_missing_and_a_given_one_may_not() {
+        let missing = Path::new("/nonexistent/x.toml");
+        assert!(Settings::load_or_default(None, missing).unwrap().finish(()).is_ok());
+        assert!(matches!(Settings::load_or_default(Some(missing), missing), Err(SettingsError::Read { .. })));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
@@ -14,7 +15,7 @@ use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// The name in every controller's own certificate. Agents ask for it whatever address they dial, so that no address
@@ -136,6 +137,22 @@ impl Identity {
         }
     }
 
+    /// Whether it serves as a client's: the key is the certificate's, and one of `authorities` (DER) signed that for
+    /// clients. Its time isn't looked at: a clock that is wrong says nothing of a certificate.
+    pub fn check_as_client(&self, authorities: &[Vec<u8>]) -> Result<(), TlsError> {
+        self.certified()?;
+        let leaf = self.chain.first().ok_or(TlsError::Malformed)?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| TlsError::Malformed)?;
+        let begins =
+            u64::try_from(parsed.validity().not_before.timestamp()).map_err(|_| TlsError::Malformed)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), crypto())
+            .build()
+            .map_err(TlsError::Authority)?;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(begins + 1));
+        verifier.verify_client_cert(leaf, &[], at).map_err(TlsError::Rustls)?;
+        Ok(())
+    }
+
     pub(crate) fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         (self.chain.clone(), self.key.clone_key())
     }
@@ -216,6 +233,11 @@ pub(crate) fn peer_certificate(der: &CertificateDer<'_>) -> Option<PeerCertifica
     })?;
     let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
     Some(PeerCertificate { spiffe, serial })
+}
+
+/// The `spiffe://` name in a certificate in DER.
+pub fn name_of(leaf: &[u8]) -> Result<String, TlsError> {
+    peer_certificate(&CertificateDer::from(leaf)).map(|c| c.spiffe).ok_or(TlsError::Malformed)
 }
 
 /// What [`PeerCertificate`] will say of a leaf that we signed.

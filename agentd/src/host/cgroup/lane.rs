@@ -69,7 +69,7 @@ impl ContainerLane {
     }
 
     /// Brings the containers up to date. Says whether they changed; fails when a hierarchy can't be read.
-    fn discover(&mut self, problems: &mut Vec<String>) -> Result<bool, String> {
+    fn discover(&mut self, slow: bool, problems: &mut Vec<String>) -> Result<bool, String> {
         let mut seen = HashSet::new();
         let mut changed = false;
         let mut open: usize = self.containers.values().map(|container| container.group.open_files()).sum();
@@ -88,14 +88,23 @@ impl ContainerLane {
                     }
                     continue;
                 }
-                if self.containers.get(&key).is_some_and(|known| known.found == found) {
+                let is_known = self.containers.get(&key).is_some_and(|known| known.found == found);
+                if is_known && !slow {
+                    continue;
+                }
+                let dir = tree.root().join(found.path.trim_start_matches('/'));
+                // Some runtimes, and kernels that were in a hurry, leave a group behind whose processes have ended.
+                if !walk::has_processes(&dir, 0) {
+                    seen.remove(&key);
+                    continue;
+                }
+                if is_known {
                     continue;
                 }
                 let most = Group::most_files(&self.hierarchies);
                 let keep = if open + most <= self.file_budget { Keep::Open } else { Keep::Closed };
                 open += if keep == Keep::Open { most } else { 0 };
                 let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
-                let dir = tree.root().join(found.path.trim_start_matches('/'));
                 self.containers.insert(key, Container { id, found, dir, group, expected: 0 });
                 changed = true;
             }
@@ -167,7 +176,7 @@ impl Lane for ContainerLane {
             }
         }
         let mut problems = Vec::new();
-        let discovered = self.discover(&mut problems);
+        let discovered = self.discover(slow, &mut problems);
         let mut changed = slow || matches!(discovered, Ok(true));
         let mut samples = Vec::with_capacity(self.containers.len());
         let mut gone = Vec::new();

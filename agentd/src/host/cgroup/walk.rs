@@ -46,6 +46,17 @@ struct Dir {
     children: Vec<Dir>,
 }
 
+/// Whether a group or one below it has processes. What can't be read is not called empty.
+pub(super) fn has_processes(dir: &Path, depth: usize) -> bool {
+    match fs::read(dir.join("cgroup.procs")) {
+        Ok(list) if list.is_empty() => {}
+        Ok(_) | Err(_) => return true,
+    }
+    let Ok(entries) = fs::read_dir(dir) else { return true };
+    let mut below = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    depth >= MAX_DEPTH || below.any(|entry| has_processes(&entry.path(), depth + 1))
+}
+
 impl Tree {
     pub(super) fn new(root: &Path) -> Self {
         let top = Dir {

@@ -171,6 +171,12 @@ impl Domain {
         }
     }
 
+    /// While libvirt says nothing, only that it ran, and that its process has gone, is known.
+    fn state_now(&self, libvirt_lost: Option<&str>) -> VmState {
+        let gone = self.has_process() && self.process.is_err();
+        if libvirt_lost.is_some() && gone { VmState::Unspecified } else { self.state }
+    }
+
     fn facts(&self, uuid: VmUuid, libvirt_lost: Option<&str>, missing: Vec<Absence>) -> VmFacts {
         let absent = |metric: Metric, reason: &str| Absence {
             metric: metric.into(),
@@ -202,7 +208,7 @@ impl Domain {
         VmFacts {
             uuid: uuid.to_string(),
             display_name: self.name.clone(),
-            state: self.state.into(),
+            state: self.state_now(libvirt_lost).into(),
             vcpus: self.details.map(|details| details.vcpus),
             memory_max_bytes: self.details.map(|details| details.memory_max_bytes),
             persistent: self.details.map(|details| details.persistent),

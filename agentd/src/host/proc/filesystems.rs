@@ -53,6 +53,8 @@ const TYPES: [&str; 22] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Space {
     size_bytes: u64,
+    /// With what is kept for root.
+    free_bytes: u64,
     available_bytes: u64,
     /// Unset where inodes are made as needed, as in btrfs.
     inodes: Option<(u64, u64)>,
@@ -164,6 +166,7 @@ fn statvfs(path: &Path) -> io::Result<Space> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(Space {
         size_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free_bytes: stat.f_bfree.saturating_mul(stat.f_frsize),
         available_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
         inodes: (stat.f_files > 0).then_some((stat.f_files, stat.f_favail)),
         read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
@@ -191,6 +194,7 @@ fn distinct<'a>(mounts: &'a [Mount<'_>]) -> Vec<&'a str> {
 fn emit(readings: &mut Readings, instance: &Arc<str>, space: Space) {
     let mut gauge = |metric, value| readings.gauge(Source::Proc, metric, instance, value);
     gauge(Metric::NodeFilesystemSize, space.size_bytes as f64);
+    gauge(Metric::NodeFilesystemFree, space.free_bytes as f64);
     gauge(Metric::NodeFilesystemAvailable, space.available_bytes as f64);
     gauge(Metric::NodeFilesystemReadOnly, f64::from(u8::from(space.read_only)));
     if let Some((inodes, free)) = space.inodes {
@@ -208,8 +212,13 @@ mod tests {
     const REAL: &str = include_str!("../../../testdata/proc/hybrid/self/mountinfo");
     const TWO: &str = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:50 / /mnt/hung rw - nfs4 h:/x rw\n\
                        3 1 8:2 / /srv rw - xfs /dev/sdb1 rw\n";
-    const SPACE: Space =
-        Space { size_bytes: 100, available_bytes: 40, inodes: Some((10, 5)), read_only: false };
+    const SPACE: Space = Space {
+        size_bytes: 100,
+        free_bytes: 45,
+        available_bytes: 40,
+        inodes: Some((10, 5)),
+        read_only: false,
+    };
 
     fn points(text: &str) -> Vec<String> {
         distinct(&mounts(text).unwrap()).into_iter().map(str::to_owned).collect()
