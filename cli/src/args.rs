@@ -59,6 +59,9 @@ pub enum Command {
     /// Print changes as they come, until Ctrl-C.
     Watch(WatchArgs),
     /// Show live usage of nodes, VMs and containers, full-screen.
+    ///
+    /// CPU and memory of a VM are shares of what it was given, of a container shares of its limits, or of the node
+    /// where it has none. `?` shows the keys.
     Top,
     /// Print a completion script for a shell.
     Completions { shell: Shell },
@@ -122,9 +125,13 @@ pub enum NodeCommand {
     /// List all nodes.
     List,
     /// Show one node and its newest values.
-    Get { name: String },
+    Get {
+        /// Its name.
+        name: String,
+    },
     /// Forget a node: its certificate stops working.
     Delete {
+        /// Its name.
         name: String,
         /// Don't ask.
         #[arg(short, long)]
@@ -157,7 +164,7 @@ pub enum VmCommand {
     },
     /// Show one virtual machine and its newest values.
     Get {
-        /// Its name or uuid.
+        /// Its name, its uuid, or NODE/NAME.
         name: String,
     },
 }

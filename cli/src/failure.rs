@@ -22,6 +22,9 @@ pub enum Failure {
     NotFound(String),
     #[error("permission denied: {0}")]
     Denied(String),
+    /// First start: nobody has a role yet.
+    #[error("{0}")]
+    WrongSetupCode(String),
     #[error("the controller was not reached{}", because(.0))]
     Unreachable(String),
     #[error("{}", UNTRUSTED.replace("{url}", .0))]
@@ -46,7 +49,7 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::NotSignedIn { .. } | Self::SignInRefused { .. } => Exit::NotSignedIn,
             Self::NotFound(_) => Exit::NotFound,
-            Self::Denied(_) => Exit::Denied,
+            Self::Denied(_) | Self::WrongSetupCode(_) => Exit::Denied,
             Self::Unreachable(_) => Exit::Unreachable,
             Self::Untrusted(_) => Exit::Untrusted,
             Self::Refused(_) | Self::Other(_) => Exit::Failed,
@@ -60,6 +63,14 @@ impl Failure {
             Self::NotSignedIn { url, .. } => Some(format!("run `horcruxctl login {url}`")),
             Self::Denied(_) => Some(
                 "`horcruxctl whoami` shows your roles; ask an administrator for one that allows this"
+                    .to_owned(),
+            ),
+            Self::WrongSetupCode(_) => Some(
+                "it is in the file setup-code of the controller's state directory, while no administrator exists"
+                    .to_owned(),
+            ),
+            Self::Unreachable(why) if why.contains("not valid for name") => Some(
+                "use a name that the controller's certificate has, or add this one to `names` in controld.toml"
                     .to_owned(),
             ),
             Self::Unreachable(_) => Some(

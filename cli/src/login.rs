@@ -47,7 +47,14 @@ pub async fn setup(app: &App, args: &SetupArgs) -> Result<(), Failure> {
     }
     let door = door(app, &args.login.target, &args.login.trust).await?;
     let code = prompt::secret("setup code", args.code_file.as_deref(), "--code-file F")?;
-    let user = args.login.user.clone().unwrap_or_else(|| "admin".to_owned());
+    let user = match &args.login.user {
+        Some(user) => user.clone(),
+        None if prompt::is_interactive() => prompt::line_or("user", "admin")?,
+        None => "admin".to_owned(),
+    };
+    if args.login.password_file.is_none() {
+        app.say("a password of 10 characters or more:");
+    }
     let password = new_password(args.login.password_file.as_deref())?;
     let request = CompleteSetupRequest {
         setup_code: code.expose().to_owned(),
@@ -55,10 +62,15 @@ pub async fn setup(app: &App, args: &SetupArgs) -> Result<(), Failure> {
         password: password.expose().to_owned(),
     };
     let mut client = AuthServiceClient::new(door.channel.clone());
-    let made = unsigned(&door.url, app.deadline, client.complete_setup(request)).await?;
+    let made = unsigned(&door.url, app.deadline, client.complete_setup(request)).await;
+    let made = made.map_err(|failure| {
+        if let Failure::Denied(why) = failure { Failure::WrongSetupCode(why) } else { failure }
+    })?;
     app.say(&format!("made the first administrator, {}", shown(&made.user)));
     sign_in(app, &door, &user, &password).await
 }
+
+const UNTOLD: &str = "the tokens here are removed; the controller could not be told: there the session ends when it has lain unused for long enough";
 
 pub async fn logout(app: &App) -> Result<(), Failure> {
     let session = match app.session().await {
@@ -69,6 +81,7 @@ pub async fn logout(app: &App) -> Result<(), Failure> {
         // The tokens go, even where the controller can't be told: that is what was asked for.
         Err(failure) => {
             forget_without_telling(app).await?;
+            app.say(UNTOLD);
             return Err(failure);
         }
         Ok(session) => session,
@@ -83,7 +96,7 @@ pub async fn logout(app: &App) -> Result<(), Failure> {
             Ok(())
         }
         Err(failure) => {
-            app.say("the tokens here are removed; the session itself ends when it has lain unused for long enough");
+            app.say(UNTOLD);
             Err(failure)
         }
     }

@@ -47,6 +47,12 @@ pub fn line(what: &str, instead: &str) -> Result<String, Failure> {
     ask(&format!("{what}: "))
 }
 
+/// A line that may be seen; `usual` when nothing is typed.
+pub fn line_or(what: &str, usual: &str) -> Result<String, Failure> {
+    let typed = ask(&format!("{what} [{usual}]: "))?;
+    Ok(if typed.is_empty() { usual.to_owned() } else { typed })
+}
+
 /// Yes or no; no when anything else is typed.
 pub fn agrees(question: &str, instead: &str) -> Result<bool, Failure> {
     if !is_interactive() {

@@ -26,6 +26,7 @@ pub(super) enum Value {
     Text(String),
     Percent(Option<f32>),
     Load(Option<f32>),
+    Whole(Option<f32>),
     Rate(Option<f32>),
     Count(usize),
     Age(Option<Duration>),
@@ -194,7 +195,7 @@ pub(super) fn containers(fleet: &Fleet, node: &str, now: Instant) -> Vec<Row> {
                 Value::Percent(thing.value(Metric::ContainerMemoryUsage)),
                 Value::Rate(thing.value(Metric::ContainerIoReadRate)),
                 Value::Rate(thing.value(Metric::ContainerIoWriteRate)),
-                Value::Load(thing.value(Metric::ContainerPids)),
+                Value::Whole(thing.value(Metric::ContainerPids)),
                 Value::Age(age),
             ],
         }
@@ -222,7 +223,12 @@ impl Row {
     fn texts(&self) -> impl Iterator<Item = &str> {
         self.cells.iter().filter_map(|cell| match cell {
             Value::Text(text) => Some(text.as_str()),
-            Value::Percent(_) | Value::Load(_) | Value::Rate(_) | Value::Count(_) | Value::Age(_) => None,
+            Value::Percent(_)
+            | Value::Load(_)
+            | Value::Whole(_)
+            | Value::Rate(_)
+            | Value::Count(_)
+            | Value::Age(_) => None,
         })
     }
 }
@@ -232,9 +238,12 @@ impl Value {
     pub(super) fn natural(&self) -> Direction {
         match self {
             Self::Text(_) => Direction::Ascending,
-            Self::Percent(_) | Self::Load(_) | Self::Rate(_) | Self::Count(_) | Self::Age(_) => {
-                Direction::Descending
-            }
+            Self::Percent(_)
+            | Self::Load(_)
+            | Self::Whole(_)
+            | Self::Rate(_)
+            | Self::Count(_)
+            | Self::Age(_) => Direction::Descending,
         }
     }
 
@@ -246,6 +255,7 @@ impl Value {
             Self::Load(value) => {
                 value.map(|v| if v >= 100.0 { format!("{v:.0}") } else { format!("{v:.2}") })
             }
+            Self::Whole(value) => value.map(|v| format!("{v:.0}")),
             Self::Rate(value) => value.map(|v| bytes(f64::from(v))),
             Self::Age(value) => value.map(|age| seconds(age.as_secs_f64())),
         };
@@ -262,6 +272,7 @@ impl Value {
             (Self::Age(one), Self::Age(other)) => one.cmp(other),
             (Self::Percent(one), Self::Percent(other))
             | (Self::Load(one), Self::Load(other))
+            | (Self::Whole(one), Self::Whole(other))
             | (Self::Rate(one), Self::Rate(other)) => numbers(one, other),
             // A column holds one kind of value.
             (_, _) => Ordering::Equal,
@@ -282,7 +293,13 @@ pub(super) fn mark(percent: f32) -> &'static str {
 fn is_absent(value: Option<&Value>) -> bool {
     matches!(
         value,
-        None | Some(Value::Percent(None) | Value::Load(None) | Value::Rate(None) | Value::Age(None))
+        None | Some(
+            Value::Percent(None)
+                | Value::Load(None)
+                | Value::Whole(None)
+                | Value::Rate(None)
+                | Value::Age(None)
+        )
     )
 }
 

@@ -134,6 +134,7 @@ fn cell(value: &Value, is_stale: bool) -> Cell<'static> {
         Value::Text(_)
         | Value::Percent(_)
         | Value::Load(_)
+        | Value::Whole(_)
         | Value::Rate(_)
         | Value::Count(_)
         | Value::Age(_) => cell,

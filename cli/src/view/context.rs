@@ -69,9 +69,16 @@ impl JoinTokenView {
             || "the token is shown this once".to_owned(),
             |file| format!("the token is in {file}"),
         );
+        // What this machine calls itself means nothing on another.
+        let local =
+            ["https://127.", "https://localhost", "https://[::1]"].iter().any(|start| url.starts_with(start));
+        let url = match url.rsplit_once(':') {
+            Some((_, port)) if local => format!("https://THIS-CONTROLLER:{port}"),
+            _ => url.to_owned(),
+        };
         format!(
             "{place}; it works once, until {}. On the node, with the token in a file:\n  horcrux-agentd enroll \
-             --controller {url} --token-file FILE",
+             --controller {url} --token-file FILE\n  horcrux-agentd run",
             utc(self.expires_unix_ms)
         )
     }

@@ -146,7 +146,7 @@ impl View for NodeDetailView {
         facts.fact("enrolled", utc(node.enrolled_unix_ms));
         facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
         facts.fact("agent", node.agent_version.as_deref().map_or_else(never_attached, shown));
-        facts.fact("clock ahead by", or_dash(node.clock_offset_ms.map(millis)));
+        facts.fact("clock", or_dash(node.clock_offset_ms.map(clock)));
         let known = &node.facts;
         let Some(kernel) = &known.kernel else {
             return facts.text() + &value::table(&self.values, now_ms);
@@ -161,6 +161,12 @@ impl View for NodeDetailView {
         facts.fact("booted", or_dash(known.boot_unix_ms.map(utc)));
         facts.text() + &sources(&known.sources, now_ms) + &value::table(&self.values, now_ms)
     }
+}
+
+/// When it attached, against the controller's.
+fn clock(offset_ms: i64) -> String {
+    let side = if offset_ms < 0 { "behind" } else { "ahead of" };
+    format!("{} {side} the controller's", millis(offset_ms.saturating_abs()))
 }
 
 fn never_attached() -> String {

@@ -92,7 +92,7 @@ pub fn source(source: Source) -> String {
 #[must_use]
 pub fn table(values: &[ValueView], now_ms: i64) -> String {
     if values.is_empty() {
-        return "\nno values yet\n".to_owned();
+        return "\nno values\n".to_owned();
     }
     let mut table = Table::new(&["METRIC", "INSTANCE", ">VALUE", "SOURCE", "TAKEN", "NOTE"]);
     let own = values.iter().filter(|v| v.instance.is_empty());

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use horcrux_proto::authz::Privilege;
-use horcrux_proto::name::Resource;
+use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1::container_service_server::ContainerService;
 use horcrux_proto::v1::vm_service_server::VmService;
 use horcrux_proto::v1::{
     ContainerServiceGetRequest, ContainerServiceGetResponse, ContainerServiceListRequest,
-    ContainerServiceListResponse, MetricValue, VmServiceGetRequest, VmServiceGetResponse,
+    ContainerServiceListResponse, MetricValue, Vm, VmServiceGetRequest, VmServiceGetResponse,
     VmServiceListRequest, VmServiceListResponse, entity,
 };
 use tonic::{Request, Response, Status};
@@ -71,7 +71,7 @@ impl VmService for Vms {
     ) -> Result<Response<VmServiceListResponse>, Status> {
         let principal = caller(&request)?;
         let request = request.into_inner();
-        let node = (!request.node.is_empty()).then(|| node_name(&request.node)).transpose()?;
+        let node = known_node(&self.0, &request.node).await?;
         let wanted = move |resource: &Resource, at: &_| {
             matches!(resource, Resource::Vm(_)) && node.as_ref().is_none_or(|node| node == at)
         };
@@ -108,11 +108,14 @@ impl VmService for Vms {
 }
 
 impl Vms {
-    /// The one VM that is called `name`.
+    /// The one VM that is called `name`, or `NODE/name`.
     async fn named(&self, principal: &Principal, name: &str) -> Result<Resource, Status> {
         let vms = self.0.objects(principal, |resource, _| matches!(resource, Resource::Vm(_))).await?;
+        let on = |vm: &Vm, called: &str| name == format!("{}/{called}", vm.node.trim_start_matches("nodes/"));
         let called = |entity: &entity::Object| match entity {
-            entity::Object::Vm(vm) => vm.facts.as_ref().is_some_and(|f| f.display_name == name),
+            entity::Object::Vm(vm) => {
+                vm.facts.as_ref().is_some_and(|f| f.display_name == name || on(vm, &f.display_name))
+            }
             entity::Object::Node(_) | entity::Object::Container(_) => false,
         };
         let fits = vms.into_iter().filter(|(_, entity)| called(entity)).map(|(name, _)| name);
@@ -128,7 +131,7 @@ impl ContainerService for Containers {
     ) -> Result<Response<ContainerServiceListResponse>, Status> {
         let principal = caller(&request)?;
         let request = request.into_inner();
-        let node = (!request.node.is_empty()).then(|| node_name(&request.node)).transpose()?;
+        let node = known_node(&self.0, &request.node).await?;
         let wanted = move |resource: &Resource, at: &_| {
             matches!(resource, Resource::Container(..)) && node.as_ref().is_none_or(|node| node == at)
         };
@@ -164,23 +167,45 @@ impl ContainerService for Containers {
 }
 
 impl Containers {
-    /// The one container whose id begins so, or is called so.
+    /// The one container whose id begins so, or is called so; with `NODE/` before it, on that node.
     async fn starting_with(&self, principal: &Principal, start: &str) -> Result<Resource, Status> {
         if start.is_empty() {
             return Err(Status::invalid_argument("name: must not be empty"));
         }
         let all =
             self.0.objects(principal, |resource, _| matches!(resource, Resource::Container(..))).await?;
+        let path = start.strip_prefix("containers/").unwrap_or(start);
+        let (node, bare) = match path.split_once('/') {
+            Some((node, bare)) => (Some(format!("nodes/{node}")), bare),
+            None => (None, path),
+        };
         let fits = |entity: &entity::Object| match entity {
-            entity::Object::Container(container) => container
-                .facts
-                .as_ref()
-                .is_some_and(|f| f.id.starts_with(start) || f.display_name.as_deref() == Some(start)),
+            entity::Object::Container(container) => {
+                node.as_ref().is_none_or(|node| *node == container.node)
+                    && container.facts.as_ref().is_some_and(|facts| {
+                        facts.id.starts_with(bare) || facts.display_name.as_deref() == Some(bare)
+                    })
+            }
             entity::Object::Node(_) | entity::Object::Vm(_) => false,
         };
         let names: Vec<_> =
             all.into_iter().filter(|(_, entity)| fits(entity)).map(|(name, _)| name).collect();
         only_one(&names, "container", start)
+    }
+}
+
+/// The node that a list is of; `None` for all.
+pub(super) async fn known_node(app: &App, name: &str) -> Result<Option<NodeName>, Status> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let name = node_name(name)?;
+    let asked = Resource::Node(name.clone());
+    let exists = app.live.ask(move |fleet| fleet.find(&asked).is_some()).await;
+    if exists.map_err(|error| Status::unavailable(error.to_string()))? {
+        Ok(Some(name))
+    } else {
+        Err(Status::not_found(format!("nodes/{name} does not exist, or is not yours to see")))
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::auth::caller;
-use super::guests::object;
+use super::guests::{known_node, object};
 use super::nodes::{invalid, node_name};
 use crate::access::{Principal, allows};
 use crate::app::App;
@@ -47,7 +47,11 @@ impl WatchService for Watch {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let principal = caller(&request)?;
-        let filter = filter(&request.into_inner(), &principal)?;
+        let request = request.into_inner();
+        let filter = filter(&request, &principal)?;
+        for node in &request.nodes {
+            known_node(&self.0, node).await?;
+        }
         let place = self.0.streams.enter(&principal.session);
         let place =
             place.ok_or_else(|| Status::resource_exhausted("this session has too many streams open"))?;

@@ -286,18 +286,14 @@ impl Object {
     /// As a watcher gets it.
     #[must_use]
     pub fn entity(&self) -> v1::Entity {
+        // What has no series any more, such as a VM that is off, is not late: there is nothing to sample.
+        let last_sample_unix_ms = self.last_sample_ms.filter(|_| !self.index.is_empty());
         let object = match &self.facts {
-            Facts::Node(node) => entity::Object::Node(v1::Node {
-                last_sample_unix_ms: self.last_sample_ms,
-                ..(**node).clone()
-            }),
-            Facts::Vm(vm) => {
-                entity::Object::Vm(v1::Vm { last_sample_unix_ms: self.last_sample_ms, ..(**vm).clone() })
+            Facts::Node(node) => entity::Object::Node(v1::Node { last_sample_unix_ms, ..(**node).clone() }),
+            Facts::Vm(vm) => entity::Object::Vm(v1::Vm { last_sample_unix_ms, ..(**vm).clone() }),
+            Facts::Container(container) => {
+                entity::Object::Container(v1::Container { last_sample_unix_ms, ..(**container).clone() })
             }
-            Facts::Container(container) => entity::Object::Container(v1::Container {
-                last_sample_unix_ms: self.last_sample_ms,
-                ..(**container).clone()
-            }),
         };
         v1::Entity { slot: self.slot, object: Some(object) }
     }
