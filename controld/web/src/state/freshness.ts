@@ -1,6 +1,7 @@
 // Whether what is shown of a thing is of now.
 import { NodeState } from "../gen/horcrux/v1/node_service_pb";
 import { type Fleet, type NodeThing, type Thing, serverMs } from "./fleet";
+import { whyOff } from "./off";
 
 /** Three samples of the slowest usual cadence (5 s) have not come. */
 const STALE_AFTER_MS = 15_000;
@@ -29,7 +30,10 @@ export function staleness(
             return { label: "not seen", ageMs };
         case NodeState.UNSPECIFIED:
         case NodeState.CONNECTED:
-            return ageMs !== undefined && ageMs > STALE_AFTER_MS ? { label: "stale", ageMs } : undefined;
+            // Of what is off nothing is measured: its silence is no failure.
+            return whyOff(thing) === undefined && ageMs !== undefined && ageMs > STALE_AFTER_MS
+                ? { label: "stale", ageMs }
+                : undefined;
     }
 }
 

@@ -3,6 +3,8 @@ import type { Sort } from "./order";
 
 export class Place {
     node = $state<string | undefined>();
+    /** The address is none that this page has. */
+    nowhere = $state(false);
     filter = $state("");
     sorts = $state.raw<ReadonlyMap<string, Sort>>(new Map());
 
@@ -13,9 +15,10 @@ export class Place {
     /** After the browser went back or forward. */
     read(): void {
         const { pathname, search } = window.location;
-        const found = /^\/nodes\/([^/]+)$/u.exec(pathname)?.[1];
+        const found = /^\/nodes\/([^/]+)\/?$/u.exec(pathname)?.[1];
         const asked = new URLSearchParams(search);
         this.node = found === undefined ? undefined : `nodes/${decoded(found)}`;
+        this.nowhere = found === undefined && pathname !== "/";
         this.filter = asked.get("q") ?? "";
         const sorts = new Map<string, Sort>();
         for (const [table, column] of asked) {
@@ -41,11 +44,14 @@ export class Place {
 
     choose(node: string | undefined): void {
         this.node = node;
+        this.nowhere = false;
         window.history.pushState(null, "", this.href(node));
     }
 
     search(filter: string): void {
         this.filter = filter;
+        // Its address is written anew, as that of the list.
+        this.nowhere = false;
         window.history.replaceState(null, "", this.href(this.node));
     }
 

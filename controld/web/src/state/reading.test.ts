@@ -1,10 +1,11 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, it } from "vitest";
 
+import { VmFactsSchema, VmState } from "../gen/horcrux/v1/inventory_pb";
 import { Metric } from "../gen/horcrux/v1/metrics_pb";
 import { VmSchema } from "../gen/horcrux/v1/vm_service_pb";
 import type { VmThing } from "./fleet";
-import { firstReading, isUnlimited, reading } from "./reading";
+import { amount, firstReading, isUnlimited, reading } from "./reading";
 
 function vm(values: readonly (readonly [Metric, number])[], sampledMs: number | undefined = 1): VmThing {
     return {
@@ -57,4 +58,17 @@ it("takes the first that is there", () => {
     const one = vm([[Metric.VM_IO_READ_RATE, 7]]);
     expect(firstReading(one, Metric.VM_DISK_READ_RATE, Metric.VM_IO_READ_RATE)).toMatchObject({ value: 7, metric: Metric.VM_IO_READ_RATE });
     expect(firstReading(vm([]), Metric.VM_DISK_READ_RATE, Metric.VM_IO_READ_RATE)).toMatchObject({ metric: Metric.VM_DISK_READ_RATE });
+});
+
+it("has no value of a VM that is off, and gives that as the reason", () => {
+    for (const [state, reason] of [
+        [VmState.SHUT_OFF, "the VM is shut off"],
+        [VmState.CRASHED, "the VM has crashed"],
+    ] as const) {
+        const off = vm([[Metric.VM_CPU_USAGE, 7]]);
+        off.object.facts = create(VmFactsSchema, { state });
+        expect(reading(off, Metric.VM_CPU_USAGE)).toEqual({ metric: Metric.VM_CPU_USAGE, absent: reason });
+        expect(reading(off, Metric.VM_MEMORY_MAX)).toMatchObject({ absent: reason });
+        expect(amount(off, Metric.VM_CPU_USAGE)).toBeUndefined();
+    }
 });

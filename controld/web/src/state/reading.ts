@@ -3,6 +3,7 @@ import { Metric } from "../gen/horcrux/v1/metrics_pb";
 import type { Absence } from "../gen/horcrux/v1/inventory_pb";
 import { info } from "./catalogue";
 import { type Thing, value } from "./fleet";
+import { whyOff } from "./off";
 
 export type Reading =
     | { readonly metric: Metric; readonly value: number }
@@ -23,18 +24,27 @@ const MADE_FROM: ReadonlyMap<Metric, readonly Metric[]> = new Map([
     [Metric.CONTAINER_MEMORY_USAGE, [Metric.CONTAINER_MEMORY_WORKING_SET]],
 ]);
 
+/** Only the number, for sorting and adding. */
+export function amount(thing: Thing, metric: Metric): number | undefined {
+    return whyOff(thing) === undefined ? value(thing, metric) : undefined;
+}
+
 export function reading(thing: Thing, metric: Metric): Reading {
-    const found = value(thing, metric);
+    const found = amount(thing, metric);
     return found === undefined ? { metric, absent: why(thing, metric) } : { metric, value: found };
 }
 
 /** The first that is there; if none is, the first. */
 export function firstReading(thing: Thing, metric: Metric, ...others: readonly Metric[]): Reading {
-    const present = [metric, ...others].find((one) => value(thing, one) !== undefined);
+    const present = [metric, ...others].find((one) => amount(thing, one) !== undefined);
     return reading(thing, present ?? metric);
 }
 
 function why(thing: Thing, metric: Metric): string {
+    const off = whyOff(thing);
+    if (off !== undefined) {
+        return off;
+    }
     const { rateOf } = info(metric);
     const inputs = [metric, ...(rateOf === Metric.UNSPECIFIED ? [] : [rateOf]), ...(MADE_FROM.get(metric) ?? [])];
     const reason = told(thing, inputs)?.reason ?? "";

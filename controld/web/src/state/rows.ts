@@ -3,9 +3,9 @@ import { ContainerRuntime, ContainerRuntimeSchema, VmState, VmStateSchema } from
 import type { Metric } from "../gen/horcrux/v1/metrics_pb";
 import { NodeStateSchema } from "../gen/horcrux/v1/node_service_pb";
 import { bare, plain, word } from "../words/text";
-import { type ContainerThing, type Fleet, type NodeThing, type Thing, type VmThing, value } from "./fleet";
+import { type ContainerThing, type Fleet, type NodeThing, type Thing, type VmThing } from "./fleet";
 import { type Staleness, staleness } from "./freshness";
-import { type Reading, firstReading, reading } from "./reading";
+import { type Reading, amount, firstReading, reading } from "./reading";
 
 export class Row<Of extends Thing = Thing> {
     /** The full resource name, which stays the same while rows move. */
@@ -31,7 +31,7 @@ export class Row<Of extends Thing = Thing> {
     /** Only the number, for sorting and adding. */
     amount(...metrics: readonly Metric[]): number | undefined {
         for (const metric of metrics) {
-            const found = value(this.thing, metric);
+            const found = amount(this.thing, metric);
             if (found !== undefined) {
                 return found;
             }
