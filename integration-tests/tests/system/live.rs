@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use horcrux_integration_tests::{Controller, program, value, wait_until};
 use serde_json::Value;
@@ -72,10 +72,15 @@ fn a_container_is_found_by_its_cgroup_and_gone_when_it_ends() {
     let controller = Controller::start().unwrap();
     let _agent = controller.joined("here").unwrap();
     let id = format!("{:064x}", std::process::id());
-    let group = Group::make(&hierarchy, &id);
+    let process = Command::new("sleep").arg("600").spawn().unwrap();
+    let group = Group::make(&hierarchy, &id, Some(process));
+    let left_behind = format!("{}{:032x}", "f".repeat(32), std::process::id());
+    let _empty = Group::make(&hierarchy, &left_behind, None);
     let seen = wait_until("the container", || controller.json(&["container", "get", &id])).unwrap();
     assert_eq!(seen["runtime"], "docker");
     assert!(seen["name_unknown_reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{seen}");
+    let empty = controller.ctl(&["container", "get", &left_behind]).unwrap();
+    assert_eq!(empty.status.code(), Some(4), "a group without processes is no container");
     drop(group);
     wait_until("its end", || {
         let code = controller.ctl(&["container", "get", &id])?.status.code();
@@ -95,19 +100,31 @@ fn writable_hierarchy() -> Option<String> {
     candidates.iter().find(probe).map(|dir| (*dir).to_owned())
 }
 
-/// A group where Docker would make one.
-struct Group(String);
+/// A group where Docker would make one, with a process in it or without.
+struct Group {
+    path: String,
+    process: Option<Child>,
+}
 
 impl Group {
-    fn make(hierarchy: &str, id: &str) -> Self {
+    fn make(hierarchy: &str, id: &str, process: Option<Child>) -> Self {
         let path = format!("{hierarchy}/docker/{id}");
         fs::create_dir_all(&path).unwrap();
-        Self(path)
+        let group = Self { path, process };
+        if let Some(process) = &group.process {
+            fs::write(format!("{}/cgroup.procs", group.path), process.id().to_string()).unwrap();
+        }
+        group
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        fs::remove_dir(&self.0).unwrap();
+        if let Some(process) = &mut self.process {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        // The kernel is done with a process a moment after its parent has heard of its end.
+        wait_until("the group's removal", || Ok(fs::remove_dir(&self.path)?)).unwrap();
     }
 }
