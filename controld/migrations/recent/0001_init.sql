@@ -7,20 +7,24 @@ CREATE TABLE batches (
     taken_ms INTEGER NOT NULL,
     -- By the controller's.
     received_ms INTEGER NOT NULL,
+    -- The stream on which its ids were declared: when that began.
+    stream INTEGER NOT NULL,
     -- An encoded horcrux.agent.v1.SampleBatch.
     batch BLOB NOT NULL,
     PRIMARY KEY (node, epoch, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batches_by_age ON batches (received_ms);
 
--- What the ids of one epoch stand for.
-CREATE TABLE series (
+-- What the ids of one stream stand for: a row for each batch that declared some, however many.
+CREATE TABLE declarations (
     node TEXT NOT NULL,
+    stream INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    id INTEGER NOT NULL,
-    -- An encoded horcrux.agent.v1.Series.
-    series BLOB NOT NULL,
-    PRIMARY KEY (node, epoch, id)
+    sequence INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL,
+    -- An encoded horcrux.agent.v1.SampleBatch that only declares.
+    batch BLOB NOT NULL,
+    PRIMARY KEY (node, stream, epoch, sequence)
 ) STRICT, WITHOUT ROWID;
 
 -- The newest complete inventory of each node, an encoded horcrux.agent.v1.Inventory.

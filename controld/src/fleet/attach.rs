@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{
     Ack, AttachRequest, AttachResponse, Command, Configure, Hello, Inventory, Resync, SampleBatch, Welcome,
@@ -28,6 +28,10 @@ use crate::store::recent::Record;
 
 /// Acks and commands waiting to go to one agent. Acks may be skipped: the next one covers them.
 pub const REPLIES: usize = 64;
+/// All is declared anew so often, so that what a stream declared long ago, of guests that came and went, can go.
+const RENEW_IDS: Duration = Duration::from_secs(3600);
+/// An answer may be lost where an agent's own queue was full.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// A stream that doesn't say hello isn't an agent.
 const HELLO: Duration = Duration::from_secs(10);
 
@@ -42,6 +46,26 @@ pub struct Attachments {
     pace: Arc<Pace>,
     /// Ends a node's stream when another one, or none, is to be its.
     current: Arc<Mutex<HashMap<String, (LinkId, Stop)>>>,
+}
+
+/// One stream, from its hello to its end.
+struct Attached<'a> {
+    row: &'a NodeRow,
+    name: &'a NodeName,
+    replies: &'a mpsc::Sender<Result<AttachResponse, Status>>,
+    /// Changes when everything is declared again.
+    link: LinkId,
+    of: Origin,
+    /// The command to declare again that is under way, and since when.
+    asked: Option<(String, Instant)>,
+}
+
+/// Where a batch comes from.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    /// When the stream began, or last declared everything again, by the controller's clock.
+    stream: i64,
+    epoch: u64,
 }
 
 /// Keeps samples; a full queue makes the stream wait.
@@ -88,8 +112,10 @@ impl Attachments {
             }
         }
         let Ok(name) = row.name.parse::<NodeName>() else { return };
+        let of = Origin { stream: clock::unix_ms(), epoch: 0 };
+        let mut stream = Attached { row: &row, name: &name, replies: &replies, link, of, asked: None };
         let ended = tokio::select! {
-            ended = self.run(&row, &name, link, &mut incoming, &replies) => ended,
+            ended = self.run(&mut stream, &mut incoming) => ended,
             () = replaced.cancelled() => Err(Status::aborted("this stream was replaced, or its node was deleted")),
         };
         {
@@ -106,19 +132,17 @@ impl Attachments {
             // Nobody is there to read it when the connection broke.
             drop(replies.try_send(Err(status)));
         }
-        if self.live.detached(&name, link).await.is_err() {
+        if self.live.detached(&name, stream.link).await.is_err() {
             tracing::debug!("controller is stopping");
         }
     }
 
     async fn run(
         &self,
-        row: &NodeRow,
-        name: &NodeName,
-        link: LinkId,
+        stream: &mut Attached<'_>,
         incoming: &mut Streaming<AttachRequest>,
-        replies: &mpsc::Sender<Result<AttachResponse, Status>>,
     ) -> Result<(), Status> {
+        let Attached { row, name, replies, link, .. } = *stream;
         let hello = match tokio::time::timeout(HELLO, incoming.message()).await {
             Ok(Ok(Some(AttachRequest { message: Some(attach_request::Message::Hello(hello)) }))) => hello,
             Ok(Ok(_)) => return Err(Status::invalid_argument("the first message must be hello")),
@@ -126,13 +150,13 @@ impl Attachments {
             Err(_) => return Err(Status::deadline_exceeded("no hello came")),
         };
         let hello = Hello { agent_version: bounded(hello.agent_version), ..hello };
-        let epoch = hello.epoch;
         self.wait(row, PER_STREAM).await;
         tracing::info!(node = %name, version = hello.agent_version, "agent attached");
         let now_ms = clock::unix_ms();
         if let Err(error) = self.store.node_seen(&row.id, &hello.agent_version, now_ms).await {
             tracing::warn!(error = %horcrux_transport::error::Chain(&error), "sighting of a node not stored");
         }
+        stream.of.epoch = hello.epoch;
         self.live.attached(name, link, hello).await.map_err(|e| Status::unavailable(e.to_string()))?;
         let welcome = Welcome {
             node: format!("nodes/{name}"),
@@ -146,7 +170,18 @@ impl Attachments {
         }
         let mut pieces = Pieces::default();
         let mut whole: Option<Inventory> = None;
-        while let Some(request) = incoming.message().await? {
+        // Not all nodes of a restarted controller in the same moment.
+        let first = RENEW_IDS + Duration::from_secs(link.0.wrapping_mul(37) % 600);
+        let mut renew_ids = tokio::time::interval_at(tokio::time::Instant::now() + first, RENEW_IDS);
+        loop {
+            let request = tokio::select! {
+                request = incoming.message() => request?,
+                _ = renew_ids.tick() => {
+                    self.ask_again(stream).await?;
+                    continue;
+                }
+            };
+            let Some(request) = request else { return Ok(()) };
             self.wait(row, pace::cost(request.encoded_len())).await;
             match request.message {
                 Some(attach_request::Message::Inventory(inventory)) => {
@@ -166,7 +201,7 @@ impl Attachments {
                     told.await.map_err(|e| Status::unavailable(e.to_string()))?;
                 }
                 Some(attach_request::Message::Samples(batch)) => {
-                    self.samples(name, link, epoch, batch, replies).await?;
+                    self.samples(stream, batch).await?;
                 }
                 Some(attach_request::Message::Event(event)) => {
                     let node = name.clone();
@@ -175,7 +210,10 @@ impl Attachments {
                     told.await.map_err(|e| Status::unavailable(e.to_string()))?;
                 }
                 Some(attach_request::Message::Result(result)) if result.error.is_empty() => {
-                    tracing::debug!(node = %name, command = result.command_id, "command done");
+                    tracing::debug!(node = %name, command = bounded(result.command_id.clone()), "command done");
+                    if stream.asked.as_ref().is_some_and(|(command, _)| *command == result.command_id) {
+                        self.declares_again(stream).await?;
+                    }
                 }
                 Some(attach_request::Message::Result(result)) => {
                     tracing::warn!(node = %name, command = bounded(result.command_id), error = bounded(result.error), "command failed");
@@ -187,6 +225,39 @@ impl Attachments {
                 None => {}
             }
         }
+    }
+
+    /// Asks for all declarations anew, unless an answer is awaited already.
+    async fn ask_again(&self, stream: &mut Attached<'_>) -> Result<(), Status> {
+        let now = clock::monotonic();
+        let awaited = |asked: &Instant| now.saturating_duration_since(*asked) < ASK_AGAIN;
+        if stream.asked.as_ref().is_some_and(|(_, asked)| awaited(asked)) {
+            return Ok(());
+        }
+        let command_id = format!("resync-{}", self.next_link.fetch_add(1, Ordering::Relaxed));
+        let resync =
+            Command { command_id: command_id.clone(), action: Some(command::Action::Resync(Resync {})) };
+        stream.asked = Some((command_id, now));
+        send(stream.replies, attach_response::Message::Command(resync)).await
+    }
+
+    /// What comes from here on uses ids that are declared from here on, as on another stream.
+    async fn declares_again(&self, stream: &mut Attached<'_>) -> Result<(), Status> {
+        stream.asked = None;
+        let (old, new) = (stream.link, LinkId(self.next_link.fetch_add(1, Ordering::Relaxed)));
+        let node = stream.name.clone();
+        let told = self.live.ask(move |fleet| {
+            let is_current = fleet.is_current(&node, old);
+            if is_current {
+                fleet.replays(&node, new, clock::monotonic());
+            }
+            is_current
+        });
+        if !told.await.map_err(|e| Status::unavailable(e.to_string()))? {
+            return Err(Status::aborted("this stream was replaced"));
+        }
+        stream.link = new;
+        stream.of.stream = clock::unix_ms().max(stream.of.stream + 1);
         Ok(())
     }
 
@@ -198,29 +269,25 @@ impl Attachments {
         }
     }
 
-    async fn samples(
-        &self,
-        name: &NodeName,
-        link: LinkId,
-        epoch: u64,
-        batch: SampleBatch,
-        replies: &mpsc::Sender<Result<AttachResponse, Status>>,
-    ) -> Result<(), Status> {
+    async fn samples(&self, stream: &mut Attached<'_>, batch: SampleBatch) -> Result<(), Status> {
+        let Attached { name, replies, link, of, .. } = *stream;
         let batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
-        let ack = Ack { epoch, sequence: batch.sequence };
+        let ack = Ack { epoch: of.epoch, sequence: batch.sequence };
         let mut kept = batch.clone();
         let declared = std::mem::take(&mut kept.declared);
-        let record = Record::Batch { node: name.to_string(), epoch, declared, batch: Box::new(kept) };
+        let record = Record::Batch {
+            node: name.to_string(),
+            stream: of.stream,
+            epoch: of.epoch,
+            declared,
+            batch: Box::new(kept),
+        };
         let applied = self.live.samples(name, link, Box::new(batch)).await;
         match applied.map_err(|e| Status::unavailable(e.to_string()))? {
             Applied::Yes => {}
             Applied::Unknown => {
                 tracing::warn!(node = %name, "samples of undeclared series: asking for all declarations");
-                let resync = Command {
-                    command_id: format!("resync-{}", ack.sequence),
-                    action: Some(command::Action::Resync(Resync {})),
-                };
-                send(replies, attach_response::Message::Command(resync)).await?;
+                self.ask_again(stream).await?;
             }
             Applied::TooMany => return Err(Status::resource_exhausted("the node declared too many series")),
             Applied::Stale => return Err(Status::aborted("this stream was replaced")),

@@ -26,27 +26,27 @@ pub fn replay(
     mut each: impl FnMut(&Fleet, i64),
 ) {
     let mut declared: HashMap<i64, Vec<Series>> = HashMap::new();
-    for (epoch, series) in past.series {
-        declared.entry(epoch).or_default().push(series);
+    for (stream, series) in past.series {
+        declared.entry(stream).or_default().push(series);
     }
     if let Some(inventory) = inventory {
         fleet.inventory(node, inventory);
     }
     let mut current: Option<(i64, LinkId)> = None;
-    for (epoch, mut batch) in past.batches {
+    for (stream, mut batch) in past.batches {
         let link = match current {
-            Some((of, link)) if of == epoch => link,
+            Some((of, link)) if of == stream => link,
             _ => {
                 let link = LinkId(u64::MAX - current.map_or(0, |(_, l)| u64::MAX - l.0 + 1));
                 fleet.replays(node, link, now.0);
-                // Not taken out: batches of two epochs can lie between each other.
-                let all = declared.get(&epoch).cloned().unwrap_or_default();
+                // Not taken out: batches of two streams can lie between each other.
+                let all = declared.get(&stream).cloned().unwrap_or_default();
                 fleet.samples(node, link, &SampleBatch { declared: all, ..SampleBatch::default() });
-                current = Some((epoch, link));
+                current = Some((stream, link));
                 link
             }
         };
-        // Ids are never used twice in an epoch, and all of them are declared: nothing needs to be retired here.
+        // Ids are never used twice on a stream, and all of them are declared: nothing needs to be retired here.
         (batch.declared, batch.retired) = (Vec::new(), Vec::new());
         let taken = batch.taken_unix_ms;
         fleet.samples(node, link, &batch);

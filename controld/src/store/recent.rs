@@ -23,9 +23,11 @@ pub struct Recent {
 /// Something to keep.
 #[derive(Clone, Debug)]
 pub enum Record {
-    /// What a batch declared is kept apart from it, for as long as its epoch.
+    /// What a batch declared is kept apart from it, for as long as samples of its stream.
     Batch {
         node: String,
+        /// When the stream began; later ones have greater numbers.
+        stream: i64,
         epoch: u64,
         declared: Vec<Series>,
         batch: Box<SampleBatch>,
@@ -39,8 +41,9 @@ pub enum Record {
 /// One node's past, in the order in which it came, with what its ids stand for.
 #[derive(Debug, Default)]
 pub struct Past {
-    /// By epoch.
+    /// By stream.
     pub series: Vec<(i64, Series)>,
+    /// By stream.
     pub batches: Vec<(i64, SampleBatch)>,
 }
 
@@ -79,24 +82,27 @@ impl Recent {
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         for record in records {
             match record {
-                Record::Batch { node, epoch, declared, batch } => {
+                Record::Batch { node, stream, epoch, declared, batch } => {
                     let epoch = epoch.cast_signed();
-                    for series in declared {
+                    if !declared.is_empty() {
+                        let only = SampleBatch { declared: declared.clone(), ..SampleBatch::default() };
                         sqlx::query(
-                            "INSERT INTO series (node, epoch, id, series) VALUES ($1, $2, $3, $4)
-                             ON CONFLICT DO UPDATE SET series = excluded.series",
+                            "INSERT INTO declarations (node, stream, epoch, sequence, received_ms, batch)
+                             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
                         )
                         .bind(node)
+                        .bind(stream)
                         .bind(epoch)
-                        .bind(i64::from(series.id))
-                        .bind(series.encode_to_vec())
+                        .bind(batch.sequence.cast_signed())
+                        .bind(received_ms)
+                        .bind(only.encode_to_vec())
                         .execute(&mut *tx)
                         .await
                         .map_err(doing(failed))?;
                     }
                     sqlx::query(
-                        "INSERT INTO batches (node, epoch, sequence, taken_ms, received_ms, batch)
-                         VALUES ($1, $2, $3, $4, $5, $6)
+                        "INSERT INTO batches (node, epoch, sequence, taken_ms, received_ms, stream, batch)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7)
                          ON CONFLICT DO NOTHING",
                     )
                     .bind(node)
@@ -104,6 +110,7 @@ impl Recent {
                     .bind(batch.sequence.cast_signed())
                     .bind(batch.taken_unix_ms)
                     .bind(received_ms)
+                    .bind(stream)
                     .bind(batch.encode_to_vec())
                     .execute(&mut *tx)
                     .await
@@ -125,7 +132,7 @@ impl Recent {
         tx.commit().await.map_err(doing(failed))
     }
 
-    /// Drops what is older than [`KEPT_MS`], and epochs that have no batch left.
+    /// Drops what is older than [`KEPT_MS`], and what streams declared that have no sample left.
     pub async fn purge(&self, now_ms: i64) -> Result<(), StoreError> {
         let failed = "drop old samples";
         sqlx::query("DELETE FROM batches WHERE received_ms < $1")
@@ -133,10 +140,12 @@ impl Recent {
             .execute(&self.writer)
             .await
             .map_err(doing(failed))?;
+        // Once a stream has been followed by another for as long, none of its samples are left.
         sqlx::query(
-            "DELETE FROM series WHERE NOT EXISTS
-             (SELECT 1 FROM batches b WHERE b.node = series.node AND b.epoch = series.epoch)",
+            "DELETE FROM declarations WHERE EXISTS (SELECT 1 FROM declarations d
+             WHERE d.node = declarations.node AND d.stream > declarations.stream AND d.received_ms < $1)",
         )
+        .bind(now_ms - KEPT_MS)
         .execute(&self.writer)
         .await
         .map(|_| ())
@@ -145,7 +154,7 @@ impl Recent {
 
     /// Forgets a node.
     pub async fn forget(&self, node: &str) -> Result<(), StoreError> {
-        for table in ["batches", "series", "inventories"] {
+        for table in ["batches", "declarations", "inventories"] {
             sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE node = $1")))
                 .bind(node)
                 .execute(&self.writer)
@@ -159,25 +168,30 @@ impl Recent {
     pub async fn past(&self, node: &str, from_ms: i64) -> Result<Past, StoreError> {
         let failed = "read recent samples";
         let batches: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT epoch, batch FROM batches WHERE node = $1 AND taken_ms >= $2 ORDER BY received_ms, epoch, sequence",
+            "SELECT stream, batch FROM batches WHERE node = $1 AND taken_ms >= $2 ORDER BY received_ms, epoch, sequence",
         )
         .bind(node)
         .bind(from_ms)
         .fetch_all(&self.reader)
         .await
         .map_err(doing(failed))?;
-        let series: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT epoch, series FROM series WHERE node = $1")
-            .bind(node)
-            .fetch_all(&self.reader)
-            .await
-            .map_err(doing(failed))?;
+        let earliest = batches.iter().map(|(stream, _)| *stream).min().unwrap_or(i64::MAX);
+        let declared: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT stream, batch FROM declarations WHERE node = $1 AND stream >= $2 ORDER BY stream, epoch, sequence",
+        )
+        .bind(node)
+        .bind(earliest)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(doing(failed))?;
         // What we can't decode, we didn't write: an older version's rows age out within the hour.
         let decode =
-            |(epoch, bytes): (i64, Vec<u8>)| Some((epoch, SampleBatch::decode(bytes.as_slice()).ok()?));
-        let decode_series =
-            |(epoch, bytes): (i64, Vec<u8>)| Some((epoch, Series::decode(bytes.as_slice()).ok()?));
+            |(stream, bytes): (i64, Vec<u8>)| Some((stream, SampleBatch::decode(bytes.as_slice()).ok()?));
+        let declared = declared.into_iter().filter_map(decode);
         Ok(Past {
-            series: series.into_iter().filter_map(decode_series).collect(),
+            series: declared
+                .flat_map(|(stream, batch)| batch.declared.into_iter().map(move |series| (stream, series)))
+                .collect(),
             batches: batches.into_iter().filter_map(decode).collect(),
         })
     }

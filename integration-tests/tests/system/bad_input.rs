@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use horcrux_agentd::identity::Enrolled;
-use horcrux_integration_tests::{Controller, program, succeeded};
+use horcrux_integration_tests::{Controller, program, succeeded, value};
 use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
 use horcrux_proto::agent::v1::{
-    AttachRequest, Event, Hello, Inventory, SampleBatch, Series, attach_request, series,
+    AttachRequest, CommandResult, Event, Hello, Inventory, SampleBatch, Series, attach_request,
+    attach_response, series,
 };
 use horcrux_proto::v1::{Metric, NodeFacts, VmFacts};
 use horcrux_transport::client::{Connect, Trust};
@@ -93,6 +94,65 @@ async fn answered(enrolled: &Enrolled, hello: bool, message: attach_request::Mes
     };
     let ended = tokio::time::timeout(Duration::from_secs(20), talk).await.expect("an answer");
     ended.expect_err("a refusal")
+}
+
+/// What a node goes through that used an id which it hadn't declared.
+async fn declares_again(enrolled: &Enrolled) -> anyhow::Result<()> {
+    let connect = Connect {
+        server_name: Some(CONTROLLER_NAME),
+        identity: Some(Arc::new(enrolled.shown())),
+        ..Connect::new(
+            enrolled.target(),
+            Trust::Authorities(enrolled.authorities.clone()),
+            Duration::from_secs(10),
+        )
+    };
+    let (say, said) = tokio::sync::mpsc::channel(16);
+    let tell = async |message| say.send(AttachRequest { message: Some(message) }).await;
+    tell(attach_request::Message::Hello(Hello { epoch: 1, ..Hello::default() })).await?;
+    let mut client = AgentLinkClient::new(connect.channel().await?);
+    let mut answers = client.attach(tokio_stream::wrappers::ReceiverStream::new(said)).await?.into_inner();
+    tell(attach_request::Message::Inventory(Inventory {
+        complete: true,
+        node: Some(NodeFacts::default()),
+        ..Inventory::default()
+    }))
+    .await?;
+    let loads = |sequence: u64, id: u32, value: f64, declared: Vec<Series>| {
+        batch(|b| {
+            (b.sequence, b.declared, b.gauge_ids, b.gauges) = (sequence, declared, vec![id], vec![value]);
+        })
+    };
+    tell(loads(1, 7, 1.0, vec![])).await?;
+    let command = loop {
+        let answer = answers.message().await?.ok_or_else(|| anyhow::anyhow!("the stream ended"))?;
+        if let Some(attach_response::Message::Command(command)) = answer.message {
+            break command;
+        }
+    };
+    let result = CommandResult { command_id: command.command_id, error: String::new() };
+    tell(attach_request::Message::Result(result)).await?;
+    tell(loads(2, 7, 2.5, vec![load(7)])).await?;
+    loop {
+        let answer = answers.message().await?.ok_or_else(|| anyhow::anyhow!("the stream ended"))?;
+        if matches!(&answer.message, Some(attach_response::Message::Ack(ack)) if ack.sequence == 2) {
+            return Ok(());
+        }
+    }
+}
+
+#[test]
+fn a_node_that_uses_an_id_it_had_not_declared_is_asked_to_declare_all_again_and_goes_on() {
+    let controller = Controller::start().unwrap();
+    succeeded(&controller.enroll("here", &controller.join_token("here").unwrap()).unwrap()).unwrap();
+    let enrolled = Enrolled::load(Path::new(&controller.path("agent-here"))).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(20), declares_again(&enrolled)).await })
+        .expect("in time")
+        .unwrap();
+    let node = controller.json(&["node", "get", "here"]).unwrap();
+    assert_eq!(value(&node, "node_load_1m"), Some(2.5));
 }
 
 fn batch(change: impl FnOnce(&mut SampleBatch)) -> attach_request::Message {
