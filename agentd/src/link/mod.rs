@@ -4,41 +4,35 @@
 //! kept and told in full at the start of every stream.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
 use horcrux_proto::agent::v1::{
-    AttachRequest, AttachResponse, Command, CommandResult, Configure, Event, Hello, Inventory, RenewRequest,
+    AttachRequest, AttachResponse, Command, CommandResult, Configure, Event, Hello, RenewRequest,
     attach_request, attach_response, command, event,
 };
 use horcrux_proto::v1::{EventKind, SourceState, VmState};
 use horcrux_transport::backoff::{Backoff, draw};
-use horcrux_transport::client::{Connect, ConnectError, Trust};
+use horcrux_transport::client::ConnectError;
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
-use horcrux_transport::tls::CONTROLLER_NAME;
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
 
 use crate::collect::{self, Running};
 use crate::config::{LONGEST, SHORTEST};
 use crate::identity::{Enrolled, Facts, IdentityError, NewKey};
 use crate::link::dictionary::Dictionary;
-use crate::present::{News, PIECE_BYTES, Present};
+use crate::present::{News, Present};
 use crate::sample::{Cycle, Found, Object, SourceReport};
 
 pub mod dictionary;
+mod stream;
 
-/// Messages between this task and the connection. When it is full the connection is slower than the readings: the
-/// newest reading is dropped and counted, so that what is sent is never older than this queue.
-const OUTGOING: usize = 64;
+use stream::{Stream, attach, ended};
+
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -83,17 +77,6 @@ pub enum LinkError {
     Closed,
     #[error("the certificate was renewed")]
     Renewed,
-}
-
-/// One attached stream.
-struct Stream {
-    outgoing: mpsc::Sender<AttachRequest>,
-    incoming: Streaming<AttachResponse>,
-    channel: Channel,
-    /// The inventory could not be queued: the whole is owed.
-    owes_whole: bool,
-    /// Within which time to dial again when it ends, as the controller wishes.
-    spread: Duration,
 }
 
 impl Link {
@@ -359,63 +342,6 @@ impl Link {
     }
 }
 
-impl Stream {
-    /// Queues a message; `false` when the queue is full.
-    fn offer(&self, message: attach_request::Message) -> bool {
-        self.outgoing.try_send(AttachRequest { message: Some(message) }).is_ok()
-    }
-
-    /// Queues all pieces or none.
-    fn offer_all(&self, pieces: Vec<Inventory>) -> bool {
-        let Ok(places) = self.outgoing.try_reserve_many(pieces.len()) else { return false };
-        for (place, piece) in places.zip(pieces) {
-            place.send(AttachRequest { message: Some(attach_request::Message::Inventory(piece)) });
-        }
-        true
-    }
-
-    fn tell(&mut self, news: News) {
-        if let Some(inventory) = news.inventory
-            && !self.owes_whole
-        {
-            // The whole comes in pieces; so much news at once does as well.
-            self.owes_whole = inventory.encoded_len() > PIECE_BYTES
-                || !self.offer(attach_request::Message::Inventory(inventory));
-        }
-        for event in news.events {
-            let (kind, resource) = (event.kind(), event.object.clone());
-            if !self.offer(attach_request::Message::Event(event)) {
-                tracing::warn!(?kind, ?resource, "event not sent: the connection is too slow");
-            }
-        }
-    }
-}
-
-async fn attach(state_dir: PathBuf, hello: Hello) -> Result<Stream, LinkError> {
-    let enrolled = Enrolled::load(&state_dir).map_err(LinkError::Identity)?;
-    let connect = Connect {
-        server_name: Some(CONTROLLER_NAME),
-        identity: Some(Arc::new(enrolled.shown())),
-        ..Connect::new(enrolled.target(), Trust::Authorities(enrolled.authorities.clone()), CONNECT)
-    };
-    let channel = connect.channel().await.map_err(LinkError::Connect)?;
-    let (outgoing, messages) = mpsc::channel(OUTGOING);
-    let first = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
-    outgoing.try_send(first).map_err(|_| LinkError::Closed)?;
-    let mut client = AgentLinkClient::new(channel.clone());
-    match timeout(CONNECT, client.attach(ReceiverStream::new(messages))).await {
-        Ok(Ok(response)) => Ok(Stream {
-            outgoing,
-            incoming: response.into_inner(),
-            channel,
-            owes_whole: true,
-            spread: Duration::ZERO,
-        }),
-        Ok(Err(status)) => Err(ended(&status)),
-        Err(_) => Err(LinkError::Ended("no answer".to_owned())),
-    }
-}
-
 /// VMs that were found not to run.
 fn off(found: &Found) -> impl Iterator<Item = Object> {
     let vms = match found {
@@ -424,8 +350,4 @@ fn off(found: &Found) -> impl Iterator<Item = Object> {
     };
     let off = vms.iter().filter(|vm| matches!(vm.state(), VmState::ShutOff | VmState::Crashed));
     off.filter_map(|vm| vm.uuid.parse().ok().map(Object::Vm))
-}
-
-fn ended(status: &Status) -> LinkError {
-    LinkError::Ended(status.message().to_owned())
 }

@@ -1,0 +1,96 @@
+//! One stream: how it is dialled, and what is put on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
+use horcrux_proto::agent::v1::{AttachRequest, AttachResponse, Hello, Inventory, attach_request};
+use horcrux_transport::client::{Connect, Trust};
+use horcrux_transport::tls::CONTROLLER_NAME;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use super::{CONNECT, LinkError};
+use crate::identity::Enrolled;
+use crate::present::{News, PIECE_BYTES};
+
+/// Messages between the link and the connection. When it is full the connection is slower than the readings: the newest
+/// reading is dropped and counted, so that what is sent is never older than this queue.
+const OUTGOING: usize = 64;
+
+/// One attached stream.
+pub(super) struct Stream {
+    pub(super) outgoing: mpsc::Sender<AttachRequest>,
+    pub(super) incoming: Streaming<AttachResponse>,
+    pub(super) channel: Channel,
+    /// The inventory could not be queued: the whole is owed.
+    pub(super) owes_whole: bool,
+    /// Within which time to dial again when it ends, as the controller wishes.
+    pub(super) spread: Duration,
+}
+
+impl Stream {
+    /// Queues a message; `false` when the queue is full.
+    pub(super) fn offer(&self, message: attach_request::Message) -> bool {
+        self.outgoing.try_send(AttachRequest { message: Some(message) }).is_ok()
+    }
+
+    /// Queues all pieces or none.
+    pub(super) fn offer_all(&self, pieces: Vec<Inventory>) -> bool {
+        let Ok(places) = self.outgoing.try_reserve_many(pieces.len()) else { return false };
+        for (place, piece) in places.zip(pieces) {
+            place.send(AttachRequest { message: Some(attach_request::Message::Inventory(piece)) });
+        }
+        true
+    }
+
+    pub(super) fn tell(&mut self, news: News) {
+        if let Some(inventory) = news.inventory
+            && !self.owes_whole
+        {
+            // The whole comes in pieces; so much news at once does as well.
+            self.owes_whole = inventory.encoded_len() > PIECE_BYTES
+                || !self.offer(attach_request::Message::Inventory(inventory));
+        }
+        for event in news.events {
+            let (kind, resource) = (event.kind(), event.object.clone());
+            if !self.offer(attach_request::Message::Event(event)) {
+                tracing::warn!(?kind, ?resource, "event not sent: the connection is too slow");
+            }
+        }
+    }
+}
+
+pub(super) async fn attach(state_dir: PathBuf, hello: Hello) -> Result<Stream, LinkError> {
+    let enrolled = Enrolled::load(&state_dir).map_err(LinkError::Identity)?;
+    let connect = Connect {
+        server_name: Some(CONTROLLER_NAME),
+        identity: Some(Arc::new(enrolled.shown())),
+        ..Connect::new(enrolled.target(), Trust::Authorities(enrolled.authorities.clone()), CONNECT)
+    };
+    let channel = connect.channel().await.map_err(LinkError::Connect)?;
+    let (outgoing, messages) = mpsc::channel(OUTGOING);
+    let first = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
+    outgoing.try_send(first).map_err(|_| LinkError::Closed)?;
+    let mut client = AgentLinkClient::new(channel.clone());
+    match timeout(CONNECT, client.attach(ReceiverStream::new(messages))).await {
+        Ok(Ok(response)) => Ok(Stream {
+            outgoing,
+            incoming: response.into_inner(),
+            channel,
+            owes_whole: true,
+            spread: Duration::ZERO,
+        }),
+        Ok(Err(status)) => Err(ended(&status)),
+        Err(_) => Err(LinkError::Ended("no answer".to_owned())),
+    }
+}
+
+pub(super) fn ended(status: &Status) -> LinkError {
+    LinkError::Ended(status.message().to_owned())
+}
