@@ -151,10 +151,7 @@ impl ContainerService for Containers {
     ) -> Result<Response<ContainerServiceGetResponse>, Status> {
         let principal = caller(&request)?;
         let asked = request.into_inner().name;
-        let resource = match asked.parse() {
-            Ok(resource @ Resource::Container(..)) => resource,
-            _ => self.starting_with(&principal, &asked).await?,
-        };
+        let resource = self.starting_with(&principal, &asked).await?;
         match object(&self.0, &principal, Privilege::ContainerAudit, resource).await? {
             (entity::Object::Container(container), values) => {
                 Ok(Response::new(ContainerServiceGetResponse { container: Some(container), values }))
@@ -188,9 +185,13 @@ impl Containers {
             }
             entity::Object::Node(_) | entity::Object::Vm(_) => false,
         };
-        let names: Vec<_> =
+        let mut names: Vec<_> =
             all.into_iter().filter(|(_, entity)| fits(entity)).map(|(name, _)| name).collect();
-        only_one(&names, "container", start)
+        // What is named in full is meant, though other names begin with it.
+        if names.iter().any(|name| name == start) {
+            names.retain(|name| name == start);
+        }
+        only_one(&names, "container", path)
     }
 }
 

@@ -79,6 +79,8 @@ fn a_container_is_found_by_its_cgroup_and_gone_when_it_ends() {
     let seen = wait_until("the container", || controller.json(&["container", "get", &id])).unwrap();
     assert_eq!(seen["runtime"], "docker");
     assert!(seen["name_unknown_reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{seen}");
+    let short = controller.json(&["container", "get", &format!("here/{}", &id[..63])]).unwrap();
+    assert_eq!(short["id"], id);
     let empty = controller.ctl(&["container", "get", &left_behind]).unwrap();
     assert_eq!(empty.status.code(), Some(4), "a group without processes is no container");
     drop(group);
