@@ -100,7 +100,13 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, ConnectError> {
         let wrong = || ConnectError::Target(text.to_owned());
         let uri: http::Uri = text.parse().map_err(|_| wrong())?;
-        if uri.scheme_str() != Some("https") || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        // Who signs in is no part of an address: what stands there would be kept and shown.
+        let names_a_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        if uri.scheme_str() != Some("https")
+            || names_a_user
+            || !matches!(uri.path(), "" | "/")
+            || uri.query().is_some()
+        {
             return Err(wrong());
         }
         let host = uri.host().filter(|h| !h.is_empty()).ok_or_else(wrong)?;
@@ -342,7 +348,7 @@ mod tests {
         assert_eq!(target, Target { host: "web1.example".into(), port: 8006 });
         let target: Target = "https://[::1]:9000/".parse().unwrap();
         assert_eq!(target, Target { host: "::1".into(), port: 9000 });
-        for wrong in ["web1", "http://web1", "https://", "https://a/b", "https://a?x"] {
+        for wrong in ["web1", "http://web1", "https://", "https://a/b", "https://a?x", "https://u:p@a"] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
     }
