@@ -248,6 +248,8 @@ mod tests {
         assert_eq!(whole.vms, vms(&[("1", "a"), ("2", "b"), ("3", "c")]));
         assert!(pieces.add(piece(1, false, &[])).is_err(), "its beginning is missing");
         pieces.add(piece(0, true, &[("1", "a")])).unwrap();
+        assert!(pieces.add(piece(2, false, &[])).is_err(), "its middle is missing");
+        pieces.add(piece(0, true, &[("1", "a")])).unwrap();
         let again = pieces.add(piece(0, false, &[("2", "b")])).unwrap().unwrap();
         assert_eq!(again.vms, vms(&[("2", "b")]), "a beginning starts over");
     }
