@@ -9,7 +9,7 @@ use std::thread;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::{Controller, PATIENCE};
+use crate::{Controller, PATIENCE, node_js};
 
 /// Signed in as the controller's administrator. Ended when dropped.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Browser {
         if !here.join("node_modules").exists() {
             bail!("{} is not installed: integration-tests/all does it", here.display());
         }
-        let mut command = controller.command(Path::new("node"));
+        let mut command = controller.command(&node_js());
         command.arg(here.join("page.mjs")).args([&controller.url(), "admin", &controller.path("password")]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("run node")?;
         let questions = child.stdin.take().context("the script listens")?;

@@ -31,6 +31,13 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     if path.exists() { Ok(path) } else { bail!("{} is not built: cargo build --bins", path.display()) }
 }
 
+/// Node 20 or newer: the one that the page is made with where this machine's own is older.
+#[must_use]
+pub fn node_js() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controld/web/.node/node_modules/node/bin/node");
+    if own.exists() { own } else { PathBuf::from("node") }
+}
+
 /// Waits until `look` gives something; its last word is in the error.
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let until = clock::monotonic() + PATIENCE;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use horcrux_integration_tests::{Controller, succeeded, wait_until};
+use horcrux_integration_tests::{Controller, node_js, succeeded, wait_until};
 use serde_json::{Value, json};
 
 fn here(path: &str) -> String {
@@ -51,7 +51,7 @@ fn python_s_grpc_lists_nodes_and_watches_with_the_proto_files_alone() {
 #[test]
 fn a_stock_grpc_web_client_lists_nodes_and_watches_over_both_versions_of_http() {
     let (controller, _agent) = with_a_node();
-    let mut command = Command::new("node");
+    let mut command = Command::new(node_js());
     command.args([here("clients/web/client.mjs"), here(".cache/contract.binpb")]);
     command.args([format!("https://localhost:{}", controller.public_port), controller.state("ca.pem")]);
     command.args(["admin".into(), controller.path("password")]);
