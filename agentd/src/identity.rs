@@ -3,11 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use horcrux_proto::agent::v1::Certificate;
-use horcrux_transport::client::{Identity, Target};
+use horcrux_transport::client::{Connect, Identity, Target, Trust};
 use horcrux_transport::error::Chain;
-use horcrux_transport::{files, tls};
+use horcrux_transport::files;
+use horcrux_transport::tls::{self, CONTROLLER_NAME};
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 
@@ -100,14 +103,19 @@ impl Enrolled {
     }
 
     /// For a controller to see.
-    #[must_use]
-    pub fn shown(&self) -> Identity {
+    fn shown(&self) -> Identity {
         Identity::from_der(vec![self.leaf.clone()], self.key.clone())
     }
 
+    /// How to dial this node's controller.
     #[must_use]
-    pub fn target(&self) -> Target {
-        Target { host: self.facts.controller_host.clone(), port: self.facts.agents_port }
+    pub fn connect(&self, deadline: Duration) -> Connect {
+        let target = Target { host: self.facts.controller_host.clone(), port: self.facts.agents_port };
+        Connect {
+            server_name: Some(CONTROLLER_NAME),
+            identity: Some(Arc::new(self.shown())),
+            ..Connect::new(target, Trust::Authorities(self.authorities.clone()), deadline)
+        }
     }
 }
 
@@ -263,14 +271,20 @@ mod tests {
         }
     }
 
+    /// Node `a`, with its authority.
+    fn enrolled_in(dir: &Path) -> (Vec<u8>, Issuer<'static, KeyPair>, Certificate) {
+        let (ca_der, ca) = authority();
+        let key = NewKey::pending(dir).unwrap();
+        let certificate = issued(&key, &ca, &ca_der, "a");
+        key.certified(dir, &certificate, &facts()).unwrap();
+        (ca_der, ca, certificate)
+    }
+
     #[test]
     fn what_was_kept_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(Enrolled::load(dir.path()), Err(IdentityError::NotEnrolled)));
-        let (ca_der, ca) = authority();
-        let key = NewKey::pending(dir.path()).unwrap();
-        let certificate = issued(&key, &ca, &ca_der, "a");
-        key.certified(dir.path(), &certificate, &facts()).unwrap();
+        let (ca_der, ..) = enrolled_in(dir.path());
         let enrolled = Enrolled::load(dir.path()).unwrap();
         assert_eq!(enrolled.authorities, vec![ca_der]);
         assert_eq!(enrolled.facts.node, "nodes/a");
@@ -281,10 +295,7 @@ mod tests {
     #[test]
     fn a_certificate_that_is_of_no_use_replaces_none() {
         let dir = tempfile::tempdir().unwrap();
-        let (ca_der, ca) = authority();
-        let key = NewKey::pending(dir.path()).unwrap();
-        let good = issued(&key, &ca, &ca_der, "a");
-        key.certified(dir.path(), &good, &facts()).unwrap();
+        let (ca_der, ca, good) = enrolled_in(dir.path());
         let before = fs::read(dir.path().join(LEAF)).unwrap();
         let (other_der, _) = authority();
         let refused = |change: &dyn Fn(&mut Certificate, &NewKey)| {
@@ -304,10 +315,7 @@ mod tests {
     #[test]
     fn a_damaged_part_is_told_with_its_place() {
         let dir = tempfile::tempdir().unwrap();
-        let (ca_der, ca) = authority();
-        let key = NewKey::pending(dir.path()).unwrap();
-        let certificate = issued(&key, &ca, &ca_der, "a");
-        key.certified(dir.path(), &certificate, &facts()).unwrap();
+        enrolled_in(dir.path());
         fs::write(dir.path().join(LEAF), b"").unwrap();
         let told = Enrolled::load(dir.path()).unwrap_err().to_string();
         assert!(told.contains(LEAF), "{told}");

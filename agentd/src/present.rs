@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use horcrux_proto::agent::v1::{Event, Inventory, event};
+use horcrux_proto::parts::Parts;
 use horcrux_proto::v1::{
     ContainerFacts, EventKind, NodeFacts, Source, SourceState, SourceStatus, VmFacts, VmState,
 };
@@ -43,27 +44,18 @@ impl Present {
     /// Everything, for a stream that begins, in pieces that fit a message.
     #[must_use]
     pub fn whole(&self) -> Vec<Inventory> {
-        let complete = || Inventory { complete: true, ..Inventory::default() };
-        let mut pieces = vec![Inventory { node: self.node_facts(), ..complete() }];
-        let mut bytes = 0;
-        let mut add = |length: usize, put: &dyn Fn(&mut Inventory)| {
-            bytes += length;
-            if bytes > PIECE_BYTES {
-                bytes = length;
-                pieces.push(complete());
-            }
-            if let Some(piece) = pieces.last_mut() {
-                put(piece);
-            }
-        };
+        let first = Inventory { node: self.node_facts(), ..Inventory::default() };
+        let mut parts = Parts::new(first, PIECE_BYTES);
         for vm in self.vms.values() {
-            add(vm.encoded_len(), &|piece| piece.vms.push(vm.clone()));
+            parts.for_next(vm.encoded_len()).vms.push(vm.clone());
         }
         for container in self.containers.values() {
-            add(container.encoded_len(), &|piece| piece.containers.push(container.clone()));
+            parts.for_next(container.encoded_len()).containers.push(container.clone());
         }
+        let mut pieces = parts.all();
         let last = pieces.len() - 1;
         for (at, piece) in pieces.iter_mut().enumerate() {
+            piece.complete = true;
             piece.piece = u32::try_from(at).unwrap_or(u32::MAX);
             piece.more_follows = at < last;
         }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl Home {
     pub fn read_secret(&self, name: &str) -> Result<Option<String>, FileError> {
         let path = self.file(name);
         match fs::metadata(&path) {
-            Ok(meta) if meta.mode() & 0o077 != 0 => Err(FileError::Exposed { path }),
+            Ok(meta) if files::is_exposed(&meta) => Err(FileError::Exposed { path }),
             Ok(_) | Err(_) => self.read(name),
         }
     }
@@ -153,6 +153,8 @@ fn make_dir(path: &Path) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn home() -> (tempfile::TempDir, Home) {

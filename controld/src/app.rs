@@ -121,7 +121,7 @@ impl App {
             let passing = fleet.objects().filter(|o| wanted(&o.resource, &o.node) && visible(&o.resource));
             passing.filter_map(|o| Some((o.resource.to_string(), o.entity().object?))).collect()
         });
-        asked.await.map_err(|error| Status::unavailable(error.to_string()))
+        asked.await.map_err(Status::from)
     }
 
     pub fn check_setup_code(&self, code: &str) -> Result<(), Status> {
@@ -162,7 +162,7 @@ impl App {
     pub async fn node_enrolled(&self, enrolled: &Enrolled) -> Result<(), Status> {
         let rows = self.store.nodes().await.map_err(|error| internal(&error))?;
         if let Some(row) = rows.into_iter().find(|row| row.id == enrolled.id) {
-            self.live.enrolled(row).await.map_err(|error| Status::unavailable(error.to_string()))?;
+            self.live.enrolled(row).await?;
         }
         Ok(())
     }
@@ -179,7 +179,7 @@ impl App {
         if let Some(row) = row {
             self.attachments.end(&row.id);
             self.recent.forget(name.as_str()).await.map_err(|error| internal(&error))?;
-            self.live.deleted(name).await.map_err(|error| Status::unavailable(error.to_string()))?;
+            self.live.deleted(name).await?;
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ impl App {
     ) -> Result<Vec<RecentSeries>, Status> {
         let asked = resource.clone();
         let node = self.live.ask(move |fleet| fleet.find(&asked).map(|object| object.node.clone())).await;
-        let node = node.map_err(|error| Status::unavailable(error.to_string()))?;
+        let node = node?;
         let absent = || Status::not_found(format!("{resource} does not exist, or is not yours to see"));
         let node = node.ok_or_else(absent)?;
         let now_ms = clock::unix_ms();

@@ -6,6 +6,7 @@ pub mod authz;
 pub mod catalogue;
 pub mod encoded;
 pub mod name;
+pub mod parts;
 pub mod rates;
 
 /// The public API, generated from `horcrux/v1/*.proto`.

@@ -1,13 +1,10 @@
 //! One stream: how it is dialled, and what is put on it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
 use horcrux_proto::agent::v1::{AttachRequest, AttachResponse, Hello, Inventory, attach_request};
-use horcrux_transport::client::{Connect, Trust};
-use horcrux_transport::tls::CONTROLLER_NAME;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -68,12 +65,7 @@ impl Stream {
 
 pub(super) async fn attach(state_dir: PathBuf, hello: Hello) -> Result<Stream, LinkError> {
     let enrolled = Enrolled::load(&state_dir).map_err(LinkError::Identity)?;
-    let connect = Connect {
-        server_name: Some(CONTROLLER_NAME),
-        identity: Some(Arc::new(enrolled.shown())),
-        ..Connect::new(enrolled.target(), Trust::Authorities(enrolled.authorities.clone()), CONNECT)
-    };
-    let channel = connect.channel().await.map_err(LinkError::Connect)?;
+    let channel = enrolled.connect(CONNECT).channel().await.map_err(LinkError::Connect)?;
     let (outgoing, messages) = mpsc::channel(OUTGOING);
     let first = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
     outgoing.try_send(first).map_err(|_| LinkError::Closed)?;

@@ -1,5 +1,6 @@
 //! VmService and ContainerService: thin over `live`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use horcrux_proto::authz::Privilege;
@@ -17,6 +18,7 @@ use super::auth::caller;
 use super::nodes::node_name;
 use crate::access::Principal;
 use crate::app::App;
+use crate::live::fleet::Fleet;
 
 pub(super) struct Vms(pub(super) Arc<App>);
 pub(super) struct Containers(pub(super) Arc<App>);
@@ -57,7 +59,7 @@ pub(super) async fn object(
     }
     let found =
         app.live.ask(move |fleet| fleet.find(&resource).map(|o| (o.entity().object, o.values()))).await;
-    match found.map_err(|e| Status::unavailable(e.to_string()))? {
+    match found? {
         Some((Some(object), values)) => Ok((object, values)),
         Some((None, _)) | None => Err(absent),
     }
@@ -196,17 +198,20 @@ impl Containers {
 }
 
 /// The node that a list is of; `None` for all.
-pub(super) async fn known_node(app: &App, name: &str) -> Result<Option<NodeName>, Status> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let name = node_name(name)?;
-    let asked = Resource::Node(name.clone());
-    let exists = app.live.ask(move |fleet| fleet.find(&asked).is_some()).await;
-    if exists.map_err(|error| Status::unavailable(error.to_string()))? {
-        Ok(Some(name))
-    } else {
-        Err(Status::not_found(format!("nodes/{name} does not exist, or is not yours to see")))
+async fn known_node(app: &App, name: &str) -> Result<Option<NodeName>, Status> {
+    let node = (!name.is_empty()).then(|| node_name(name)).transpose()?;
+    all_exist(app, node.iter().cloned().collect()).await?;
+    Ok(node)
+}
+
+/// Refuses nodes that don't exist.
+pub(super) async fn all_exist(app: &App, nodes: BTreeSet<NodeName>) -> Result<(), Status> {
+    let absent = move |fleet: &mut Fleet| {
+        nodes.into_iter().find(|node| fleet.find(&Resource::Node(node.clone())).is_none())
+    };
+    match app.live.ask(absent).await? {
+        None => Ok(()),
+        Some(node) => Err(Status::not_found(format!("nodes/{node} does not exist, or is not yours to see"))),
     }
 }
 

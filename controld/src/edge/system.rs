@@ -32,7 +32,7 @@ impl SystemService for System {
             Err(error) => Component { name: "store".into(), ok: false, detail: Chain(&error).to_string() },
         };
         let live = self.0.live.ask(|fleet| (fleet.counts.clone(), fleet.connected())).await;
-        let (fleet_counts, agents) = live.map_err(|e| Status::unavailable(e.to_string()))?;
+        let (fleet_counts, agents) = live?;
         let mut counts = self.0.counts.all();
         counts.extend(fleet_counts.into_iter().map(|(name, value)| (name.to_owned(), value)));
         counts.insert("agents_attached".to_owned(), agents as u64);

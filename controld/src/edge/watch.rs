@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::auth::caller;
-use super::guests::{known_node, object};
+use super::guests::{all_exist, object};
 use super::nodes::{invalid, node_name};
 use crate::access::{Principal, allows};
 use crate::app::App;
@@ -49,9 +49,7 @@ impl WatchService for Watch {
         let principal = caller(&request)?;
         let request = request.into_inner();
         let filter = filter(&request, &principal)?;
-        for node in &request.nodes {
-            known_node(&self.0, node).await?;
-        }
+        all_exist(&self.0, filter.nodes.clone()).await?;
         let place = self.0.streams.enter(&principal.session);
         let place =
             place.ok_or_else(|| Status::resource_exhausted("this session has too many streams open"))?;
@@ -102,7 +100,6 @@ impl WatchService for Watch {
 
 /// Sends a watcher what it is owed until it leaves or may no longer watch.
 async fn follow(app: &App, principal: &Principal, filter: Filter, outgoing: &Outgoing) -> Result<(), Status> {
-    let stopping = |_| Status::unavailable("the controller is stopping");
     let hello = Hello {
         controller_version: env!("CARGO_PKG_VERSION").to_owned(),
         server_unix_ms: clock::unix_ms(),
@@ -117,7 +114,7 @@ async fn follow(app: &App, principal: &Principal, filter: Filter, outgoing: &Out
     let mut behind: Option<(u64, u64)> = None;
     loop {
         let Subscription { snapshot, mut ticks, events: mut seen } =
-            app.live.subscribe(filter.clone()).await.map_err(stopping)?;
+            app.live.subscribe(filter.clone()).await?;
         if let Some((missed_ticks, told)) = behind {
             app.counts.add("watchers_fell_behind");
             // The group lives on while others watch; made anew, it counts from zero.

@@ -1,5 +1,5 @@
-//! One agent's stream, from its first message to its end. Wire types become checked values here; what a node may not say
-//! is refused here.
+//! One agent's stream, from its first message to its end. What a node may say is in [`said`](super::said), how fast it is
+//! listened to in [`pace`](super::pace).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use horcrux_proto::agent::v1::{
     attach_request, attach_response, command,
 };
 use horcrux_proto::name::NodeName;
+use horcrux_transport::backoff::draw;
 use horcrux_transport::clock;
 use horcrux_transport::tasks::Stop;
 use prost::Message as _;
@@ -30,6 +31,7 @@ use crate::store::recent::Record;
 pub const REPLIES: usize = 64;
 /// All is declared anew so often, so that what a stream declared long ago, of guests that came and went, can go.
 const RENEW_IDS: Duration = Duration::from_secs(3600);
+const RENEW_SPREAD: Duration = Duration::from_secs(600);
 /// An answer may be lost where an agent's own queue was full.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// A stream that doesn't say hello isn't an agent.
@@ -157,7 +159,7 @@ impl Attachments {
             tracing::warn!(error = %horcrux_transport::error::Chain(&error), "sighting of a node not stored");
         }
         stream.of.epoch = hello.epoch;
-        self.live.attached(name, link, hello).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        self.live.attached(name, link, hello).await?;
         let welcome = Welcome {
             node: format!("nodes/{name}"),
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -171,7 +173,7 @@ impl Attachments {
         let mut pieces = Pieces::default();
         let mut whole: Option<Inventory> = None;
         // Not all nodes of a restarted controller in the same moment.
-        let first = RENEW_IDS + Duration::from_secs(link.0.wrapping_mul(37) % 600);
+        let first = RENEW_IDS + RENEW_SPREAD.mul_f64(draw());
         let mut renew_ids = tokio::time::interval_at(tokio::time::Instant::now() + first, RENEW_IDS);
         loop {
             let request = tokio::select! {
@@ -198,7 +200,7 @@ impl Attachments {
                         fleet.inventory(&node, &inventory);
                         fleet.heard(&node, clock::monotonic(), clock::unix_ms());
                     });
-                    told.await.map_err(|e| Status::unavailable(e.to_string()))?;
+                    told.await?;
                 }
                 Some(attach_request::Message::Samples(batch)) => {
                     self.samples(stream, batch).await?;
@@ -207,7 +209,7 @@ impl Attachments {
                     let node = name.clone();
                     let event = checked_event(event).map_err(refuse)?;
                     let told = self.live.ask(move |fleet| fleet.event(&node, &event));
-                    told.await.map_err(|e| Status::unavailable(e.to_string()))?;
+                    told.await?;
                 }
                 Some(attach_request::Message::Result(result)) if result.error.is_empty() => {
                     tracing::debug!(node = %name, command = bounded(result.command_id.clone()), "command done");
@@ -253,7 +255,7 @@ impl Attachments {
             }
             is_current
         });
-        if !told.await.map_err(|e| Status::unavailable(e.to_string()))? {
+        if !told.await? {
             return Err(Status::aborted("this stream was replaced"));
         }
         stream.link = new;
@@ -283,7 +285,7 @@ impl Attachments {
             batch: Box::new(kept),
         };
         let applied = self.live.samples(name, link, Box::new(batch)).await;
-        match applied.map_err(|e| Status::unavailable(e.to_string()))? {
+        match applied? {
             Applied::Yes => {}
             Applied::Unknown => {
                 tracing::warn!(node = %name, "samples of undeclared series: asking for all declarations");

@@ -153,9 +153,7 @@ impl Pieces {
             }
             _ => return Err(Malformed("a piece of an inventory is missing")),
         };
-        if whole.vms.len() > MAX_GUESTS || whole.containers.len() > MAX_GUESTS {
-            return Err(Malformed("a node lists too many guests"));
-        }
+        bound_guests(&whole)?;
         if more {
             self.so_far = Some((piece, whole));
             return Ok(None);
@@ -172,10 +170,15 @@ pub fn merge<'a>(whole: &'a mut Option<Inventory>, news: &Inventory) -> Result<&
         add(whole, news);
     }
     let whole = whole.as_ref().ok_or(Malformed("a stream's first inventory must be complete"))?;
+    bound_guests(whole)?;
+    Ok(whole)
+}
+
+fn bound_guests(whole: &Inventory) -> Result<(), Malformed> {
     if whole.vms.len() > MAX_GUESTS || whole.containers.len() > MAX_GUESTS {
         return Err(Malformed("a node lists too many guests"));
     }
-    Ok(whole)
+    Ok(())
 }
 
 fn add(whole: &mut Inventory, news: &Inventory) {

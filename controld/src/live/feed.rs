@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use horcrux_proto::catalogue::{self, Kind};
 use horcrux_proto::name::{NodeName, Resource, VmUuid};
+use horcrux_proto::parts::Parts;
 use horcrux_proto::v1::{
     self, EntityKind, Metric, MetricColumn, MetricsFrame, Topic, WatchResponse, watch_response::Message,
 };
@@ -95,35 +96,20 @@ impl Filter {
 #[must_use]
 pub fn snapshot(fleet: &Fleet, filter: &Filter) -> Vec<Bytes> {
     let passing: Vec<&Object> = fleet.objects().filter(|o| filter.lists(&o.resource, &o.node)).collect();
-    let mut pieces = vec![v1::Snapshot::default()];
-    let mut bytes = 0;
+    let mut parts = Parts::new(v1::Snapshot::default(), MESSAGE_BYTES);
     for object in &passing {
         let entity = object.entity();
-        room(&mut pieces, &mut bytes, entity.encoded_len());
-        if let Some(piece) = pieces.last_mut() {
-            piece.entities.push(entity);
-        }
+        parts.for_next(entity.encoded_len()).entities.push(entity);
     }
     // Slots mean something once their entities were told: frames come after all of those.
     for frame in frames(&passing, filter) {
-        room(&mut pieces, &mut bytes, frame.encoded_len());
-        if let Some(piece) = pieces.last_mut() {
-            piece.frames.push(frame);
-        }
+        parts.for_next(frame.encoded_len()).frames.push(frame);
     }
-    if let Some(last) = pieces.last_mut() {
+    let mut parts = parts.all();
+    if let Some(last) = parts.last_mut() {
         last.complete = true;
     }
-    pieces.into_iter().map(|piece| encode(Message::Snapshot(piece))).collect()
-}
-
-/// Begins another piece when what comes next doesn't fit the last.
-fn room<T: Default>(pieces: &mut Vec<T>, bytes: &mut usize, next: usize) {
-    if *bytes > 0 && *bytes + next > MESSAGE_BYTES {
-        pieces.push(T::default());
-        *bytes = 0;
-    }
-    *bytes += next;
+    parts.into_iter().map(|part| encode(Message::Snapshot(part))).collect()
 }
 
 /// What a group is told of `changes`; no messages when none of it concerns the group. Returns the number of events too.
@@ -147,30 +133,20 @@ pub fn tick(fleet: &Fleet, changes: &Changes, filter: &Filter, now_ms: i64) -> (
         Vec::new()
     };
     let event_count = events.len() as u64;
-    let mut pieces = vec![v1::Changes { gone, ..v1::Changes::default() }];
-    let mut bytes = 0;
+    let mut parts = Parts::new(v1::Changes { gone, ..v1::Changes::default() }, MESSAGE_BYTES);
     for event in events {
-        room(&mut pieces, &mut bytes, event.encoded_len());
-        if let Some(piece) = pieces.last_mut() {
-            piece.events.push(event);
-        }
+        parts.for_next(event.encoded_len()).events.push(event);
     }
     for object in touched.iter().filter(|o| o.facts_changed) {
         let entity = object.entity();
-        room(&mut pieces, &mut bytes, entity.encoded_len());
-        if let Some(piece) = pieces.last_mut() {
-            piece.entities.push(entity);
-        }
+        parts.for_next(entity.encoded_len()).entities.push(entity);
     }
     touched.retain(|o| o.values_changed);
     for frame in frames(&touched, filter) {
-        room(&mut pieces, &mut bytes, frame.encoded_len());
-        if let Some(piece) = pieces.last_mut() {
-            piece.frames.push(frame);
-        }
+        parts.for_next(frame.encoded_len()).frames.push(frame);
     }
-    let told = pieces.into_iter().filter(|piece| *piece != v1::Changes::default());
-    let told = told.map(|piece| encode(Message::Changes(v1::Changes { sent_unix_ms: now_ms, ..piece })));
+    let told = parts.all().into_iter().filter(|part| *part != v1::Changes::default());
+    let told = told.map(|part| encode(Message::Changes(v1::Changes { sent_unix_ms: now_ms, ..part })));
     (told.collect(), event_count)
 }
 

@@ -70,6 +70,12 @@ pub struct Subscription {
 #[error("the controller is stopping")]
 pub struct Stopped;
 
+impl From<Stopped> for tonic::Status {
+    fn from(stopped: Stopped) -> Self {
+        Self::unavailable(stopped.to_string())
+    }
+}
+
 /// The task that owns the model.
 #[derive(Debug)]
 pub struct Writer {

@@ -8,7 +8,7 @@ use horcrux_proto::v1::{Metric, Source};
 
 use super::derive;
 use super::fleet::{Applied, LinkId, MAX_SERIES};
-use super::tests::{Model, S, VM, counter, declared, node, vm_on};
+use super::tests::{Model, S, VM, counter, declared, guest, guests, node, vm_on};
 
 fn vm_cpu(id: u32, source: Source) -> Vec<Series> {
     let of = series::Object::VmUuid(VM.into());
@@ -95,10 +95,7 @@ fn what_a_new_stream_declares_again_stays() {
 #[test]
 fn a_node_that_declares_without_end_is_refused_and_what_its_earlier_streams_declared_makes_room() {
     let mut model = Model::with(&["a"]);
-    let guest = |number: u32| format!("aaaaaaaa-0000-4000-8000-{number:012}");
-    let mut inventory = vm_on(VM, 2);
-    inventory.vms = (0..300).flat_map(|number| vm_on(&guest(number), 2).vms).collect();
-    model.fleet.inventory(&node("a"), &inventory);
+    model.fleet.inventory(&node("a"), &guests(300));
     let many = |stream: usize| {
         let one = |id: u32| Series {
             instance: format!("disk{stream}-{id}"),

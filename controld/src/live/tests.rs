@@ -85,6 +85,16 @@ pub(super) fn vm_on(uuid: &str, vcpus: u32) -> Inventory {
     }
 }
 
+pub(super) fn guest(number: u32) -> String {
+    format!("aaaaaaaa-0000-4000-8000-{number:012}")
+}
+
+/// So many VMs, from [`guest`] 0 on.
+pub(super) fn guests(count: u32) -> Inventory {
+    let vms = (0..count).flat_map(|number| vm_on(&guest(number), 2).vms).collect();
+    Inventory { vms, ..vm_on(VM, 2) }
+}
+
 pub(super) fn counter(at_ns: u64, id: u32, count: u64, declared: Vec<Series>) -> SampleBatch {
     SampleBatch {
         taken_unix_ms: i64::try_from(at_ns / 1_000_000).unwrap(),
@@ -204,13 +214,10 @@ fn a_clock_beyond_all_measure_is_told_as_it_is() {
 fn objects_with_instances_of_their_own_fill_no_message_with_blanks() {
     let mut model = Model::with(&["a"]);
     model.attach("a", 1);
-    let uuid = |number: u32| format!("aaaaaaaa-0000-4000-8000-{number:012}");
-    let mut inventory = vm_on(VM, 2);
-    inventory.vms = (0..1000).flat_map(|number| vm_on(&uuid(number), 2).vms).collect();
-    model.fleet.inventory(&node("a"), &inventory);
+    model.fleet.inventory(&node("a"), &guests(1000));
     let reading = |number: u32| Series {
         instance: format!("vnet{number}"),
-        ..declared(number, Metric::VmDiskCapacity, series::Object::VmUuid(uuid(number)))
+        ..declared(number, Metric::VmDiskCapacity, series::Object::VmUuid(guest(number)))
     };
     let batch = SampleBatch {
         taken_unix_ms: 1,
@@ -242,9 +249,7 @@ fn filled(frame: &MetricsFrame) -> usize {
 fn no_message_is_larger_than_clients_take() {
     let mut model = Model::with(&["a"]);
     model.attach("a", 1);
-    let uuid = |number: u32| format!("aaaaaaaa-0000-4000-8000-{number:012}");
-    let mut inventory = vm_on(VM, 2);
-    inventory.vms = (0..5000).flat_map(|number| vm_on(&uuid(number), 2).vms).collect();
+    let mut inventory = guests(5000);
     for vm in &mut inventory.vms {
         vm.display_name = "x".repeat(2000);
     }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::time::Duration;
 
 use horcrux_agentd::identity::Enrolled;
@@ -14,9 +13,9 @@ use horcrux_proto::agent::v1::{
     attach_response, series,
 };
 use horcrux_proto::v1::{Metric, NodeFacts, VmFacts};
-use horcrux_transport::client::{Connect, Trust};
-use horcrux_transport::tls::CONTROLLER_NAME;
 use tonic::{Code, Status};
+
+const DEADLINE: Duration = Duration::from_secs(10);
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -66,16 +65,7 @@ fn a_thing_that_is_not_there_is_named() {
 
 /// What the controller answers to a node that sends this, after hello where it is said to.
 async fn answered(enrolled: &Enrolled, hello: bool, message: attach_request::Message) -> Status {
-    let connect = Connect {
-        server_name: Some(CONTROLLER_NAME),
-        identity: Some(Arc::new(enrolled.shown())),
-        ..Connect::new(
-            enrolled.target(),
-            Trust::Authorities(enrolled.authorities.clone()),
-            Duration::from_secs(10),
-        )
-    };
-    let channel = connect.channel().await.unwrap();
+    let channel = enrolled.connect(DEADLINE).channel().await.unwrap();
     let first = attach_request::Message::Hello(Hello { epoch: 1, ..Hello::default() });
     let messages: Vec<AttachRequest> = hello
         .then_some(first)
@@ -98,19 +88,10 @@ async fn answered(enrolled: &Enrolled, hello: bool, message: attach_request::Mes
 
 /// What a node goes through that used an id which it hadn't declared.
 async fn declares_again(enrolled: &Enrolled) -> anyhow::Result<()> {
-    let connect = Connect {
-        server_name: Some(CONTROLLER_NAME),
-        identity: Some(Arc::new(enrolled.shown())),
-        ..Connect::new(
-            enrolled.target(),
-            Trust::Authorities(enrolled.authorities.clone()),
-            Duration::from_secs(10),
-        )
-    };
     let (say, said) = tokio::sync::mpsc::channel(16);
     let tell = async |message| say.send(AttachRequest { message: Some(message) }).await;
     tell(attach_request::Message::Hello(Hello { epoch: 1, ..Hello::default() })).await?;
-    let mut client = AgentLinkClient::new(connect.channel().await?);
+    let mut client = AgentLinkClient::new(enrolled.connect(DEADLINE).channel().await?);
     let mut answers = client.attach(tokio_stream::wrappers::ReceiverStream::new(said)).await?.into_inner();
     tell(attach_request::Message::Inventory(Inventory {
         complete: true,

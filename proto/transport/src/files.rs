@@ -1,6 +1,6 @@
 //! Files that only their owner may read.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -39,10 +39,16 @@ pub fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Whether others than its owner have access to a file.
+#[must_use]
+pub fn is_exposed(file: &Metadata) -> bool {
+    file.mode() & 0o077 != 0
+}
+
 /// Reads a private file; one that others may read or write is refused.
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
-    if file.metadata()?.mode() & 0o077 != 0 {
+    if is_exposed(&file.metadata()?) {
         let message = format!("others than its owner have access to it: run `chmod 600 {}`", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }

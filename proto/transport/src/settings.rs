@@ -46,10 +46,11 @@ impl Settings {
     pub fn load_or_default(given: Option<&Path>, usual: &Path) -> Result<Self, SettingsError> {
         match given {
             Some(path) => Self::load(path),
-            None => match fs::read_to_string(usual) {
-                Ok(text) => Self::parse(&text, usual),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Self::parse("", usual),
-                Err(source) => Err(SettingsError::Read { path: usual.to_owned(), source }),
+            None => match Self::load(usual) {
+                Err(SettingsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    Self::parse("", usual)
+                }
+                loaded => loaded,
             },
         }
     }
