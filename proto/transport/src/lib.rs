@@ -7,6 +7,7 @@ pub mod client;
 pub mod clock;
 pub mod error;
 pub mod files;
+pub mod https;
 pub mod log;
 pub mod secret;
 pub mod server;

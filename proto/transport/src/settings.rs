@@ -102,6 +102,35 @@ impl Settings {
         self.parsed(key, &expected, |text| duration(text).filter(|d| (least..=most).contains(d)))
     }
 
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.take(key)?;
+        match value.as_bool() {
+            Some(flag) => Some(flag),
+            None => self.wrong(key, &value, "true or false"),
+        }
+    }
+
+    /// The tables below `key`, by their names: `[key.NAME]`. What is wrong in one is told with where it is.
+    pub fn tables<T>(&mut self, key: &'static str, mut read: impl FnMut(&str, &mut Settings) -> T) -> Vec<T> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let toml::Value::Table(tables) = value else {
+            return self.wrong(key, &value, "tables").unwrap_or_default();
+        };
+        let mut all = Vec::new();
+        for (name, value) in tables {
+            let toml::Value::Table(table) = value else {
+                self.problem(format!("{key}.{name}: expected a table, found {}", value.type_str()));
+                continue;
+            };
+            let mut inner =
+                Settings { path: self.path.clone(), table, known: BTreeSet::new(), problems: Vec::new() };
+            all.push(read(&name, &mut inner));
+            inner.tell_unknown();
+            self.problems.extend(inner.problems.into_iter().map(|problem| format!("{key}.{name}.{problem}")));
+        }
+        all
+    }
+
     /// Something else that is wrong.
     pub fn problem(&mut self, problem: String) {
         self.problems.push(problem);
@@ -109,13 +138,17 @@ impl Settings {
 
     /// `settings` if nothing was wrong and nothing is left.
     pub fn finish<T>(mut self, settings: T) -> Result<T, SettingsError> {
-        let unknown = self.table.keys().filter(|key| !self.known.contains(key.as_str()));
-        self.problems.extend(unknown.map(|key| format!("{key}: no such setting")));
+        self.tell_unknown();
         if self.problems.is_empty() {
             Ok(settings)
         } else {
             Err(SettingsError::Invalid { path: self.path, problems: self.problems })
         }
+    }
+
+    fn tell_unknown(&mut self) {
+        let unknown = self.table.keys().filter(|key| !self.known.contains(key.as_str()));
+        self.problems.extend(unknown.map(|key| format!("{key}: no such setting")));
     }
 
     fn take(&mut self, key: &'static str) -> Option<toml::Value> {
@@ -148,6 +181,19 @@ pub fn duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_in_a_table_is_told_with_its_place() {
+        let text = "[realm.corp]\nkind = 5\nurl = 'x'\n[realm.ok]\nkind = 'pam'";
+        let mut settings = Settings::parse(text, Path::new("f")).unwrap();
+        let read = settings.tables("realm", |name, inner| (name.to_owned(), inner.text("kind")));
+        assert_eq!(read, [("corp".to_owned(), None), ("ok".to_owned(), Some("pam".to_owned()))]);
+        let told = settings.finish(()).unwrap_err().to_string();
+        assert!(
+            told.contains("realm.corp.kind: expected") && told.contains("realm.corp.url: no such"),
+            "{told}"
+        );
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 

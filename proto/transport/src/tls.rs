@@ -1,4 +1,5 @@
-//! Certificates: what a peer shows, what we show, whom we trust. TLS 1.3 only; nothing turns it off.
+//! Certificates: what a peer shows, what we show, whom we trust. TLS 1.3 only; nothing turns it off. Servers that aren't
+//! ours, where people's accounts are kept, may still speak TLS 1.2 ([`foreign_client`]).
 
 use std::fmt;
 use std::fs;
@@ -10,12 +11,15 @@ use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
-pub use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+pub use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+pub use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// The name in every controller's own certificate. Agents ask for it whatever address they dial, so that no address
@@ -57,6 +61,8 @@ pub enum TlsError {
     Malformed,
     #[error("use a certificate and key")]
     Rustls(#[source] rustls::Error),
+    #[error("this machine trusts no certificate authority")]
+    NoSystemRoots,
     #[error("trust a certificate authority")]
     Authority(#[source] rustls::server::VerifierBuilderError),
 }
@@ -204,6 +210,41 @@ pub fn agents_server(internal: &Identity, authorities: &[Vec<u8>]) -> Result<Arc
         .map_err(TlsError::Rustls)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// For a server that isn't ours: a directory, an OpenID provider. It must come from one of the authorities in the PEM
+/// file, or from one that the system trusts when there is no file.
+///
+/// TLS 1.2 is taken where the server has nothing newer: Active Directory before Windows Server 2022 has not. rustls
+/// speaks it with forward secrecy and authenticated encryption only, and renegotiates never.
+pub fn foreign_client(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let trusted = match authorities {
+        Some(path) => roots(&self::authorities(path)?)?,
+        None => system_roots()?,
+    };
+    let config = ClientConfig::builder_with_provider(crypto())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TlsError::Rustls)?
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Makes `tcp` a connection to `host`, a name or an address that the server's certificate must hold.
+pub async fn secure(
+    config: &Arc<ClientConfig>,
+    host: &str,
+    tcp: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(Arc::clone(config)).connect(name, tcp).await
+}
+
+/// A system's store may hold a certificate that can't be used; the others count.
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    let (added, _) = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if added == 0 { Err(TlsError::NoSystemRoots) } else { Ok(store) }
 }
 
 #[derive(Debug)]
