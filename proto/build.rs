@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 17] = [
     "horcrux/v1/authz.proto",
     "horcrux/v1/metrics.proto",
     "horcrux/v1/inventory.proto",
     "horcrux/v1/auth_service.proto",
+    "horcrux/v1/user_service.proto",
+    "horcrux/v1/grant_service.proto",
+    "horcrux/v1/pool_service.proto",
+    "horcrux/v1/token_service.proto",
+    "horcrux/v1/audit_service.proto",
     "horcrux/v1/system_service.proto",
     "horcrux/v1/node_service.proto",
     "horcrux/v1/vm_service.proto",
@@ -76,10 +81,14 @@ fn write_requirements(pool: &DescriptorPool, path: &Path) -> Result<(), Box<dyn 
             if !field.is_empty() && method.input().get_field_by_name(&field).is_none() {
                 return Err(format!("{name}: its request has no field {field}").into());
             }
-            let filtered = rule.get_field_by_name("filtered").and_then(|v| v.as_bool()).unwrap_or(false);
+            let flag = |name: &str| rule.get_field_by_name(name).and_then(|v| v.as_bool()).unwrap_or(false);
             writeln!(
                 rows,
-                "    Requirement {{ method: {name:?}, caller: {caller}, resource_field: {field:?}, filtered: {filtered} }},"
+                "    Requirement {{ method: {name:?}, caller: {caller}, resource_field: {field:?}, resource: {:?}, filtered: {}, \
+                 mutation: {} }},",
+                text(rule, "resource"),
+                flag("filtered"),
+                flag("mutation"),
             )?;
         }
     }
@@ -95,6 +104,9 @@ fn caller(rule: &DynamicMessage) -> Option<String> {
     }
     if set("signed_in") {
         return Some("Caller::SignedIn".into());
+    }
+    if set("session") {
+        return Some("Caller::Session".into());
     }
     if set("node") {
         return Some("Caller::Node".into());

@@ -251,6 +251,7 @@ mod tests {
             leaf: leaf.der().to_vec().into(),
             authorities: vec![ca_der.to_vec().into()],
             expires_unix_ms: 5,
+            generation: 1,
         }
     }
 

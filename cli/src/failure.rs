@@ -89,11 +89,16 @@ impl Failure {
         }
     }
 
+    /// The error in one line, with its causes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        if let Self::Other(error) = self { Chain(error.as_ref()).to_string() } else { self.to_string() }
+    }
+
     /// As printed on stderr.
     #[must_use]
     pub fn report(&self) -> String {
-        let text =
-            if let Self::Other(error) = self { Chain(error.as_ref()).to_string() } else { self.to_string() };
+        let text = self.text();
         match self.hint() {
             Some(hint) => format!("error: {text}\nnext: {hint}"),
             None => format!("error: {text}"),

@@ -31,8 +31,8 @@ pub(crate) enum Heard {
 const WAITING: usize = 16;
 /// The contract says that something arrives at least every 5 s: three of those are silence.
 const SILENCE: Duration = Duration::from_secs(15);
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-const MAX_RETRY: Duration = Duration::from_secs(10);
+pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(500);
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(10);
 
 /// Starts following; ends when `tasks` stop or the receiver is dropped.
 pub(crate) fn start(tasks: &mut Tasks, session: Session, request: WatchRequest) -> mpsc::Receiver<Heard> {
@@ -100,7 +100,8 @@ async fn once(
     }
 }
 
-async fn next(stream: &mut Streaming<WatchResponse>) -> Result<WatchResponse, Status> {
+/// The next message of any stream that says something at least every five seconds.
+pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
     match tokio::time::timeout(SILENCE, stream.message()).await {
         Ok(Ok(Some(message))) => Ok(message),
         Ok(Ok(None)) => Err(Status::unavailable("the controller ended the stream")),
@@ -110,7 +111,7 @@ async fn next(stream: &mut Streaming<WatchResponse>) -> Result<WatchResponse, St
 }
 
 /// A stream that began can end in ways that a request can't: with a broken connection under any of these codes.
-fn ended(url: &str, status: &Status) -> Failure {
+pub(crate) fn ended(url: &str, status: &Status) -> Failure {
     match status.code() {
         Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted | Code::ResourceExhausted => {
             Failure::Unreachable(format!("the stream broke: {}", crate::view::shown(status.message())))

@@ -1,18 +1,30 @@
 //! `horcruxctl`, the command line client. Data goes to stdout, talk to stderr.
 #![forbid(unsafe_code)]
 
+pub mod account;
+pub mod api_tokens;
 pub mod args;
+pub mod audit;
+pub mod change;
 pub mod contexts;
+pub mod door;
 pub mod exit;
 pub mod failure;
 mod feed;
 pub mod fleet;
+pub mod grants;
 pub mod inventory;
 pub mod known;
 pub mod login;
+pub mod nodes;
+pub mod oidc;
+mod pages;
+pub mod people;
+pub mod pools;
 pub mod private;
 pub mod prompt;
 pub mod session;
+pub mod sign_in;
 pub mod tokens;
 pub mod top;
 pub mod view;
@@ -27,10 +39,11 @@ use horcrux_proto::v1::GetVersionRequest;
 use horcrux_proto::v1::system_service_client::SystemServiceClient;
 use horcrux_transport::clock;
 
-use crate::args::{Cli, Command, ContainerCommand, ContextCommand, NodeCommand, VmCommand};
+use crate::args::guest::{ContainerCommand, VmCommand};
+use crate::args::sign_in::ContextCommand;
+use crate::args::{Cli, Command};
 use crate::contexts::{ContextName, Contexts};
 use crate::failure::Failure;
-use crate::inventory::Agreed;
 use crate::private::Home;
 use crate::session::{Session, channel, unsigned};
 use crate::view::whoami::VersionView;
@@ -63,7 +76,10 @@ impl App {
             Command::Context(ContextCommand::List) => self.print(&known::list(self)?),
             Command::Context(ContextCommand::Use { name }) => known::choose(self, &name).await,
             Command::Context(ContextCommand::Remove { name }) => known::remove(self, &name).await,
-            Command::Node(command) => self.node(command).await,
+            Command::Session(command) => self.sessions(command).await,
+            Command::Password(args) => self.change_password(&args).await,
+            Command::Totp(command) => self.totp(command).await,
+            Command::Node(command) => self.nodes(command).await,
             Command::Vm(VmCommand::List { node }) => {
                 self.print(&inventory::vms(&self.session().await?, node.as_deref()).await?)
             }
@@ -76,26 +92,23 @@ impl App {
             Command::Container(ContainerCommand::Get { name }) => {
                 self.print(&inventory::container(&self.session().await?, &name).await?)
             }
+            Command::Pool(command) => self.pools(command).await,
+            Command::Tag(command) => self.tags(command).await,
+            Command::User(command) => self.users(command).await,
+            Command::Group(command) => self.groups(command).await,
+            Command::Role(command) => self.roles(command).await,
+            Command::Grant(command) => self.grants(command).await,
+            Command::Auth(command) => self.explain(command).await,
+            Command::Token(command) => self.api_tokens(command).await,
+            Command::Audit(command) => self.audit(command).await,
             Command::Watch(args) => watch::run(self, &args).await,
             Command::Top => top::run(self).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "horcruxctl", &mut script);
-                write_out(&script)
+                write_out(&script).map(drop)
             }
             Command::Version { controller } => self.version(controller).await,
-        }
-    }
-
-    async fn node(&self, command: NodeCommand) -> Result<(), Failure> {
-        match command {
-            NodeCommand::List => self.print(&inventory::nodes(&self.session().await?).await?),
-            NodeCommand::Get { name } => self.print(&inventory::node(&self.session().await?, &name).await?),
-            NodeCommand::Delete { name, yes } => {
-                let agreed = if yes { Agreed::Yes } else { Agreed::NotYet };
-                inventory::delete_node(self, &name, agreed).await
-            }
-            NodeCommand::JoinToken(args) => self.print(&inventory::join_token(self, &args).await?),
         }
     }
 
@@ -124,7 +137,7 @@ impl App {
 
     /// Data, on stdout.
     pub fn print(&self, view: &impl View) -> Result<(), Failure> {
-        write_out(self.output.render(view, clock::unix_ms())?.as_bytes())
+        write_out(self.output.render(view, clock::unix_ms())?.as_bytes()).map(drop)
     }
 
     /// Talk, on stderr.
@@ -134,13 +147,19 @@ impl App {
     }
 }
 
+/// Whoever reads our output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Listens,
+    Left,
+}
+
 /// A reader that has seen enough (`| head`) is not a failure.
-fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_out(bytes: &[u8]) -> Result<Reader, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("write to standard output").map_err(Failure::from)
-        }
-        Ok(()) | Err(_) => Ok(()),
+        Ok(()) => Ok(Reader::Listens),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Left),
+        Err(error) => Err(error).context("write to standard output").map_err(Failure::from),
     }
 }

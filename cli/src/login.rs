@@ -1,61 +1,63 @@
-//! Getting in: whom to trust, who signs in, what is kept.
+//! `horcruxctl login`, `setup`, `logout` and `whoami`.
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use horcrux_proto::v1::auth_service_client::AuthServiceClient;
-use horcrux_proto::v1::{CompleteSetupRequest, SignInRequest, SignInResponse, SignOutRequest, WhoAmIRequest};
-use horcrux_transport::client::{self, Target, Trust};
+use horcrux_proto::v1::{CompleteSetupRequest, SignOutRequest, WhoAmIRequest, WhoAmIResponse};
 use horcrux_transport::secret::Secret;
-use horcrux_transport::tls;
-use tonic::Code;
-use tonic::transport::Channel;
 
 use crate::App;
-use crate::args::{LoginArgs, SetupArgs, TrustArgs};
-use crate::contexts::{Context, ContextName, Contexts, Trusted};
+use crate::args::sign_in::{LoginArgs, SetupArgs};
+use crate::contexts::Contexts;
+use crate::door::Door;
 use crate::failure::Failure;
-use crate::prompt;
-use crate::session::{channel, unsigned};
-use crate::tokens::{TokenFile, Tokens};
+use crate::session::{Session, signed, unsigned};
+use crate::sign_in::{SignedIn, with_password};
+use crate::tokens::{Credential, TokenFile};
 use crate::view::shown;
 use crate::view::whoami::WhoAmIView;
+use crate::{oidc, prompt};
 
-/// What is settled before anything secret is sent.
-struct Door {
-    name: ContextName,
-    url: String,
-    trusted: Trusted,
-    channel: Channel,
-    known_user: Option<String>,
-}
+/// How an API token begins.
+const API_TOKEN: &str = "hxt_";
 
 pub async fn login(app: &App, args: &LoginArgs) -> Result<(), Failure> {
-    let door = door(app, &args.target, &args.trust).await?;
-    let user = match args.user.clone().or_else(|| door.known_user.clone()) {
+    let second = args.second_factor.second_factor_file.as_deref();
+    prompt::one_from_stdin(&[args.password_file.as_deref(), second])?;
+    let door = Door::open(app, &args.target, &args.trust).await?;
+    if let Some(file) = &args.api_token_file {
+        return use_api_token(app, &door, file).await;
+    }
+    if args.oidc {
+        let signed_in = oidc::with_provider(app, &door, args.realm.as_deref(), second).await?;
+        return enter(app, &door, &signed_in).await;
+    }
+    // Whoever signed in last is meant, unless another realm is asked for.
+    let known = door.known_user.clone().filter(|known| identity(known, args.realm.as_deref()).is_ok());
+    let user = match args.user.clone().or(known) {
         Some(user) => user,
         None => prompt::line("user", "--user NAME")?,
     };
-    let password = password(args.password_file.as_deref())?;
-    sign_in(app, &door, &user, &password).await
+    let (username, realm) = identity(&user, args.realm.as_deref())?;
+    let password = password("password", args.password_file.as_deref())?;
+    let signed_in = with_password(app, &door, (username, realm), &password, second).await?;
+    enter(app, &door, &signed_in).await
 }
 
 pub async fn setup(app: &App, args: &SetupArgs) -> Result<(), Failure> {
-    let is_stdin = |file: Option<&Path>| file == Some(Path::new("-"));
-    if is_stdin(args.code_file.as_deref()) && is_stdin(args.login.password_file.as_deref()) {
-        return Err(Failure::Usage("standard input holds one secret: pass the other as a file".to_owned()));
-    }
-    let door = door(app, &args.login.target, &args.login.trust).await?;
+    let second = args.second_factor.second_factor_file.as_deref();
+    prompt::one_from_stdin(&[args.code_file.as_deref(), args.password_file.as_deref(), second])?;
+    let door = Door::open(app, &args.target, &args.trust).await?;
     let code = prompt::secret("setup code", args.code_file.as_deref(), "--code-file F")?;
-    let user = match &args.login.user {
+    let user = match &args.user {
         Some(user) => user.clone(),
         None if prompt::is_interactive() => prompt::line_or("user", "admin")?,
         None => "admin".to_owned(),
     };
-    if args.login.password_file.is_none() {
+    if args.password_file.is_none() {
         app.say("a password of 10 characters or more:");
     }
-    let password = new_password(args.login.password_file.as_deref())?;
+    let password = prompt::new_password("password", args.password_file.as_deref(), "--password-file F")?;
     let request = CompleteSetupRequest {
         setup_code: code.expose().to_owned(),
         username: user.clone(),
@@ -67,7 +69,8 @@ pub async fn setup(app: &App, args: &SetupArgs) -> Result<(), Failure> {
         if let Failure::Denied(why) = failure { Failure::WrongSetupCode(why) } else { failure }
     })?;
     app.say(&format!("made the first administrator, {}", shown(&made.user)));
-    sign_in(app, &door, &user, &password).await
+    let signed_in = with_password(app, &door, identity(&user, None)?, &password, second).await?;
+    enter(app, &door, &signed_in).await
 }
 
 const UNTOLD: &str = "the tokens here are removed; the controller could not be told: there the session ends when it has lain unused for long enough";
@@ -86,6 +89,13 @@ pub async fn logout(app: &App) -> Result<(), Failure> {
         }
         Ok(session) => session,
     };
+    if matches!(session.credential(), Ok(Credential::ApiToken(_))) {
+        session.forget().await?;
+        app.say(
+            "the API token is removed here; it is good until it ends or `horcruxctl token revoke` ends it",
+        );
+        return Ok(());
+    }
     let told = session
         .call(|wire| async move { AuthServiceClient::new(wire).sign_out(SignOutRequest {}).await })
         .await;
@@ -104,10 +114,13 @@ pub async fn logout(app: &App) -> Result<(), Failure> {
 
 pub async fn whoami(app: &App) -> Result<WhoAmIView, Failure> {
     let session = app.session().await?;
-    let answer = session
-        .call(|wire| async move { AuthServiceClient::new(wire).who_am_i(WhoAmIRequest {}).await })
-        .await?;
+    let answer = caller(&session).await?;
     Ok(WhoAmIView::new(session.context.as_str(), &session.url, &answer))
+}
+
+/// Who calls, in the controller's words.
+pub(crate) async fn caller(session: &Session) -> Result<WhoAmIResponse, Failure> {
+    session.call(|wire| async move { AuthServiceClient::new(wire).who_am_i(WhoAmIRequest {}).await }).await
 }
 
 async fn forget_without_telling(app: &App) -> Result<(), Failure> {
@@ -118,114 +131,69 @@ async fn forget_without_telling(app: &App) -> Result<(), Failure> {
     Ok(tokens.remove()?)
 }
 
-/// Connects to a controller that is trusted: from before, by what was passed, or because a person says so now.
-async fn door(app: &App, target: &Target, trust: &TrustArgs) -> Result<Door, Failure> {
-    let url = target.to_string();
-    let contexts = Contexts::read(&app.home)?;
-    let name = app.context.clone().or_else(|| contexts.of_url(&url).cloned());
-    let name = name.unwrap_or_else(|| ContextName::of(target));
-    let known = contexts.contexts.get(&name);
-    if let Some(other) = known.filter(|known| known.url != url) {
-        return Err(Failure::Usage(format!(
-            "the context {name} is for {}: choose another name with --context NAME, or remove it with \
-             `horcruxctl context remove {name}`",
-            other.url
-        )));
+/// Keeps a session. Recovery codes come first: they are shown this once, whatever happens to the rest.
+async fn enter(app: &App, door: &Door, signed_in: &SignedIn) -> Result<(), Failure> {
+    if let Some(codes) = &signed_in.recovery_codes {
+        app.say(codes.talk());
+        app.print(codes)?;
     }
-    let (trusted, trust) = match (trust.fingerprint, &trust.ca_file, known) {
-        (Some(pin), _, _) => (Trusted::Fingerprint(pin.to_string()), Trust::Pinned(pin)),
-        (None, Some(file), _) => authorities(app, &name, file)?,
-        (None, None, Some(known)) => (known.trust.clone(), known.trust(&app.home)?),
-        (None, None, None) => asked(app, target).await?,
-    };
-    let channel = channel(target, &trust, app.deadline).await?;
-    Ok(Door { name, url, trusted, channel, known_user: known.and_then(|known| known.user.clone()) })
-}
-
-/// Keeps a copy, so that what is trusted doesn't change with somebody else's file.
-fn authorities(app: &App, name: &ContextName, file: &Path) -> Result<(Trusted, Trust), Failure> {
-    let der = tls::authorities(file).map_err(anyhow::Error::from)?;
-    let pem = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let kept = format!("authorities/{name}.pem");
-    app.home.write(&kept, &pem).map_err(anyhow::Error::from)?;
-    Ok((Trusted::Authorities(kept), Trust::Authorities(der)))
-}
-
-async fn asked(app: &App, target: &Target) -> Result<(Trusted, Trust), Failure> {
-    let seen = client::presented(target, app.deadline).await.map_err(|e| Failure::connecting(&e))?;
-    let instead = "--fingerprint HEX (it is in the file ca-fingerprint of the controller's state directory) or --ca-file PEM";
-    if !prompt::is_interactive() {
-        return Err(Failure::Usage(format!(
-            "{target} is not known here yet, and standard input is not a terminal to ask on: pass {instead}"
-        )));
-    }
-    app.say(&format!(
-        "{target} is not known here yet. The fingerprint of its certificate authority is\n\n  {}\n\nCompare it \
-         with the file ca-fingerprint in the state directory on the controller's host.",
-        seen.pin
-    ));
-    if prompt::agrees("Is it the same?", instead)? {
-        Ok((Trusted::Fingerprint(seen.pin.to_string()), Trust::Pinned(seen.pin)))
-    } else {
-        Err(Failure::Refused("not signed in: the controller is not trusted".to_owned()))
-    }
-}
-
-async fn sign_in(app: &App, door: &Door, user: &str, password: &Secret) -> Result<(), Failure> {
-    let (username, realm) = user.split_once('@').unwrap_or((user, ""));
-    let request = SignInRequest {
-        username: username.to_owned(),
-        password: password.expose().to_owned(),
-        realm: realm.to_owned(),
-    };
-    let mut client = AuthServiceClient::new(door.channel.clone());
-    let rpc = async {
-        match client.sign_in(request).await {
-            // Not "sign in again": this was signing in.
-            Err(status) if status.code() == Code::Unauthenticated => Ok(Err(shown(status.message()))),
-            other => other.map(|answer| Ok(answer.into_inner())),
-        }
-        .map(tonic::Response::new)
-    };
-    let answer: Result<SignInResponse, String> = unsigned(&door.url, app.deadline, rpc).await?;
-    let answer = answer.map_err(|why| Failure::SignInRefused { url: door.url.clone(), why })?;
-    let pair = answer.tokens.ok_or_else(|| Failure::Refused("the controller sent no tokens".to_owned()))?;
-    keep(app, door, user, &Tokens::from(pair)).await?;
-    let user = answer.session.map(|session| session.user).unwrap_or_default();
-    app.say(&format!("signed in to {} as {} (context {})", door.url, shown(&user), door.name));
+    door.keep(app, &signed_in.user, &Credential::Session(signed_in.tokens.clone())).await?;
+    app.say(&format!("signed in to {} as {} (context {})", door.url, shown(&signed_in.user), door.name));
     Ok(())
 }
 
-async fn keep(app: &App, door: &Door, user: &str, tokens: &Tokens) -> Result<(), Failure> {
-    let file = TokenFile::new(&app.home, &door.name);
-    let lock = file.lock(app.deadline).await?;
-    file.write(tokens)?;
-    drop(lock);
-    let context = Context { url: door.url.clone(), user: Some(user.to_owned()), trust: door.trusted.clone() };
-    Contexts::change(&app.home, |contexts| {
-        contexts.contexts.insert(door.name.clone(), context);
-        contexts.current = Some(door.name.clone());
-        Ok(())
-    })
-    .await
-}
-
-fn password(file: Option<&Path>) -> Result<Secret, Failure> {
-    prompt::secret(
-        "password",
-        file,
-        "--password-file F, or --password-file - and the password on standard input",
-    )
-}
-
-/// Typed twice, because nobody can see what was typed.
-fn new_password(file: Option<&Path>) -> Result<Secret, Failure> {
-    let first = password(file)?;
-    if file.is_none() {
-        let second = prompt::secret("password again", None, "--password-file F")?;
-        if first.expose() != second.expose() {
-            return Err(Failure::Usage("the two passwords differ".to_owned()));
-        }
+/// Keeps an API token that the controller knows.
+pub async fn use_api_token(app: &App, door: &Door, file: &Path) -> Result<(), Failure> {
+    let token = prompt::secret("API token", Some(file), "")?;
+    let token = Secret::from(token.expose().trim().to_owned());
+    let wrong = || {
+        Failure::Usage(format!("what {} holds is no API token: it begins with {API_TOKEN}", file.display()))
+    };
+    if !token.expose().starts_with(API_TOKEN) {
+        return Err(wrong());
     }
-    Ok(first)
+    let wire = signed(&door.channel, &token).ok_or_else(wrong)?;
+    let mut client = AuthServiceClient::new(wire);
+    let answer = crate::sign_in::refusable(app, door, client.who_am_i(WhoAmIRequest {})).await?;
+    door.keep(app, &answer.user, &Credential::ApiToken(token)).await?;
+    let id = answer.token.unwrap_or_default();
+    app.say(&format!(
+        "calls to {} use the API token {} of {} (context {})",
+        door.url,
+        shown(&id),
+        shown(&answer.user),
+        door.name
+    ));
+    Ok(())
+}
+
+/// Name and realm. What follows the last `@` is the realm.
+fn identity<'a>(user: &'a str, realm: Option<&'a str>) -> Result<(&'a str, &'a str), Failure> {
+    match (user.rsplit_once('@'), realm) {
+        (Some((_, named)), Some(realm)) if named != realm => Err(Failure::Usage(format!(
+            "{user} names another realm than --realm {realm}: pass one of the two"
+        ))),
+        (Some((name, named)), _) => Ok((name, named)),
+        (None, realm) => Ok((user, realm.unwrap_or_default())),
+    }
+}
+
+fn password(what: &str, file: Option<&Path>) -> Result<Secret, Failure> {
+    prompt::secret(what, file, "--password-file F, or --password-file - and the password on standard input")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_realm_is_given_with_the_name_or_beside_it() {
+        let read = |user, realm| identity(user, realm).ok();
+        assert_eq!(read("alice", None), Some(("alice", "")));
+        assert_eq!(read("alice@corp", None), Some(("alice", "corp")));
+        assert_eq!(read("alice", Some("corp")), Some(("alice", "corp")));
+        assert_eq!(read("alice@corp", Some("corp")), Some(("alice", "corp")));
+        assert_eq!(read("alice@corp.example@ad", None), Some(("alice@corp.example", "ad")));
+        assert_eq!(read("alice@corp", Some("local")), None);
+    }
 }

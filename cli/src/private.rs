@@ -4,7 +4,7 @@
 //! lock on a file that is replaced guards the one that is gone.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub enum FileError {
     },
     #[error("{} can be read by others: run `chmod 600 {}`", path.display(), path.display())]
     Exposed { path: PathBuf },
+    #[error("others than its owner have access to {}: run `chmod 700 {}`", path.display(), path.display())]
+    OpenDirectory { path: PathBuf },
     #[error("{} is held by another horcruxctl: try again when it has finished", path.display())]
     Locked { path: PathBuf },
     #[error("lock {}", path.display())]
@@ -141,10 +143,45 @@ impl Home {
     }
 }
 
-/// Writes a secret to a file of the user's choice, which must not exist.
-pub fn write_secret(path: &Path, text: &str) -> Result<(), FileError> {
-    files::create_private(path, text.as_bytes())
-        .map_err(|source| FileError::Write { path: path.to_owned(), source })
+/// A file of the user's choice that will hold a secret. It is made before the secret is: a secret that is shown once must
+/// not be lost because its file can't be written.
+#[derive(Debug)]
+pub struct SecretFile {
+    path: PathBuf,
+    file: File,
+    filled: bool,
+}
+
+impl SecretFile {
+    /// Makes the file, mode 0600, which must not exist.
+    pub fn create(path: &Path) -> Result<Self, FileError> {
+        let made = OpenOptions::new().write(true).create_new(true).mode(files::PRIVATE).open(path);
+        let file = made.map_err(|source| FileError::Write { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file, filled: false })
+    }
+
+    pub fn fill(mut self, text: &str) -> Result<(), FileError> {
+        // Half a secret is worth more than none.
+        self.filled = true;
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_all());
+        written.map_err(|source| FileError::Write { path: self.path.clone(), source })
+    }
+}
+
+impl Drop for SecretFile {
+    /// An empty file would only be in the way of the next attempt.
+    fn drop(&mut self) {
+        if !self.filled {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// A directory of the user's choice for secrets: made with mode 0700, or there already and closed to others.
+pub fn secret_dir(path: &Path) -> Result<(), FileError> {
+    make_dir(path)?;
+    let meta = fs::metadata(path).map_err(|source| FileError::Directory { path: path.to_owned(), source })?;
+    if files::is_exposed(&meta) { Err(FileError::OpenDirectory { path: path.to_owned() }) } else { Ok(()) }
 }
 
 fn make_dir(path: &Path) -> Result<(), FileError> {
@@ -190,9 +227,23 @@ mod tests {
         assert_eq!(home.read("a").unwrap(), None);
         home.remove("a").unwrap();
         let path = dir.path().join("token");
-        write_secret(&path, "x").unwrap();
-        assert!(write_secret(&path, "y").is_err());
+        drop(SecretFile::create(&path).unwrap());
+        assert!(!path.exists(), "no empty file stays");
+        SecretFile::create(&path).unwrap().fill("x").unwrap();
+        assert!(SecretFile::create(&path).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "x");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_directory_for_secrets_is_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        secret_dir(&path).unwrap();
+        secret_dir(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+        assert!(matches!(secret_dir(&path), Err(FileError::OpenDirectory { .. })));
     }
 
     #[tokio::test]

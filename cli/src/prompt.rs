@@ -39,6 +39,42 @@ pub fn secret(what: &str, file: Option<&Path>, instead: &str) -> Result<Secret, 
     }
 }
 
+/// A secret that is new. Typed twice, because nobody can see what was typed.
+pub fn new_password(what: &str, file: Option<&Path>, instead: &str) -> Result<Secret, Failure> {
+    let first = secret(what, file, instead)?;
+    if file.is_none() {
+        let second = secret(&format!("{what} again"), None, instead)?;
+        if first.expose() != second.expose() {
+            return Err(Failure::Usage("the two passwords differ".to_owned()));
+        }
+    }
+    Ok(first)
+}
+
+/// The text of a file, or of standard input (`-`), that is no secret and at most `limit` bytes long.
+pub fn text(path: &Path, limit: u64) -> Result<String, Failure> {
+    let read = |source: &mut dyn io::Read| -> anyhow::Result<String> {
+        let mut text = String::new();
+        source.take(limit + 1).read_to_string(&mut text)?;
+        anyhow::ensure!(text.len() as u64 <= limit, "it is longer than {limit} bytes");
+        Ok(text)
+    };
+    if path == Path::new("-") {
+        return Ok(read(&mut io::stdin().lock()).context("read standard input")?);
+    }
+    let doing = || format!("read {}", path.display());
+    let mut opened = fs::File::open(path).with_context(doing)?;
+    Ok(read(&mut opened).with_context(doing)?)
+}
+
+/// Refuses to read several secrets from standard input: it holds one.
+pub fn one_from_stdin(files: &[Option<&Path>]) -> Result<(), Failure> {
+    if files.iter().filter(|&&file| file == Some(Path::new("-"))).count() > 1 {
+        return Err(Failure::Usage("standard input holds one secret: pass the other as a file".to_owned()));
+    }
+    Ok(())
+}
+
 /// A line that may be seen.
 pub fn line(what: &str, instead: &str) -> Result<String, Failure> {
     if !is_interactive() {

@@ -1,5 +1,5 @@
-//! A signed-in connection. The access token is renewed before it ends, and once more when the controller says that it
-//! has ended: our clock may be behind.
+//! A signed-in connection. A session's access token is renewed before it ends, and once more when the controller says
+//! that it has ended: our clock may be behind. An API token is sent as it is, and its refusal is final.
 
 use std::fmt;
 use std::future::Future;
@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::contexts::{ContextName, Contexts};
 use crate::failure::Failure;
 use crate::private::Home;
-use crate::tokens::{TokenFile, Tokens};
+use crate::tokens::{Credential, TokenFile, Tokens};
 
 /// What the generated clients run on.
 pub type Wire = InterceptedService<Channel, Bearer>;
@@ -67,6 +67,13 @@ pub async fn unsigned<T>(
     within(deadline, rpc).await.map_err(|status| Failure::answered(url, &status))
 }
 
+/// A connection that sends `bearer` with each request; `None` where it can't be sent.
+pub(crate) fn signed(channel: &Channel, bearer: &Secret) -> Option<Wire> {
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", bearer.expose()).parse().ok()?;
+    value.set_sensitive(true);
+    Some(InterceptedService::new(channel.clone(), Bearer(value)))
+}
+
 impl Session {
     /// Of the chosen context.
     pub async fn open(home: &Home, asked: Option<&ContextName>, deadline: Duration) -> Result<Self, Failure> {
@@ -99,16 +106,27 @@ impl Session {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let tokens = self.fresh().await?;
         let failed = |status: &Status| Failure::answered(&self.url, status);
-        match within(self.deadline, rpc(self.wire(&tokens)?)).await {
+        let (bearer, renewable) = match self.credential()? {
+            Credential::Session(tokens) => (self.fresh(tokens).await?.access, true),
+            Credential::ApiToken(token) => (token, false),
+        };
+        match within(self.deadline, rpc(self.wire(&bearer)?)).await {
             Ok(answer) => Ok(answer),
-            Err(status) if status.code() == Code::Unauthenticated => {
-                let tokens = self.renewed(&tokens.access).await?;
-                within(self.deadline, rpc(self.wire(&tokens)?)).await.map_err(|status| failed(&status))
+            Err(status) if status.code() == Code::Unauthenticated && renewable => {
+                let tokens = self.renewed(&bearer).await?;
+                within(self.deadline, rpc(self.wire(&tokens.access)?)).await.map_err(|status| failed(&status))
             }
             Err(status) => Err(failed(&status)),
         }
+    }
+
+    /// [`call`](Self::call) with a request, which goes again with the second run.
+    pub async fn send<Q: Clone, T, F>(&self, request: Q, rpc: impl Fn(Wire, Q) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call(|wire| rpc(wire, request.clone())).await
     }
 
     /// Forgets the tokens, whether the controller heard of it or not.
@@ -117,26 +135,26 @@ impl Session {
         Ok(self.tokens.remove()?)
     }
 
-    fn wire(&self, tokens: &Tokens) -> Result<Wire, Failure> {
-        let text = format!("Bearer {}", tokens.access.expose());
-        let mut value: MetadataValue<Ascii> = text.parse().map_err(|_| self.signed_out(String::new()))?;
-        value.set_sensitive(true);
-        Ok(InterceptedService::new(self.channel.clone(), Bearer(value)))
+    /// As an API token, or as a session.
+    pub fn credential(&self) -> Result<Credential, Failure> {
+        self.tokens.read()?.ok_or_else(|| self.signed_out(String::new()))
     }
 
-    async fn fresh(&self) -> Result<Tokens, Failure> {
-        match self.tokens.read()? {
-            Some(tokens) if tokens.are_fresh(clock::unix_ms()) => Ok(tokens),
-            Some(tokens) => self.renewed(&tokens.access).await,
-            None => Err(self.signed_out(String::new())),
-        }
+    fn wire(&self, bearer: &Secret) -> Result<Wire, Failure> {
+        signed(&self.channel, bearer).ok_or_else(|| self.signed_out(String::new()))
+    }
+
+    async fn fresh(&self, tokens: Tokens) -> Result<Tokens, Failure> {
+        if tokens.are_fresh(clock::unix_ms()) { Ok(tokens) } else { self.renewed(&tokens.access).await }
     }
 
     /// Tokens other than those with `used` as access token: from another process that renewed them, or from the
     /// controller.
     async fn renewed(&self, used: &Secret) -> Result<Tokens, Failure> {
         let _lock = self.tokens.lock(self.deadline + self.deadline).await?;
-        let tokens = self.tokens.read()?.ok_or_else(|| self.signed_out(String::new()))?;
+        let tokens = self.credential()?.session();
+        let tokens =
+            tokens.ok_or_else(|| self.signed_out("an API token took the session's place".to_owned()))?;
         if tokens.access.expose() != used.expose() {
             return Ok(tokens);
         }
@@ -146,7 +164,7 @@ impl Session {
             Ok(answer) => {
                 let pair = answer.tokens.ok_or_else(|| self.signed_out("no tokens came".to_owned()))?;
                 let tokens = Tokens::from(pair);
-                self.tokens.write(&tokens)?;
+                self.tokens.write(&Credential::Session(tokens.clone()))?;
                 Ok(tokens)
             }
             Err(status) => {

@@ -1,7 +1,6 @@
 //! `horcruxctl watch`: one line per change. Lines are data and go to stdout; connections and gaps are talk.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 use horcrux_proto::name::VmUuid;
@@ -11,8 +10,7 @@ use horcrux_transport::signal;
 use horcrux_transport::tasks::Tasks;
 use serde::Serialize;
 
-use crate::App;
-use crate::args::{WatchArgs, WatchTopic};
+use crate::args::guest::{WatchArgs, WatchTopic};
 use crate::failure::Failure;
 use crate::feed::{self, Heard};
 use crate::fleet::{Change, Fleet, Thing};
@@ -25,6 +23,7 @@ use crate::view::time::utc_clock;
 use crate::view::value::metric_name_with_unit;
 use crate::view::vm::VmView;
 use crate::view::{Output, bare, shown, word};
+use crate::{App, Reader, write_out};
 
 /// One change, for programs.
 #[derive(Debug, Serialize)]
@@ -278,12 +277,6 @@ impl Line {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reader {
-    Listens,
-    Left,
-}
-
 fn print(app: &App, lines: impl Iterator<Item = Line>) -> Result<Reader, Failure> {
     let mut text = String::new();
     for line in lines {
@@ -302,12 +295,7 @@ fn print(app: &App, lines: impl Iterator<Item = Line>) -> Result<Reader, Failure
         }
         text.push('\n');
     }
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(Reader::Listens),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Left),
-        Err(error) => Err(error).context("write to standard output").map_err(Failure::from),
-    }
+    write_out(text.as_bytes())
 }
 
 #[cfg(test)]

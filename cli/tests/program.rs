@@ -45,9 +45,32 @@ fn wrong_use_ends_with_2() {
 }
 
 #[test]
+fn what_is_asked_wrongly_needs_no_controller() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, says) in [
+        (&["auth", "why", "alice", "VmFly", "/"][..], "VmConsole"),
+        (&["role", "create", "Op", "--privilege", "VmFly"], "VmConsole"),
+        (&["audit", "list", "--follow", "-o", "yaml"], "-o json"),
+        (&["audit", "verify", "--checkpoint", "17"], "SEQUENCE:HASH"),
+        (&["login", "https://web1", "--password-file", "-", "--second-factor-file", "-"], "one secret"),
+    ] {
+        let (code, talk) = ended(&horcruxctl(dir.path(), args));
+        assert_eq!(code, 2, "{args:?}: {talk}");
+        assert!(talk.contains(says), "{args:?}: {talk}");
+    }
+}
+
+#[test]
 fn without_a_session_every_command_says_how_to_get_one() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [&["node", "list"][..], &["vm", "get", "x"], &["watch"], &["whoami"]] {
+    for args in [
+        &["node", "list"][..],
+        &["vm", "get", "x"],
+        &["watch"],
+        &["whoami"],
+        &["user", "list"],
+        &["audit", "list"],
+    ] {
         let output = horcruxctl(dir.path(), args);
         let (code, talk) = ended(&output);
         assert_eq!(code, 3, "{args:?}: {talk}");

@@ -2,15 +2,27 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use horcrux_proto::v1::{
-    Absence, CgroupMode, Container, ContainerFacts, ContainerRuntime, ContainerServiceGetResponse, Metric,
-    MetricValue, Node, NodeFacts, NodeServiceGetResponse, NodeState, Session, Source, SourceState,
-    SourceStatus, Vm, VmFacts, VmServiceGetResponse, VmState, WhoAmIResponse,
+    Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Container, ContainerFacts, ContainerRuntime,
+    ContainerServiceGetResponse, Grant, Group, HeldPrivileges, Metric, MetricValue, Node, NodeFacts,
+    NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session, Source, SourceState,
+    SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmServiceGetResponse, VmState, WhatIfResponse,
+    WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
 };
+use horcruxctl::view::audit::{AuditListView, AuditRecordView, VerifyView};
 use horcruxctl::view::container::{ContainerDetailView, ContainerListView, ContainerView};
-use horcruxctl::view::context::{ContextListView, ContextView, JoinTokenView};
+use horcruxctl::view::context::{ContextListView, ContextView};
+use horcruxctl::view::grant::{GrantListView, GrantView, RoleListView, RoleView};
 use horcruxctl::view::node::{NodeDetailView, NodeListView, NodeView};
+use horcruxctl::view::people::{GroupListView, GroupView, UserListView, UserView};
+use horcruxctl::view::pool::{PoolListView, PoolView, TaggedListView, TaggedView};
+use horcruxctl::view::secret::{
+    JoinTokenView, NewApiTokenView, RecoveryCodesView, ReenrollView, ReenrolledView,
+};
+use horcruxctl::view::session::SessionListView;
+use horcruxctl::view::token::{ApiTokenListView, ApiTokenView};
 use horcruxctl::view::vm::{VmDetailView, VmListView, VmView};
 use horcruxctl::view::whoami::{VersionView, WhoAmIView};
+use horcruxctl::view::why::{WhatIfView, WhyView};
 use horcruxctl::view::{Output, View};
 
 /// 2026-08-04T12:00:00Z.
@@ -36,6 +48,7 @@ fn node() -> Node {
         certificate_expires_unix_ms: NOW_MS + 864_000_000,
         agent_version: Some("0.1.0".into()),
         clock_offset_ms: Some(-3),
+        locked_reason: None,
         facts: Some(NodeFacts {
             hostname: "web1".into(),
             os: Some("Debian GNU/Linux 13 (trixie)".into()),
@@ -65,6 +78,7 @@ fn new_node() -> Node {
         name: "nodes/web2".into(),
         state: NodeState::NeverSeen.into(),
         state_since_unix_ms: NOW_MS - 5_000,
+        locked_reason: Some("its key\u{1b}[2J was copied".into()),
         ..Node::default()
     }
 }
@@ -145,6 +159,10 @@ fn vms() {
     // A guest chooses its name, and a terminal must not obey it.
     let vm = Some(vm("shop\u{1b}[2J"));
     golden("vm_get", &VmDetailView::from(&VmServiceGetResponse { vm, values }));
+    let facts = Some(VmFacts { state: VmState::ShutOff.into(), ..VmFacts::default() });
+    let off = VmServiceGetResponse { vm: Some(Vm { facts, ..Vm::default() }), values: vec![] };
+    let text = VmDetailView::from(&off).table(NOW_MS);
+    assert!(text.ends_with("no values: the VM is shut off\n"), "{text}");
 }
 
 #[test]
@@ -157,15 +175,31 @@ fn containers() {
 
 #[test]
 fn the_caller_and_the_client() {
-    let session = Some(Session {
-        id: "s1".into(),
+    let held = HeldPrivileges {
+        path: "/pools/ci".into(),
+        privileges: vec![Privilege::VmAudit.into(), Privilege::VmPowerMgmt.into(), 999],
+        propagate: true,
+    };
+    let answer = WhoAmIResponse {
+        session: Some(session()),
         user: "admin@local".into(),
-        created_unix_ms: NOW_MS - 60_000,
-        expires_unix_ms: NOW_MS + 43_200_000,
-        idle_timeout_seconds: 3600,
-    });
-    let answer = WhoAmIResponse { session, roles: vec!["Administrator".into()], csrf_token: None };
+        roles: vec!["Administrator".into()],
+        groups: vec!["ops".into(), "web".into()],
+        second_factor: true,
+        held: vec![held],
+        ..WhoAmIResponse::default()
+    };
     golden("whoami", &WhoAmIView::new("lab", "https://web1:8006", &answer));
+    let token = WhoAmIResponse {
+        session: None,
+        token: Some("3f2a".into()),
+        roles: vec![],
+        groups: vec![],
+        second_factor: false,
+        ..answer
+    };
+    golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token));
+    golden("session_list", &SessionListView::from([session()].as_slice()));
     let contexts = vec![ContextView {
         name: "lab".into(),
         current: true,
@@ -175,13 +209,278 @@ fn the_caller_and_the_client() {
         signed_in: true,
     }];
     golden("context_list", &ContextListView(contexts));
-    let token = JoinTokenView { token: Some("hxj_x.y.z".into()), token_file: None, expires_unix_ms: NOW_MS };
-    golden("join_token", &token);
-    assert!(!format!("{token:?}").contains("hxj"));
     let version = VersionView {
         client: "0.1.0".into(),
         controller: Some("0.1.1".into()),
         controller_api: Some("horcrux.v1".into()),
     };
     golden("version", &version);
+}
+
+fn session() -> Session {
+    Session {
+        id: "s1".into(),
+        user: "admin@local".into(),
+        created_unix_ms: NOW_MS - 60_000,
+        expires_unix_ms: NOW_MS + 43_200_000,
+        idle_timeout_seconds: 3600,
+        last_used_unix_ms: NOW_MS - 1_000,
+        source: "192.0.2.7".into(),
+        // What a client says of itself is not to be trusted.
+        client: "horcruxctl/0.1.0\u{1b}]0;x".into(),
+        current: true,
+    }
+}
+
+fn grant(id: &str, subject: grant::Subject, role: &str, path: &str) -> Grant {
+    Grant {
+        id: id.into(),
+        subject: Some(subject),
+        role: role.into(),
+        path: path.into(),
+        propagate: true,
+        not_after_unix_ms: None,
+        created_unix_ms: NOW_MS - 864_000_000,
+        created_by: "admin@local".into(),
+    }
+}
+
+#[test]
+fn people() {
+    let alice = User {
+        id: "alice@local".into(),
+        display_name: "Alice Doe".into(),
+        second_factor: true,
+        created_unix_ms: NOW_MS - 864_000_000,
+        last_sign_in_unix_ms: Some(NOW_MS - 273_600_000),
+        groups: vec!["ops".into(), "web".into()],
+        ..User::default()
+    };
+    let bob = User {
+        id: "bob@corp".into(),
+        display_name: "\u{202e}boB".into(),
+        disabled: true,
+        second_factor: true,
+        second_factor_locked: true,
+        ..User::default()
+    };
+    golden("user_list", &UserListView(vec![UserView::from(&alice), UserView::from(&bob)]));
+    golden("user", &UserView::from(&alice));
+    let ops = Group {
+        name: "ops".into(),
+        comment: "who is on call".into(),
+        members: vec!["alice@local".into(), "bob@corp".into()],
+    };
+    let empty = Group { name: "admins@corp".into(), ..Group::default() };
+    golden("group_list", &GroupListView(vec![GroupView::from(&ops), GroupView::from(&empty)]));
+    golden("group", &GroupView::from(&ops));
+}
+
+#[test]
+fn roles_and_grants() {
+    let auditor = Role {
+        name: "Auditor".into(),
+        privileges: vec![Privilege::VmAudit.into(), Privilege::SysAudit.into()],
+        built_in: true,
+    };
+    let nothing = Role { name: "NoAccess".into(), privileges: vec![], built_in: true };
+    golden("role_list", &RoleListView(vec![RoleView::from(&auditor), RoleView::from(&nothing)]));
+    golden("role", &RoleView::from(&auditor));
+    let user = grant("1", grant::Subject::User("alice@local".into()), "VmUser", "/pools/ci");
+    let group = Grant {
+        propagate: false,
+        not_after_unix_ms: Some(NOW_MS + 28_800_000),
+        ..grant("2", grant::Subject::Group("ops".into()), "Administrator", "/")
+    };
+    let token = Grant {
+        not_after_unix_ms: Some(NOW_MS - 1_000),
+        ..grant("3", grant::Subject::Token("3f2a".into()), "Auditor", "/vms?tag=qa")
+    };
+    golden("grant_list", &GrantListView([&user, &group, &token].map(GrantView::from).to_vec()));
+    golden("grant", &GrantView::from(&user));
+}
+
+#[test]
+fn explanations() {
+    let vm = "/vms/aaaaaaaa-0000-4000-8000-000000000011";
+    let above = grant("1", grant::Subject::Group("ops".into()), "VmAdmin", "/vms");
+    let own = grant("2", grant::Subject::User("alice@local".into()), "VmUser", vm);
+    let step = |path: &str, subject: &str, grant: &Grant, effect: WhyEffect| WhyStep {
+        path: path.into(),
+        subject: subject.into(),
+        grant: Some(grant.clone()),
+        effect: effect.into(),
+    };
+    let asked = WhyRequest {
+        subject: Some(why_request::Subject::User("alice@local".into())),
+        privilege: Privilege::VmSnapshot.into(),
+        path: "/vms/shop".into(),
+    };
+    let answer = WhyResponse {
+        allowed: false,
+        path: vm.into(),
+        steps: vec![
+            step("/vms", "group ops", &above, WhyEffect::Replaced),
+            step(vm, "alice@local", &own, WhyEffect::Lacks),
+            WhyStep { path: "/pools/ci".into(), ..WhyStep::default() },
+        ],
+        because: "VmUser does not hold VmSnapshot, and a deeper level replaces a shallower one".into(),
+        grants: vec![own.clone()],
+    };
+    golden("auth_why_denied", &WhyView::new(&asked, &answer));
+    let asked = WhyRequest {
+        subject: Some(why_request::Subject::Token("3f2a".into())),
+        privilege: Privilege::VmConsole.into(),
+        path: vm.into(),
+    };
+    let answer = WhyResponse { allowed: true, path: vm.into(), because: "grant 2".into(), ..answer };
+    golden("auth_why_allowed", &WhyView::new(&asked, &WhyResponse { steps: vec![], ..answer }));
+    let change = PrivilegeChange {
+        principal: "alice@local".into(),
+        resource: vm.into(),
+        gained: vec![Privilege::VmSnapshot.into(), Privilege::VmBackup.into()],
+        lost: vec![],
+    };
+    let lost = PrivilegeChange {
+        principal: "token 3f2a".into(),
+        gained: vec![],
+        lost: vec![Privilege::VmConsole.into()],
+        ..change.clone()
+    };
+    let answer = WhatIfResponse { changes: vec![change, lost], more: 12 };
+    golden("auth_what_if", &WhatIfView::from(&answer));
+    golden("auth_what_if_nothing", &WhatIfView::from(&WhatIfResponse::default()));
+}
+
+#[test]
+fn pools_and_tags() {
+    let pool = Pool {
+        name: "pools/ci".into(),
+        comment: "builds".into(),
+        members: vec!["nodes/web1".into(), "vms/aaaaaaaa-0000-4000-8000-000000000011".into()],
+    };
+    let empty = Pool { name: "pools/web".into(), ..Pool::default() };
+    golden("pool_list", &PoolListView(vec![PoolView::from(&pool), PoolView::from(&empty)]));
+    golden("pool", &PoolView::from(&pool));
+    let object = Tagged { name: "nodes/web1".into(), tags: vec!["nightly".into(), "qa".into()] };
+    golden("tag_list", &TaggedListView(vec![TaggedView::from(&object)]));
+    golden("tag", &TaggedView::from(&object));
+}
+
+fn api_token() -> ApiToken {
+    ApiToken {
+        id: "3f2a".into(),
+        owner: "alice@local".into(),
+        comment: "ci".into(),
+        full: false,
+        grants: vec![grant("3", grant::Subject::Token("3f2a".into()), "VmUser", "/pools/ci")],
+        networks: vec!["192.0.2.0/24".into()],
+        created_unix_ms: NOW_MS - 864_000_000,
+        expires_unix_ms: NOW_MS + 864_000_000,
+        last_used_unix_ms: Some(NOW_MS - 2_300),
+        last_used_from: Some("192.0.2.7".into()),
+    }
+}
+
+#[test]
+fn api_tokens() {
+    let full = ApiToken {
+        id: "77aa".into(),
+        full: true,
+        grants: vec![],
+        networks: vec![],
+        last_used_unix_ms: None,
+        last_used_from: None,
+        ..api_token()
+    };
+    golden("token_list", &ApiTokenListView([&api_token(), &full].map(ApiTokenView::from).to_vec()));
+}
+
+#[test]
+fn what_is_shown_once() {
+    let token = JoinTokenView { token: Some("hxj_x.y.z".into()), token_file: None, expires_unix_ms: NOW_MS };
+    golden("join_token", &token);
+    assert!(!format!("{token:?}").contains("hxj"));
+    let made = NewApiTokenView {
+        secret: Some("hxt_3f2a_xyz".into()),
+        token_file: None,
+        token: ApiTokenView::from(&api_token()),
+    };
+    golden("token_create", &made);
+    assert!(!format!("{made:?}").contains("hxt"));
+    assert!(!made.talk().contains("hxt"));
+    let in_file = NewApiTokenView { secret: None, token_file: Some("ci-token".into()), ..made };
+    golden("token_create_file", &in_file);
+    let codes = RecoveryCodesView::from(vec!["aaaa-bbbb".to_owned(), "cccc-dddd".to_owned()]);
+    golden("recovery_codes", &codes);
+    assert!(!format!("{codes:?}").contains("aaaa"));
+    let made = ReenrolledView {
+        node: "web1".into(),
+        token_file: Some("tokens/web1.token".into()),
+        expires_unix_ms: Some(NOW_MS + 1_800_000),
+        problem: None,
+    };
+    let not = ReenrolledView {
+        node: "web2".into(),
+        token_file: None,
+        expires_unix_ms: None,
+        problem: Some("permission denied: alice@local lacks NodeEnroll on /nodes/web2".into()),
+    };
+    golden("node_reenroll", &ReenrollView(vec![made, not]));
+}
+
+#[test]
+fn the_audit_log() {
+    let intent = AuditRecord {
+        sequence: 41,
+        at_unix_ms: NOW_MS - 1_000,
+        kind: AuditKind::Intent.into(),
+        actor: "alice@local".into(),
+        session: "s1".into(),
+        source: "192.0.2.7".into(),
+        rpc: "/horcrux.v1.GrantService/Create".into(),
+        resource: "/pools/ci".into(),
+        request_id: "0f".repeat(16),
+        decision: "grant 2: Administrator on /".into(),
+        outcome: String::new(),
+        detail: "user bob@corp role VmUser\u{1b}[2J".into(),
+        intent: 0,
+        hash: "ab".repeat(32),
+    };
+    let outcome = AuditRecord {
+        sequence: 42,
+        kind: AuditKind::Outcome.into(),
+        decision: String::new(),
+        outcome: "ok".into(),
+        detail: String::new(),
+        intent: 41,
+        ..intent.clone()
+    };
+    let controller = AuditRecord {
+        sequence: 1042,
+        kind: AuditKind::Event.into(),
+        actor: "controller".into(),
+        at_unix_ms: NOW_MS,
+        ..AuditRecord::default()
+    };
+    let rows = [&controller, &outcome, &intent].map(AuditRecordView::from).to_vec();
+    assert_eq!(
+        rows[1].line(),
+        "42  2026-08-04T11:59:59Z  outcome  alice@local  192.0.2.7  GrantService/Create  /pools/ci  ok"
+    );
+    golden("audit_list", &AuditListView(rows));
+    let whole = VerifyResponse {
+        intact: true,
+        rows: 1042,
+        head: format!("1042:{}", "ab".repeat(32)),
+        ..VerifyResponse::default()
+    };
+    golden("audit_verify", &VerifyView::from(&whole));
+    let broken = VerifyResponse {
+        intact: false,
+        broken_at: Some(17),
+        problem: "its hash is not that of its content".into(),
+        ..whole
+    };
+    golden("audit_verify_broken", &VerifyView::from(&broken));
 }

@@ -1,6 +1,7 @@
 //! What the handlers share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use horcrux_proto::authz::Privilege;
@@ -9,17 +10,21 @@ use horcrux_proto::v1::{Metric, RecentSeries, entity};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
-use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use crate::access::password::Passwords;
+use crate::access::audit::{Audit, Entry};
+use crate::access::path::Path;
+use crate::access::principal::Principal;
+use crate::access::provided::Provided;
+use crate::access::registry::Registry;
 use crate::access::sessions::Sessions;
 use crate::access::setup::SetupCode;
-use crate::access::{Principal, allows};
+use crate::access::signin::SharedSignIns;
 use crate::fleet::attach::Attachments;
 use crate::fleet::enrollment::{Enrolled, Enrollment};
 use crate::live::{Live, past};
+use crate::store::nodes::NodeRow;
 use crate::store::recent::Recent;
 use crate::store::{Store, StoreError};
 
@@ -29,15 +34,16 @@ pub struct App {
     pub live: Live,
     pub store: Store,
     pub recent: Recent,
+    pub registry: Registry,
     pub sessions: Sessions,
-    pub passwords: Passwords,
+    pub sign_ins: SharedSignIns,
+    pub provided: Provided,
+    pub audit: Audit,
     pub enrollment: Enrollment,
     pub attachments: Attachments,
     pub counts: Counts,
-    pub setup: Mutex<Option<SetupCode>>,
     pub streams: Streams,
-    /// Session ids, as they end.
-    pub ended: broadcast::Sender<String>,
+    pub setup_required: AtomicBool,
     /// Exactly what a browser's Origin may be.
     pub origins: Vec<String>,
     pub agents_port: u16,
@@ -110,12 +116,9 @@ impl App {
         principal: &Principal,
         wanted: impl Fn(&Resource, &NodeName) -> bool + Send + 'static,
     ) -> Result<Vec<(String, entity::Object)>, Status> {
-        let role = principal.role;
-        let visible = move |resource: &Resource| match resource {
-            Resource::Node(_) => allows(role, Privilege::SysAudit, resource),
-            Resource::Vm(_) => allows(role, Privilege::VmAudit, resource),
-            Resource::Container(..) => allows(role, Privilege::ContainerAudit, resource),
-            Resource::Root | Resource::Pool(_) => false,
+        let (rights, labels) = (Arc::clone(&principal.rights), Arc::clone(principal.policy.labels()));
+        let visible = move |resource: &Resource| {
+            sees(resource).is_some_and(|privilege| rights.allow(privilege, &Path::of(resource), &labels))
         };
         let asked = self.live.ask(move |fleet| {
             let passing = fleet.objects().filter(|o| wanted(&o.resource, &o.node) && visible(&o.resource));
@@ -124,63 +127,68 @@ impl App {
         asked.await.map_err(Status::from)
     }
 
-    pub fn check_setup_code(&self, code: &str) -> Result<(), Status> {
-        let setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*setup {
-            None => Err(Status::failed_precondition("the first administrator exists already: sign in")),
-            Some(setup) if setup.fits(code, clock::unix_ms()) => Ok(()),
-            Some(_) => {
-                self.counts.add("setup_codes_refused");
-                Err(Status::permission_denied(
-                    "the setup code is wrong or expired: a restart makes a new one",
-                ))
-            }
-        }
-    }
-
     #[must_use]
-    pub fn setup_required(&self) -> bool {
-        self.setup.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    pub fn is_setup_required(&self) -> bool {
+        self.setup_required.load(Ordering::Relaxed)
     }
 
     pub fn setup_done(&self) {
-        *self.setup.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.setup_required.store(false, Ordering::Relaxed);
         SetupCode::remove(&self.state_dir);
-    }
-
-    pub fn session_ended(&self, session: &str) {
-        // Nobody listening: no stream is open.
-        drop(self.ended.send(session.to_owned()));
-    }
-
-    #[must_use]
-    pub fn ended_sessions(&self) -> broadcast::Receiver<String> {
-        self.ended.subscribe()
     }
 
     /// Makes an enrolled node part of the live state.
     pub async fn node_enrolled(&self, enrolled: &Enrolled) -> Result<(), Status> {
-        let rows = self.store.nodes().await.map_err(|error| internal(&error))?;
+        let rows = self.store.nodes().await?;
         if let Some(row) = rows.into_iter().find(|row| row.id == enrolled.id) {
             self.live.enrolled(row).await?;
         }
         Ok(())
     }
 
-    /// Forgets a node everywhere and closes its stream.
-    pub async fn delete_node(&self, name: &NodeName, request_id: &str) -> Result<(), Status> {
-        let absent = || Status::not_found(format!("nodes/{name} does not exist, or is not yours to see"));
-        let rows = self.store.nodes().await.map_err(|error| internal(&error))?;
-        let row = rows.into_iter().find(|row| row.name == name.as_str());
-        let deleted = self.store.delete_node(name.as_str(), request_id, clock::unix_ms()).await;
-        if !deleted.map_err(|error| internal(&error))? {
-            return Err(absent());
+    /// Shuts a node out on the controller's own account, on record.
+    pub async fn lock_node(&self, row: &NodeRow, why: &str, by: &str) -> Result<(), Status> {
+        if row.locked_ms.is_some() {
+            return Ok(());
         }
-        if let Some(row) = row {
+        tracing::error!(node = row.name, why, "node locked");
+        self.counts.add("nodes_locked");
+        let entry = Entry {
+            actor: by.to_owned(),
+            resource: format!("nodes/{}", row.name),
+            detail: format!("lock: {why}"),
+            ..Entry::default()
+        };
+        self.audit.event(&entry, "ok").await?;
+        self.locked(row, Some(why)).await
+    }
+
+    /// Shuts a node out for a reason, or lets it in again.
+    pub async fn locked(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
+        let now_ms = clock::unix_ms();
+        self.store.lock_node(&row.id, reason.map(|reason| (reason, now_ms))).await?;
+        if reason.is_some() {
             self.attachments.end(&row.id);
-            self.recent.forget(name.as_str()).await.map_err(|error| internal(&error))?;
-            self.live.deleted(name).await?;
         }
+        if let Ok(name) = row.name.parse() {
+            self.live.locked(&name, reason).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a node everywhere and closes its stream: what was granted on it goes too.
+    pub async fn delete_node(&self, row: &NodeRow) -> Result<(), Status> {
+        let Ok(name) = row.name.parse::<NodeName>() else { return Ok(()) };
+        self.store.delete_node(name.as_str()).await?;
+        self.store.forget_object(&Path::of(&Resource::Node(name.clone()))).await?;
+        for of in ["containers", "storage", "networks"] {
+            if let Ok(path) = format!("/{of}/{name}").parse() {
+                self.store.forget_object(&path).await?;
+            }
+        }
+        self.attachments.end(&row.id);
+        self.recent.forget(name.as_str()).await?;
+        self.live.deleted(&name).await?;
         Ok(())
     }
 
@@ -198,10 +206,10 @@ impl App {
         let node = node.ok_or_else(absent)?;
         let now_ms = clock::unix_ms();
         let past = self.recent.past(node.as_str(), now_ms - i64::from(seconds) * 1000).await;
-        let past = past.map_err(|error| internal(&error))?;
-        let inventories = self.recent.inventories().await.map_err(|error| internal(&error))?;
+        let past = past?;
+        let inventories = self.recent.inventories().await?;
         let inventory = inventories.into_iter().find(|(of, _)| *of == node.as_str()).map(|(_, i)| i);
-        let rows = self.store.nodes().await.map_err(|error| internal(&error))?;
+        let rows = self.store.nodes().await?;
         let row = rows.into_iter().find(|row| row.name == node.as_str()).ok_or_else(absent)?;
         let (resource, metrics) = (resource.clone(), metrics.to_vec());
         // An hour of a large node takes a moment to replay: not on a thread that serves others.
@@ -213,9 +221,23 @@ impl App {
     }
 }
 
-fn internal(error: &StoreError) -> Status {
-    tracing::error!(error = %Chain(error), "store failed");
-    Status::internal("internal error")
+impl From<StoreError> for Status {
+    /// The cause is for the log: the caller can do nothing about it.
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = %Chain(&error), "store failed");
+        Self::internal("internal error")
+    }
+}
+
+/// The privilege by which an object is seen; `None` for what is no object.
+#[must_use]
+pub fn sees(resource: &Resource) -> Option<Privilege> {
+    match resource {
+        Resource::Node(_) => Some(Privilege::SysAudit),
+        Resource::Vm(_) => Some(Privilege::VmAudit),
+        Resource::Container(..) => Some(Privilege::ContainerAudit),
+        Resource::Root | Resource::Pool(_) => None,
+    }
 }
 
 /// What a browser's Origin may be, for each name and the port that the public listener got.

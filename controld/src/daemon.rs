@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,14 +16,22 @@ use horcrux_transport::signal;
 use horcrux_transport::tasks::{Stop, TaskFailed, Tasks};
 use horcrux_transport::tls::{self, Identity, TlsError};
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::access::audit::Audit;
+use crate::access::factors::Factors;
+use crate::access::jwt::Signer;
+use crate::access::keys::{KeyError, Seal};
 use crate::access::password::{PasswordError, Passwords};
+use crate::access::provided::Provided;
+use crate::access::registry::Registry;
 use crate::access::sessions::Sessions;
 use crate::access::setup::{SetupCode, SetupError};
+use crate::access::signin::SignIns;
 use crate::app::{App, Counts, Streams, origins};
 use crate::config::Config;
+use crate::config::realms::OpenError;
 use crate::edge;
 use crate::fleet::attach::{AckTo, Attachments, Recorder};
 use crate::fleet::ca::{self, Authority, CaError};
@@ -50,6 +58,10 @@ pub enum StartError {
     Tls(#[source] TlsError),
     #[error("prepare sign-in")]
     Passwords(#[source] PasswordError),
+    #[error("open the keys")]
+    Keys(#[source] KeyError),
+    #[error("open the realms")]
+    Realms(#[source] OpenError),
     #[error("prepare setup")]
     Setup(#[source] SetupError),
     #[error("listen on {address}")]
@@ -121,30 +133,42 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     restore(&mut fleet, &recent, &nodes).await.map_err(StartError::Store)?;
     let (live, writer) = live::new(fleet);
 
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let passwords = Passwords::new(cores).map_err(StartError::Passwords)?;
-    let setup = if store.has_users().await.map_err(StartError::Store)? {
-        SetupCode::remove(&dir);
-        None
+    let audit_file = config.audit_checkpoint_file.clone();
+    let (audit, scribe) = Audit::open(store.clone(), &dir, audit_file).await.map_err(StartError::Store)?;
+    let resolved = audit.resolve().await.map_err(StartError::Store)?;
+    if resolved > 0 {
+        tracing::warn!(
+            resolved,
+            "changes were under way when the controller ended: their outcome is not known"
+        );
+    }
+    let registry = Registry::open(store.clone()).await.map_err(StartError::Store)?;
+    let signer = Signer::open(&dir, authority.cluster()).map_err(StartError::Keys)?;
+    let sessions = Sessions::new(store.clone(), Arc::new(signer), &config);
+    let sign_ins = sign_ins(&config, &dir, public_port, &store, &registry, &sessions)?;
+    let setup_required = !store.has_users().await.map_err(StartError::Store)?;
+    if setup_required {
+        let file = SetupCode::issue(&store, &dir, started_ms).await.map_err(StartError::Setup)?;
+        tracing::info!(file = %file.display(), "no administrator exists: the setup code is in this file");
     } else {
-        let setup = SetupCode::issue(&dir, started_ms).map_err(StartError::Setup)?;
-        tracing::info!(file = %setup.path().display(), "no administrator exists: the setup code is in this file");
-        Some(setup)
-    };
+        SetupCode::remove(&dir);
+    }
 
     let mut tasks = Tasks::default();
     let (records, recorded) = mpsc::channel(RECORDS);
     let attachments = Attachments::new(live.clone(), store.clone(), Recorder(records), config.cadence);
     let app = Arc::new(App {
         live,
-        sessions: Sessions::new(store.clone(), passwords.clone(), &config),
-        passwords,
+        registry: registry.clone(),
+        sessions,
+        sign_ins,
+        provided: Provided::default(),
+        audit,
         enrollment: Enrollment::new(store.clone(), authority.clone()),
         attachments,
         counts: Counts::default(),
         streams: Streams::default(),
-        setup: Mutex::new(setup),
-        ended: broadcast::Sender::new(256),
+        setup_required: setup_required.into(),
         origins: origins(&config.names, public_port),
         agents_port,
         state_dir: dir.clone(),
@@ -159,10 +183,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let hangup = signal::reload().map_err(StartError::Signals)?;
 
     tasks.spawn("live", |stop| writer.run(stop));
+    tasks.spawn("rights", |stop| registry.run(stop));
+    tasks.spawn("audit", |stop| scribe.run(stop));
     tasks.spawn("recorder", |stop| record(recent, recorded, stop));
     tasks.spawn("public port", |stop| serve(public, public_tls, PUBLIC, routes, stop));
     tasks.spawn("agents port", |stop| serve(agents, agents_tls, AGENTS, edge::agents(&app), stop));
-    tasks.spawn("housekeeping", |stop| housekeeping(app.clone(), stop));
+    let retention = config.audit_retention;
+    tasks.spawn("housekeeping", |stop| housekeeping(app.clone(), retention, stop));
     tasks.spawn("certificates", |stop| reload(config, authority, tls_changed, hangup, stop));
 
     // Last: whoever waits for the controller waits for this file.
@@ -212,6 +239,9 @@ fn public_tls(config: &Config, authority: &Authority) -> Result<Arc<tls::ServerC
 
 /// Checks what `run` would use, and changes nothing.
 pub fn check(config: &Config) -> Result<(), StartError> {
+    for realm in &config.realms {
+        realm.open("https://localhost").map_err(StartError::Realms)?;
+    }
     if let Some(own) = &config.own_certificate {
         Identity::from_files(&own.chain, &own.key).map_err(StartError::Tls)?;
     }
@@ -273,21 +303,58 @@ fn acknowledge(acks: impl Iterator<Item = AckTo>) {
     }
 }
 
-async fn housekeeping(app: Arc<App>, stop: Stop) -> Result<(), std::convert::Infallible> {
+/// Drops what is past its time.
+async fn housekeeping(
+    app: Arc<App>,
+    retention: Duration,
+    stop: Stop,
+) -> Result<(), std::convert::Infallible> {
     let mut every = tokio::time::interval(HOUSEKEEPING);
+    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
     loop {
         tokio::select! {
             _ = every.tick() => {}
             () = stop.cancelled() => return Ok(()),
         }
         let now_ms = clock::unix_ms();
-        if let Err(error) = app.recent.purge(now_ms).await {
-            tracing::warn!(error = %Chain(&error), "old samples not dropped");
-        }
         if let Err(error) = app.sessions.purge(now_ms).await {
             tracing::warn!(error = %Chain(&error), "old sessions not forgotten");
         }
+        let dropped = [
+            app.recent.purge(now_ms).await,
+            app.store.delete_tokens(None, now_ms).await.map(|_| ()),
+            app.store.purge_requests(now_ms).await,
+            app.store.purge_retired(now_ms).await,
+            app.audit.purge(now_ms.saturating_sub(retention_ms)).await,
+        ];
+        for error in dropped.into_iter().filter_map(Result::err) {
+            tracing::warn!(error = %Chain(&error), "what is past its time was not dropped");
+        }
     }
+}
+
+fn sign_ins(
+    config: &Config,
+    dir: &Path,
+    port: u16,
+    store: &Store,
+    registry: &Registry,
+    sessions: &Sessions,
+) -> Result<Arc<SignIns>, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // One core is left to everything else, where there is one.
+    let passwords = Passwords::new(cores.saturating_sub(1).max(1)).map_err(StartError::Passwords)?;
+    let seal = Seal::open(dir).map_err(StartError::Keys)?;
+    let factors = Factors::new(store.clone(), Arc::new(seal));
+    let origin = origins(&config.names, port).into_iter().next().unwrap_or_default();
+    let realms = config.realms.iter().map(|realm| realm.open(&origin)).collect::<Result<Vec<_>, _>>();
+    let realms = realms.map_err(StartError::Realms)?;
+    for realm in realms.iter().filter(|realm| !realm.is_local()) {
+        tracing::info!(realm = realm.name, kind = realm.kind().as_str_name(), "realm");
+    }
+    let (store, registry, sessions) = (store.clone(), registry.clone(), sessions.clone());
+    let roles = config.second_factor_roles.clone();
+    Ok(Arc::new(SignIns::new(store, registry, sessions, passwords, factors, realms, roles)))
 }
 
 /// Takes a changed certificate into use: at SIGHUP, and within a minute of a change of its file.

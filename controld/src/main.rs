@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use horcrux_controld::access::audit::{Audit, Entry};
+use horcrux_controld::access::setup::SetupCode;
 use horcrux_controld::config::{Config, USUAL};
 use horcrux_controld::daemon;
 use horcrux_controld::fleet::ca::Authority;
-use horcrux_controld::fleet::enrollment::{DEFAULT_TTL, Enrollment};
+use horcrux_controld::fleet::enrollment::{DEFAULT_TTL, Enrollment, Purpose};
 use horcrux_controld::store::Store;
 use horcrux_proto::name::NodeName;
 use horcrux_transport::{clock, files};
@@ -42,15 +44,29 @@ enum Command {
         /// The settings; without it /etc/horcrux/controld.toml where that exists
         #[arg(long)]
         config: Option<PathBuf>,
-        /// The node's name; the host name of whoever redeems the token when left out
+        /// The node's name
         #[arg(long)]
-        name: Option<NodeName>,
+        name: NodeName,
+        /// The node is enrolled already and has lost its certificate: it keeps its name and id
+        #[arg(long)]
+        reenroll: bool,
         /// Minutes until it expires
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1440))]
         minutes: Option<u64>,
         /// Where to write the token, mode 0600: it is a secret
         #[arg(long)]
         token_file: PathBuf,
+    },
+    /// Make a code with which an administrator can be made, on the controller's own host, when nobody can get in
+    ///
+    /// The code works once and for an hour: `horcruxctl setup URL` asks for it. That it was made is on the audit log.
+    RecoverAdmin {
+        /// The settings; without it /etc/horcrux/controld.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Where to write the code, mode 0600: it is a secret
+        #[arg(long)]
+        code_file: PathBuf,
     },
 }
 
@@ -80,7 +96,18 @@ fn start(command: Command) -> anyhow::Result<()> {
             let file = config.as_deref().unwrap_or(Path::new(USUAL));
             tracing::info!(file = %file.display(), "the settings are good");
         }
-        Command::JoinToken { config, name, minutes, token_file } => {
+        Command::RecoverAdmin { config, code_file } => {
+            let config = Config::load(config.as_deref())?;
+            let made = runtime.block_on(async {
+                let store = Store::open(&config.state_dir).await?;
+                let (audit, _scribe) = Audit::open(store.clone(), &config.state_dir, None).await?;
+                anyhow::Ok(SetupCode::recover(&store, &audit, clock::unix_ms()).await?)
+            });
+            files::write_private(&code_file, format!("{}\n", made?.expose()).as_bytes())
+                .with_context(|| format!("write {}", code_file.display()))?;
+            tracing::info!(file = %code_file.display(), "setup code written: it works once, for an hour");
+        }
+        Command::JoinToken { config, name, reenroll, minutes, token_file } => {
             let config = Config::load(config.as_deref())?;
             let ttl = minutes.map_or(DEFAULT_TTL, |m| Duration::from_secs(m * 60));
             let made = runtime.block_on(async {
@@ -88,7 +115,18 @@ fn start(command: Command) -> anyhow::Result<()> {
                 let has_nodes = !store.nodes().await?.is_empty();
                 let authority = Authority::open(&config.state_dir, has_nodes)?;
                 let enrollment = Enrollment::new(store, authority.into());
-                anyhow::Ok(enrollment.create_token(name.as_ref(), ttl, clock::unix_ms()).await?)
+                let purpose = if reenroll { Purpose::Reenroll } else { Purpose::Enroll };
+                let (audit, _scribe) =
+                    Audit::open(enrollment.store().clone(), &config.state_dir, None).await?;
+                let entry = Entry {
+                    actor: "controller".to_owned(),
+                    rpc: "join-token".to_owned(),
+                    resource: format!("nodes/{name}"),
+                    detail: format!("join token made on the controller's host, {} s", ttl.as_secs()),
+                    ..Entry::default()
+                };
+                audit.event(&entry, "ok").await?;
+                anyhow::Ok(enrollment.create_token(&name, purpose, ttl, clock::unix_ms()).await?)
             });
             let (token, _) = made?;
             files::write_private(&token_file, format!("{}\n", token.expose()).as_bytes())

@@ -46,6 +46,13 @@ impl NodeName {
     }
 }
 
+impl PoolName {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl ContainerId {
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -330,7 +330,7 @@ impl Link {
             return Ok(false);
         }
         let key = NewKey::generate().map_err(LinkError::Identity)?;
-        let request = RenewRequest { csr: key.request.clone().into() };
+        let request = RenewRequest { csr: key.request.clone().into(), generation: 0 };
         let asked = timeout(CONNECT, EnrollmentClient::new(channel.clone()).renew(request)).await;
         let answer = asked.map_err(|_| LinkError::Ended("no answer to a renewal".into()))?;
         let certificate = answer.map_err(|status| ended(&status))?.into_inner().certificate;

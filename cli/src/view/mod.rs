@@ -1,17 +1,26 @@
 //! What people and other programs see. Tables are for people; JSON and YAML are made from the structs in here, whose
 //! fields and order are stable.
 
+pub mod audit;
 pub mod container;
 pub mod context;
+pub mod grant;
 pub mod node;
+pub mod people;
+pub mod pool;
 pub mod quantity;
+pub mod secret;
+pub mod session;
 pub mod table;
 pub mod time;
+pub mod token;
 pub mod value;
 pub mod vm;
 pub mod whoami;
+pub mod why;
 
 use anyhow::Context as _;
+use horcrux_proto::authz::{Privilege, privilege_name};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -75,13 +84,39 @@ pub fn word(name: &str, prefix: &str) -> String {
 /// `nodes/web1` is `web1` for people.
 #[must_use]
 pub fn bare(name: &str) -> &str {
-    ["nodes/", "vms/", "containers/"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name)
+    ["nodes/", "vms/", "containers/", "pools/"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name)
 }
 
 /// A value, or `-`.
 #[must_use]
 pub fn or_dash(value: Option<String>) -> String {
     value.unwrap_or_else(|| "-".to_owned())
+}
+
+/// A text from elsewhere, or `-`.
+#[must_use]
+pub fn text_or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { shown(text) }
+}
+
+/// Texts from elsewhere with commas, or `-`.
+#[must_use]
+pub fn list_or_dash(texts: &[String]) -> String {
+    text_or_dash(&texts.join(", "))
+}
+
+#[must_use]
+pub fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+/// By name; one that this program doesn't know by its number.
+#[must_use]
+pub fn privileges(wire: &[i32]) -> Vec<String> {
+    let name = |&number: &i32| {
+        Privilege::try_from(number).map_or_else(|_| format!("privilege {number}"), privilege_name)
+    };
+    wire.iter().map(name).collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub struct NodeView {
     pub certificate_expires_unix_ms: i64,
     pub agent_version: Option<String>,
     pub clock_offset_ms: Option<i64>,
+    /// Why it is shut out; null where it isn't.
+    pub locked_reason: Option<String>,
     #[serde(flatten)]
     pub facts: NodeFactsView,
 }
@@ -84,6 +86,7 @@ impl From<&Node> for NodeView {
             certificate_expires_unix_ms: wire.certificate_expires_unix_ms,
             agent_version: wire.agent_version.clone(),
             clock_offset_ms: wire.clock_offset_ms,
+            locked_reason: wire.locked_reason.clone(),
             facts: facts.unwrap_or_default(),
         }
     }
@@ -113,11 +116,20 @@ impl From<&NodeServiceGetResponse> for NodeDetailView {
 impl View for NodeListView {
     fn table(&self, now_ms: i64) -> String {
         if self.0.is_empty() {
-            return "no nodes: `horcruxctl node join-token` makes a token with which one can enroll\n"
+            return "no nodes: `horcruxctl node join-token NAME` makes a token with which one can enroll\n"
                 .to_owned();
         }
-        let mut table =
-            Table::new(&["NAME", "STATE", "SINCE", ">CPUS", ">MEMORY", "OS", "AGENT", "LAST SAMPLE"]);
+        let mut table = Table::new(&[
+            "NAME",
+            "STATE",
+            "SINCE",
+            ">CPUS",
+            ">MEMORY",
+            "OS",
+            "AGENT",
+            "LAST SAMPLE",
+            "LOCKED",
+        ]);
         for node in &self.0 {
             let facts = &node.facts;
             table.row(vec![
@@ -129,6 +141,7 @@ impl View for NodeListView {
                 or_dash(facts.os.as_deref().map(shown)),
                 or_dash(node.agent_version.as_deref().map(shown)),
                 or_dash(node.last_sample_unix_ms.map(|at| ago(at, now_ms))),
+                or_dash(node.locked()),
             ]);
         }
         table.text()
@@ -142,6 +155,12 @@ impl View for NodeDetailView {
         facts.fact("name", shown(bare(&node.name)));
         facts.fact("id", shown(&node.id));
         facts.fact("state", format!("{} since {}", node.state, ago(node.state_since_unix_ms, now_ms)));
+        if let Some(locked) = node.locked() {
+            facts.fact(
+                "locked",
+                format!("{locked}; `horcruxctl node unlock {}` lets it in", shown(bare(&node.name))),
+            );
+        }
         facts.fact("last sample", or_dash(node.last_sample_unix_ms.map(|at| ago(at, now_ms))));
         facts.fact("enrolled", utc(node.enrolled_unix_ms));
         facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
@@ -160,6 +179,14 @@ impl View for NodeDetailView {
         facts.fact("cgroups", text(&known.cgroup_mode));
         facts.fact("booted", or_dash(known.boot_unix_ms.map(utc)));
         facts.text() + &sources(&known.sources, now_ms) + &value::table(&self.values, now_ms)
+    }
+}
+
+impl NodeView {
+    /// Why it is locked, or that it is.
+    fn locked(&self) -> Option<String> {
+        let reason = self.locked_reason.as_deref()?;
+        Some(if reason.is_empty() { "yes".to_owned() } else { shown(reason) })
     }
 }
 

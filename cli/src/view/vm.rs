@@ -93,8 +93,8 @@ impl View for VmDetailView {
         facts.fact("memory", or_dash(vm.memory_max_bytes.map(whole_bytes)));
         facts.fact("persistent", or_dash(vm.persistent.map(|p| if p { "yes" } else { "no" }.to_owned())));
         facts.fact("last sample", or_dash(vm.last_sample_unix_ms.map(|at| ago(at, now_ms))));
-        if self.values.is_empty() && matches!(vm.state.as_str(), "shut off" | "crashed") {
-            return format!("{}\nno values: the VM is {}\n", facts.text(), vm.state);
+        if self.values.is_empty() && matches!(vm.state.as_str(), "shut_off" | "crashed") {
+            return format!("{}\nno values: the VM is {}\n", facts.text(), vm.state.replace('_', " "));
         }
         facts.text() + &value::table(&self.values, now_ms)
     }

@@ -1,11 +1,11 @@
 //! The caller, and the versions.
 
-use horcrux_proto::v1::WhoAmIResponse;
+use horcrux_proto::v1::{HeldPrivileges, WhoAmIResponse};
 use serde::Serialize;
 
 use super::table::Facts;
 use super::time::{ago, utc};
-use super::{View, shown};
+use super::{View, list_or_dash, privileges, shown, yes_no};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WhoAmIView {
@@ -13,10 +13,24 @@ pub struct WhoAmIView {
     pub roles: Vec<String>,
     pub context: String,
     pub url: String,
-    pub session: String,
-    pub session_created_unix_ms: i64,
-    pub session_expires_unix_ms: i64,
-    pub idle_timeout_seconds: u32,
+    /// Null for an API token, as all of the session's.
+    pub session: Option<String>,
+    pub session_created_unix_ms: Option<i64>,
+    pub session_expires_unix_ms: Option<i64>,
+    pub idle_timeout_seconds: Option<u32>,
+    /// The API token's id; null for a session.
+    pub token: Option<String>,
+    pub groups: Vec<String>,
+    pub second_factor: bool,
+    pub held: Vec<HeldView>,
+}
+
+/// What is held on a path.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HeldView {
+    pub path: String,
+    pub propagate: bool,
+    pub privileges: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,17 +43,28 @@ pub struct VersionView {
 impl WhoAmIView {
     #[must_use]
     pub fn new(context: &str, url: &str, wire: &WhoAmIResponse) -> Self {
-        let session = wire.session.clone().unwrap_or_default();
+        let session = wire.session.as_ref();
         Self {
-            user: session.user,
+            user: wire.user.clone(),
             roles: wire.roles.clone(),
             context: context.to_owned(),
             url: url.to_owned(),
-            session: session.id,
-            session_created_unix_ms: session.created_unix_ms,
-            session_expires_unix_ms: session.expires_unix_ms,
-            idle_timeout_seconds: session.idle_timeout_seconds,
+            session: session.map(|session| session.id.clone()),
+            session_created_unix_ms: session.map(|session| session.created_unix_ms),
+            session_expires_unix_ms: session.map(|session| session.expires_unix_ms),
+            idle_timeout_seconds: session.map(|session| session.idle_timeout_seconds),
+            token: wire.token.clone(),
+            groups: wire.groups.clone(),
+            second_factor: wire.second_factor,
+            held: wire.held.iter().map(HeldView::from).collect(),
         }
+    }
+}
+
+impl From<&HeldPrivileges> for HeldView {
+    fn from(wire: &HeldPrivileges) -> Self {
+        let privileges = privileges(&wire.privileges);
+        Self { path: wire.path.clone(), propagate: wire.propagate, privileges }
     }
 }
 
@@ -48,11 +73,18 @@ impl View for WhoAmIView {
         let mut facts = Facts::default();
         facts.fact("user", shown(&self.user));
         let roles = if self.roles.is_empty() { "none".to_owned() } else { shown(&self.roles.join(", ")) };
-        facts.fact("roles", roles);
+        facts.fact("roles on /", roles);
+        facts.fact("groups", list_or_dash(&self.groups));
+        facts.fact("second factor", yes_no(self.second_factor));
         facts.fact("controller", self.url.clone());
         facts.fact("context", self.context.clone());
-        facts.fact("signed in", ago(self.session_created_unix_ms, now_ms));
-        facts.fact("session ends", utc(self.session_expires_unix_ms));
+        if let Some(token) = &self.token {
+            facts.fact("API token", shown(token));
+        }
+        if let (Some(created), Some(ends)) = (self.session_created_unix_ms, self.session_expires_unix_ms) {
+            facts.fact("signed in", ago(created, now_ms));
+            facts.fact("session ends", utc(ends));
+        }
         facts.text()
     }
 }

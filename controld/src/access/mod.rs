@@ -1,82 +1,51 @@
-//! Who may do what. Here roles are held on `/`: Administrator holds every privilege, Auditor those that only look, and
-//! a user without a role holds none.
+//! Who may do what, from sign-in to audit.
 //!
-//! The decision is made in one place, [`allows`], from the requirement that the contract states for the method and the
-//! resource that the request names.
+//! # How a decision is made
+//!
+//! A **grant** gives a role to a user, a group or an API token on a [path](path), with or without what lies below it. A
+//! **role** is a set of [privileges]. To decide what a principal may do on an object:
+//!
+//! 1. **A token is intersected with its owner.** It may do what its own grants give *and* its owner may do now. A `full`
+//!    token may do what its owner may.
+//! 2. **Levels.** The object's path is walked from `/` to the object: `/`, `/vms`, the selectors that pick it
+//!    (`/vms?tag=qa`, taken together as one level), `/vms/{uuid}`.
+//! 3. **At one level a user's own entries stand in place of groups' entries; several groups add up.**
+//! 4. **A deeper level replaces a shallower one**, whether it gives more or less. A grant that doesn't propagate gives
+//!    nothing below its path, and still replaces what is above it.
+//! 5. **Pools.** An object takes the grants on `/pools` and on each `/pools/{pool}` that it is in, where they propagate,
+//!    beside those of its own path.
+//! 6. **Deny is sticky.** The role `NoAccess` takes everything away: on its path, and with propagate on all below it and
+//!    on a pool's members. Nothing deeper and no pool brings it back. One thing stands against a *group's* denial: an
+//!    entry of the user's own, at the same level, that allows.
+//! 7. A grant with an end is worth nothing from then on. A disabled user, and a token of theirs, may do nothing.
+//!
+//! What follows: the order of grants doesn't matter; adding a denial never adds a privilege; taking propagate away from a
+//! grant that allows never adds one; a token never has what its owner lacks.
+//!
+//! [`policy`] holds the facts, [`rights`] what they come to for one principal, [`explain`] says why, [`change`] what a
+//! change would do and whether its author may hand it out.
 
-use horcrux_proto::authz::{Privilege, privilege_name};
-use horcrux_proto::name::Resource;
-use tonic::Status;
-
+pub mod audit;
+pub mod change;
+pub mod explain;
+pub mod factors;
+pub mod jwt;
+pub mod keys;
+pub mod name;
 pub mod password;
+pub mod path;
+pub mod policy;
+pub mod principal;
+pub mod privileges;
+pub mod provided;
+pub mod realm;
+pub mod registry;
+pub mod rights;
 pub mod sessions;
 pub mod setup;
+pub mod signin;
+pub mod throttle;
+pub mod tokens;
 
-/// A built-in role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Administrator,
-    Auditor,
-}
-
-/// A signed-in person.
-#[derive(Clone, Debug)]
-pub struct Principal {
-    pub session: String,
-    /// Without its realm.
-    pub user: String,
-    pub role: Option<Role>,
-    pub created_ms: i64,
-    pub expires_ms: i64,
-}
-
-impl Role {
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "Administrator" => Some(Self::Administrator),
-            "Auditor" => Some(Self::Auditor),
-            _ => None,
-        }
-    }
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Administrator => "Administrator",
-            Self::Auditor => "Auditor",
-        }
-    }
-
-    #[must_use]
-    pub fn holds(self, privilege: Privilege) -> bool {
-        match privilege {
-            Privilege::Unspecified => false,
-            Privilege::VmAudit | Privilege::ContainerAudit | Privilege::SysAudit => true,
-            Privilege::NodeEnroll | Privilege::NodeModify => self == Self::Administrator,
-        }
-    }
-}
-
-impl Principal {
-    /// The identity, `user@realm`.
-    #[must_use]
-    pub fn identity(&self) -> String {
-        format!("{}@local", self.user)
-    }
-
-    /// Refuses unless the principal holds `privilege` on `resource`.
-    pub fn require(&self, privilege: Privilege, resource: &Resource) -> Result<(), Status> {
-        if allows(self.role, privilege, resource) {
-            return Ok(());
-        }
-        let needed = privilege_name(privilege);
-        Err(Status::permission_denied(format!("{} needs {needed} on {resource}", self.identity())))
-    }
-}
-
-/// Whether a role on `/` gives `privilege` on `resource`. What is held on `/` is held everywhere.
-#[must_use]
-pub fn allows(role: Option<Role>, privilege: Privilege, _resource: &Resource) -> bool {
-    role.is_some_and(|role| role.holds(privilege))
-}
+#[cfg(test)]
+mod reference_tests;

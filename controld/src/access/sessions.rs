@@ -1,30 +1,47 @@
-//! Sessions: what signing in gives, and what of it is good now. Secrets are 32 random bytes; the store knows hashes only.
+//! Sessions: what signing in gives, and whether it is good now. Browsers carry a cookie; others a short access token and a
+//! refresh token that works once.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use horcrux_transport::secret::Secret;
 use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::broadcast;
 
-use super::password::{PasswordError, Passwords};
-use super::{Principal, Role};
+use super::jwt::Signer;
+use super::keys::{KeyError, hash, random_id, random_secret};
+use super::name::UserId;
 use crate::config::Config;
-use crate::store::sessions::{HashedSecret, Redeemed, SecretKind, SessionRow};
+use crate::store::sessions::{At, HashedSecret, Redeemed, SecretKind, SessionRow};
 use crate::store::{Store, StoreError};
 
-/// An access token outlives a lost sign-out by no more than this.
-const ACCESS_MS: i64 = 10 * 60 * 1000;
 /// The use of a session is written down at most this often.
 const TOUCH_MS: i64 = 60 * 1000;
-const SECRET_BYTES: usize = 32;
+/// What a client says it is, as far as it is kept.
+const MAX_CLIENT: usize = 120;
+/// Endings that a stream may lag behind: one that misses some asks the store.
+const ENDINGS: usize = 256;
 
-/// Signs people in and knows who is.
+/// Opens sessions, and knows which stand.
 #[derive(Clone, Debug)]
 pub struct Sessions {
     store: Store,
-    passwords: Passwords,
+    signer: Arc<Signer>,
     idle_ms: i64,
     absolute_ms: i64,
+    ended: broadcast::Sender<Ended>,
+}
+
+/// Something ended, and with it the streams that it opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// One session, by id.
+    Session(String),
+    /// All of a user but one session.
+    AllOf { user: UserId, but: Option<String> },
+    /// One API token, by id.
+    Token(Box<str>),
 }
 
 /// What stands for a session at a client.
@@ -52,28 +69,33 @@ pub enum Client {
     Other,
 }
 
+/// Who opens one.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    pub client: Client,
+    pub source: std::net::IpAddr,
+    /// The head of its User-Agent.
+    pub agent: String,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// One answer for an unknown user, a wrong password and a disabled user.
-    #[error("the user name or the password is wrong")]
-    Refused,
-    #[error("too many sign-ins are being checked: try again in a few seconds")]
-    Busy,
     #[error("the session is over: sign in again")]
     Over,
-    #[error("check a password")]
-    Password(#[source] PasswordError),
     #[error("keep a session")]
     Store(#[source] StoreError),
-    #[error("no randomness")]
-    Random,
+    #[error("make a session's secrets")]
+    Key(#[source] KeyError),
+    #[error("sign an access token")]
+    Sign,
 }
 
 impl Sessions {
     #[must_use]
-    pub fn new(store: Store, passwords: Passwords, config: &Config) -> Self {
+    pub fn new(store: Store, signer: Arc<Signer>, config: &Config) -> Self {
         let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-        Self { store, passwords, idle_ms: ms(config.session_idle), absolute_ms: ms(config.session_absolute) }
+        let (idle_ms, absolute_ms) = (ms(config.session_idle), ms(config.session_absolute));
+        Self { store, signer, idle_ms, absolute_ms, ended: broadcast::Sender::new(ENDINGS) }
     }
 
     #[must_use]
@@ -81,96 +103,140 @@ impl Sessions {
         u32::try_from(self.idle_ms / 1000).unwrap_or(u32::MAX)
     }
 
-    pub async fn sign_in(
+    pub async fn open(
         &self,
-        user: &str,
-        password: Secret,
-        client: Client,
+        user: &UserId,
+        visitor: &Visitor,
         now_ms: i64,
-    ) -> Result<(Principal, Carrier), SessionError> {
-        let known = self.store.user(user).await.map_err(SessionError::Store)?.filter(|u| !u.disabled);
-        let stored = known.as_ref().map(|u| u.password_hash.clone());
-        let fits = self.passwords.verify(password, stored).await.map_err(|error| match error {
-            PasswordError::Busy => SessionError::Busy,
-            other @ PasswordError::Hash(_) => SessionError::Password(other),
-        })?;
-        let known = known.filter(|_| fits).ok_or(SessionError::Refused)?;
+    ) -> Result<(SessionRow, Carrier), SessionError> {
+        let agent = visitor.agent.chars().filter(|c| !c.is_control()).take(MAX_CLIENT).collect();
         let row = SessionRow {
-            id: random_text(12)?,
-            user: known.name,
-            role: known.role,
+            id: random_id().map_err(SessionError::Key)?,
+            user: user.to_string(),
             created_ms: now_ms,
             expires_ms: now_ms.saturating_add(self.absolute_ms),
             last_used_ms: now_ms,
+            source: visitor.source.to_string(),
+            client: agent,
         };
-        let (carrier, secrets) = match client {
+        let (carrier, secret) = match visitor.client {
             Client::Browser => {
-                let value = random_text(SECRET_BYTES)?;
-                let hashed =
-                    HashedSecret { hash: hash(&value), kind: SecretKind::Cookie, expires_ms: row.expires_ms };
-                (Carrier::Cookie { csrf: csrf(&value), value: value.into() }, vec![hashed])
+                let value = random_secret("")?;
+                let kept = hashed(&value, SecretKind::Cookie, row.expires_ms);
+                (Carrier::Cookie { csrf: csrf(value.expose()), value }, kept)
             }
             Client::Other => {
-                let (tokens, secrets) = tokens(now_ms, row.expires_ms)?;
-                (Carrier::Tokens(tokens), secrets)
+                let refresh = random_secret("hxr_")?;
+                let kept = hashed(&refresh, SecretKind::Refresh, row.expires_ms);
+                (Carrier::Tokens(self.tokens(&row, refresh, now_ms)?), kept)
             }
         };
-        self.store.insert_session(&row, &secrets).await.map_err(SessionError::Store)?;
-        Ok((principal(row), carrier))
+        self.store.insert_session(&row, &secret).await.map_err(SessionError::Store)?;
+        Ok((row, carrier))
     }
 
     /// Exchanges a refresh token; one that was used before ends its session.
     pub async fn refresh(&self, token: &Secret, now_ms: i64) -> Result<Tokens, SessionError> {
-        // The successors never outlive the session: its own end is checked at every use.
-        let (tokens, secrets) = tokens(now_ms, now_ms.saturating_add(self.absolute_ms))?;
-        let redeemed = self
-            .store
-            .redeem_refresh(&hash(token.expose()), &secrets, now_ms, self.idle_ms)
-            .await
-            .map_err(SessionError::Store)?;
-        match redeemed {
-            Redeemed::Session(_) => Ok(tokens),
-            Redeemed::Reused => {
-                tracing::warn!("refresh token used twice: its session was ended");
+        let refresh = random_secret("hxr_")?;
+        // The successor never outlives the session: its own end is checked at every use.
+        let kept = hashed(&refresh, SecretKind::Refresh, now_ms.saturating_add(self.absolute_ms));
+        let redeemed = self.store.redeem_refresh(&hash(token.expose()), &kept, self.at(now_ms)).await;
+        match redeemed.map_err(SessionError::Store)? {
+            Redeemed::Session(row) => self.tokens(&row, refresh, now_ms),
+            Redeemed::Reused(session) => {
+                tracing::warn!(session, "refresh token used twice: its session was ended");
+                self.told(Ended::Session(session));
                 Err(SessionError::Over)
             }
             Redeemed::Unknown => Err(SessionError::Over),
         }
     }
 
-    /// Whom an access token or a cookie stands for now.
-    pub async fn principal(
+    /// The session that an access token is for, where it stands.
+    pub async fn by_access_token(
         &self,
-        secret: &Secret,
-        kind: SecretKind,
+        token: &Secret,
         now_ms: i64,
-    ) -> Result<Option<Principal>, SessionError> {
-        let found = self.store.session_by_secret(&hash(secret.expose()), kind, now_ms, self.idle_ms).await;
-        let Some(row) = found.map_err(SessionError::Store)? else { return Ok(None) };
-        if now_ms - row.last_used_ms > TOUCH_MS {
-            self.store.touch_session(&row.id, now_ms).await.map_err(SessionError::Store)?;
+    ) -> Result<Option<SessionRow>, SessionError> {
+        match self.signer.session(token.expose(), now_ms) {
+            Some(id) => self.standing(&id, now_ms).await,
+            None => Ok(None),
         }
-        Ok(Some(principal(row)))
     }
 
-    /// Whether a session still stands, for a stream that it opened; counts as use.
-    pub async fn stands(&self, session: &str, now_ms: i64) -> Result<bool, SessionError> {
-        let found = self.store.session(session, now_ms).await.map_err(SessionError::Store)?;
-        if let Some(row) = &found
+    pub async fn by_cookie(&self, value: &Secret, now_ms: i64) -> Result<Option<SessionRow>, SessionError> {
+        let found = self.store.session_by_cookie(&hash(value.expose()), self.at(now_ms)).await;
+        self.used(found.map_err(SessionError::Store)?, now_ms).await
+    }
+
+    /// The session of this id where it still stands; asking counts as use.
+    pub async fn standing(&self, id: &str, now_ms: i64) -> Result<Option<SessionRow>, SessionError> {
+        let found = self.store.session(id, self.at(now_ms)).await.map_err(SessionError::Store)?;
+        self.used(found, now_ms).await
+    }
+
+    async fn used(&self, row: Option<SessionRow>, now_ms: i64) -> Result<Option<SessionRow>, SessionError> {
+        if let Some(row) = &row
             && now_ms - row.last_used_ms > TOUCH_MS
         {
             self.store.touch_session(&row.id, now_ms).await.map_err(SessionError::Store)?;
         }
-        Ok(found.is_some())
+        Ok(row)
     }
 
-    pub async fn end(&self, session: &str) -> Result<(), SessionError> {
-        self.store.end_session(session).await.map_err(SessionError::Store)
+    /// Live ones; of one user where one is given.
+    pub async fn list(&self, user: Option<&UserId>, now_ms: i64) -> Result<Vec<SessionRow>, SessionError> {
+        self.store.sessions(user.map(UserId::as_str), self.at(now_ms)).await.map_err(SessionError::Store)
+    }
+
+    /// Ends one; `false` where there is none.
+    pub async fn end(&self, session: &str) -> Result<bool, SessionError> {
+        let ended = self.store.end_session(session).await.map_err(SessionError::Store)?;
+        self.told(Ended::Session(session.to_owned()));
+        Ok(ended)
+    }
+
+    /// Ends all of a user but one.
+    pub async fn end_others(&self, user: &UserId, kept: &str) -> Result<(), SessionError> {
+        self.store.end_other_sessions(user.as_str(), kept).await.map_err(SessionError::Store)?;
+        self.told(Ended::AllOf { user: user.clone(), but: Some(kept.to_owned()) });
+        Ok(())
+    }
+
+    /// Tells open streams.
+    pub fn told(&self, ended: Ended) {
+        // Nobody listening: no stream is open.
+        drop(self.ended.send(ended));
+    }
+
+    #[must_use]
+    pub fn endings(&self) -> broadcast::Receiver<Ended> {
+        self.ended.subscribe()
     }
 
     pub async fn purge(&self, now_ms: i64) -> Result<(), SessionError> {
-        self.store.purge_sessions(now_ms, self.idle_ms).await.map_err(SessionError::Store)
+        self.store.purge_sessions(self.at(now_ms)).await.map_err(SessionError::Store)
     }
+
+    fn at(&self, now_ms: i64) -> At {
+        At { now_ms, idle_ms: self.idle_ms }
+    }
+
+    fn tokens(&self, row: &SessionRow, refresh: Secret, now_ms: i64) -> Result<Tokens, SessionError> {
+        let signed = self.signer.sign(&row.user, &row.id, row.expires_ms, now_ms);
+        let (access, access_expires_ms) = signed.ok_or(SessionError::Sign)?;
+        Ok(Tokens { access: access.into(), access_expires_ms, refresh })
+    }
+}
+
+impl From<KeyError> for SessionError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+fn hashed(secret: &Secret, kind: SecretKind, expires_ms: i64) -> HashedSecret {
+    HashedSecret { hash: hash(secret.expose()), kind, expires_ms }
 }
 
 /// What a browser must send as `x-horcrux-csrf` beside this cookie. Derived, so that nothing more is kept; the page
@@ -180,41 +246,4 @@ pub fn csrf(cookie: &str) -> String {
     let mut input = b"horcrux csrf\0".to_vec();
     input.extend_from_slice(cookie.as_bytes());
     URL_SAFE_NO_PAD.encode(digest(&SHA256, &input))
-}
-
-/// SHA-256: secrets here are random, so no slow hash is needed.
-#[must_use]
-pub fn hash(secret: &str) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
-    out
-}
-
-/// `bytes` random bytes as URL-safe base64.
-pub fn random_text(bytes: usize) -> Result<String, SessionError> {
-    let mut random = vec![0; bytes];
-    SystemRandom::new().fill(&mut random).map_err(|_| SessionError::Random)?;
-    Ok(URL_SAFE_NO_PAD.encode(random))
-}
-
-fn tokens(now_ms: i64, session_expires_ms: i64) -> Result<(Tokens, Vec<HashedSecret>), SessionError> {
-    let access = format!("hxa_{}", random_text(SECRET_BYTES)?);
-    let refresh = format!("hxr_{}", random_text(SECRET_BYTES)?);
-    let access_expires_ms = session_expires_ms.min(now_ms + ACCESS_MS);
-    let hashed = |text: &str, kind, expires_ms| HashedSecret { hash: hash(text), kind, expires_ms };
-    let secrets = vec![
-        hashed(&access, SecretKind::Access, access_expires_ms),
-        hashed(&refresh, SecretKind::Refresh, session_expires_ms),
-    ];
-    Ok((Tokens { access: access.into(), access_expires_ms, refresh: refresh.into() }, secrets))
-}
-
-fn principal(row: SessionRow) -> Principal {
-    Principal {
-        session: row.id,
-        user: row.user,
-        role: row.role.as_deref().and_then(Role::from_name),
-        created_ms: row.created_ms,
-        expires_ms: row.expires_ms,
-    }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::call::Call;
 use crate::app::App;
 use crate::fleet::attach::REPLIES;
 use crate::fleet::ca::NodeCertificate;
@@ -29,16 +30,21 @@ const MAX_CSR: usize = 8 << 10;
 #[tonic::async_trait]
 impl Enrollment for Enroll {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let mut call = Call::of(&request)?;
+        self.0.sign_ins.slowed("enroll", call.source)?;
         let request = request.into_inner();
         if request.csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
         }
         let secret = Secret::from(request.token_secret);
-        let enrolled = self
-            .0
-            .enrollment
-            .enroll(&request.token_id, &secret, &request.csr, &request.hostname, clock::unix_ms())
-            .await;
+        let enrolled =
+            self.0.enrollment.enroll(&request.token_id, &secret, &request.csr, clock::unix_ms()).await;
+        let token = request.token_id.chars().filter(char::is_ascii_hexdigit).take(16).collect::<String>();
+        call.actor = enrolled.as_ref().map_or_else(|_| "unknown".to_owned(), |e| format!("nodes/{}", e.name));
+        let mut entry = call.entry(&call.actor);
+        entry.decision = format!("join token {token}");
+        let outcome = enrolled.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+        self.0.audit.event(&entry, &outcome).await?;
         let enrolled = match enrolled {
             Ok(enrolled) => enrolled,
             Err(error) => {
@@ -51,7 +57,7 @@ impl Enrollment for Enroll {
         self.0.node_enrolled(&enrolled).await?;
         Ok(Response::new(EnrollResponse {
             node: format!("nodes/{}", enrolled.name),
-            certificate: Some(self.certificate(enrolled.certificate)),
+            certificate: Some(self.certificate(enrolled.certificate, enrolled.generation)),
             agents_port: self.0.agents_port.into(),
             cluster: self.0.enrollment.authority().cluster().to_owned(),
         }))
@@ -59,22 +65,31 @@ impl Enrollment for Enroll {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let row = node(&request)?;
-        let csr = request.into_inner().csr;
+        let RenewRequest { csr, generation } = request.into_inner();
+        // 0: an agent that doesn't know its own.
+        if generation != 0 && i64::try_from(generation).ok() != Some(row.generation) {
+            let why = "it was renewed under another generation than is on record: its certificate may have been copied";
+            self.0.lock_node(&row, why, "controller").await?;
+            return Err(Status::permission_denied(format!("nodes/{} is locked", row.name)));
+        }
         if csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
         }
         let certificate = self.0.enrollment.renew(&row.id, &csr).await?;
         tracing::info!(node = row.name, "node certificate renewed");
-        Ok(Response::new(RenewResponse { certificate: Some(self.certificate(certificate)) }))
+        Ok(Response::new(RenewResponse {
+            certificate: Some(self.certificate(certificate, row.generation + 1)),
+        }))
     }
 }
 
 impl Enroll {
-    fn certificate(&self, issued: NodeCertificate) -> Certificate {
+    fn certificate(&self, issued: NodeCertificate, generation: i64) -> Certificate {
         Certificate {
             leaf: issued.leaf.into(),
             authorities: vec![self.0.enrollment.authority().certificate().to_vec().into()],
             expires_unix_ms: issued.expires_ms,
+            generation: u64::try_from(generation).unwrap_or_default(),
         }
     }
 }

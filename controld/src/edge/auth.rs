@@ -1,41 +1,39 @@
-//! AuthService: thin over `access`.
+//! AuthService: thin over `access`. What opens a session is on record, and so is what failed to.
 
 use std::sync::Arc;
 
 use horcrux_proto::v1::auth_service_server::AuthService;
 use horcrux_proto::v1::{
-    CompleteSetupRequest, CompleteSetupResponse, RefreshRequest, RefreshResponse, Session, SignInRequest,
-    SignInResponse, SignOutRequest, SignOutResponse, TokenPair, WhoAmIRequest, WhoAmIResponse,
+    AnswerChallengeRequest, AnswerChallengeResponse, ChangePasswordRequest, ChangePasswordResponse,
+    CompleteSetupRequest, CompleteSetupResponse, ConfirmTotpRequest, ConfirmTotpResponse, EndSessionRequest,
+    EndSessionResponse, FinishOidcRequest, FinishOidcResponse, HeldPrivileges, ListRealmsRequest,
+    ListRealmsResponse, ListSessionsRequest, ListSessionsResponse, RefreshRequest, RefreshResponse,
+    RemoveTotpRequest, RemoveTotpResponse, SignInRequest, SignInResponse, SignOutRequest, SignOutResponse,
+    StartOidcRequest, StartOidcResponse, StartTotpRequest, StartTotpResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use horcrux_transport::clock;
-use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
-use horcrux_transport::server::Peer;
 use tonic::{Request, Response, Status};
 
-use super::gate::{COOKIE, Door, cookie};
-use crate::access::password::{MAX_BYTES, MIN_CHARS};
-use crate::access::sessions::{Carrier, Client, SessionError, Tokens, csrf};
-use crate::access::{Principal, Role};
+use super::call::{Act, Call};
+use super::carried::{Door, csrf_token, forget_cookie, given, session, sessions_of, visitor};
+use super::users::{new_password, user_id};
+use crate::access::name::{LOCAL, UserId};
+use crate::access::password::Asker;
+use crate::access::path::Path;
+use crate::access::policy::Who;
+use crate::access::principal::{Principal, Via};
+use crate::access::sessions::Ended;
+use crate::access::setup;
+use crate::access::signin::{Entered, SignInError};
+use crate::access::throttle::Source;
 use crate::app::App;
-use crate::store::users::User;
+use crate::store::users::UserRow;
 
 pub(super) struct Auth(pub(super) Arc<App>);
 
-impl From<SessionError> for Status {
-    /// Store and password failures hide their cause, which the caller can do nothing about; it is logged here.
-    fn from(error: SessionError) -> Self {
-        let message = error.to_string();
-        match error {
-            SessionError::Refused | SessionError::Over => Status::unauthenticated(message),
-            SessionError::Busy => Status::resource_exhausted(message),
-            SessionError::Password(_) | SessionError::Store(_) | SessionError::Random => {
-                tracing::error!(error = %Chain(&error), "sign-in failed");
-                Status::internal("internal error")
-            }
-        }
-    }
-}
+/// Without a password to be said again, a session must be this young for what changes its user's credentials.
+const FRESH_MS: i64 = 15 * 60 * 1000;
 
 #[tonic::async_trait]
 impl AuthService for Auth {
@@ -43,144 +41,425 @@ impl AuthService for Auth {
         &self,
         request: Request<CompleteSetupRequest>,
     ) -> Result<Response<CompleteSetupResponse>, Status> {
+        let mut call = Call::of(&request)?;
         let request = request.into_inner();
         let password = new_password(request.password)?;
-        let name = new_username(&request.username)?;
-        self.0.check_setup_code(&request.setup_code)?;
-        let hash = self.0.passwords.hash(password).await.map_err(|error| match error {
-            crate::access::password::PasswordError::Busy => SessionError::Busy,
-            other @ crate::access::password::PasswordError::Hash(_) => SessionError::Password(other),
-        })?;
-        let user = User {
-            name: name.clone(),
-            password_hash: hash,
-            role: Some(Role::Administrator.name().to_owned()),
-            disabled: false,
-        };
-        let made =
-            self.0.store.insert_first_user(&user, clock::unix_ms()).await.map_err(SessionError::Store)?;
-        if !made {
-            return Err(Status::failed_precondition("the first administrator exists already: sign in"));
+        let user = UserId::new(&request.username, LOCAL)
+            .map_err(|error| Status::invalid_argument(format!("username: {}", error.reason)))?;
+        let code = setup::hashed(&request.setup_code);
+        let now_ms = clock::unix_ms();
+        self.slowed(&call, "setup")?;
+        if !self.0.store.fits_setup_code(&code, now_ms).await? {
+            self.0.counts.add("setup_codes_refused");
+            self.event(&call, "setup", "refused").await?;
+            return Err(Status::permission_denied(
+                "the setup code is wrong, used or expired: a restart of a controller without users makes a new one, \
+                 and so does `horcrux-controld recover-admin` on its host",
+            ));
         }
-        self.0.setup_done();
-        tracing::info!(user = name, "first administrator made");
-        Ok(Response::new(CompleteSetupResponse { user: format!("{name}@local") }))
+        let asker = Asker { source: Some(Source::of(call.source)), known: true };
+        let password_hash = self.0.sign_ins.passwords.hash(password, asker).await;
+        let row = UserRow {
+            id: user.to_string(),
+            password_hash: Some(password_hash.map_err(SignInError::Password)?),
+            created_ms: now_ms,
+            ..UserRow::default()
+        };
+        let grant = crate::access::keys::random_id().map_err(SignInError::Key)?;
+        // Whoever holds the code acts for the controller's host.
+        call.actor = "controller".to_owned();
+        let act = Act {
+            resource: format!("users/{user}"),
+            decision: "setup code".to_owned(),
+            detail: format!("make {user} an administrator"),
+            ..Act::default()
+        };
+        let app = Arc::clone(&self.0);
+        let (made_user, made) = (
+            user.clone(),
+            call.act(&self.0, act, async move {
+                let made = app.store.make_administrator(&code, &row, &grant).await?;
+                app.registry.reload().await?;
+                app.sessions.told(Ended::AllOf { user, but: None });
+                app.setup_done();
+                made.then_some(()).ok_or_else(|| Status::permission_denied("the setup code was used already"))
+            }),
+        );
+        made.await?;
+        tracing::info!(user = %made_user, "administrator made");
+        Ok(Response::new(CompleteSetupResponse { user: made_user.to_string() }))
+    }
+
+    async fn list_realms(
+        &self,
+        _: Request<ListRealmsRequest>,
+    ) -> Result<Response<ListRealmsResponse>, Status> {
+        let realms = self.0.sign_ins.realms().iter().map(|realm| realm.to_wire()).collect();
+        Ok(Response::new(ListRealmsResponse { realms }))
     }
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
-        let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Native);
-        let from = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_string());
-        let from = from.unwrap_or_default();
+        let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
         let request = request.into_inner();
-        if !matches!(request.realm.as_str(), "" | "local") {
-            return Err(Status::invalid_argument("realm: only local exists"));
-        }
-        if request.password.len() > MAX_BYTES || request.username.len() > 64 {
-            return Err(SessionError::Refused.into());
-        }
-        let client = if door == Door::Web { Client::Browser } else { Client::Other };
+        let realm = if request.realm.is_empty() { LOCAL } else { &request.realm };
         let password = Secret::from(request.password);
-        let signed_in = self.0.sessions.sign_in(&request.username, password, client, clock::unix_ms()).await;
-        let (principal, carrier) = match signed_in {
-            Ok(signed_in) => signed_in,
-            Err(error) => {
-                self.0.counts.add("sign_ins_refused");
-                // The name as typed may be a password: only one that could be a name is told.
-                let name = new_username(&request.username).unwrap_or_else(|_| "(not a name)".to_owned());
-                tracing::warn!(user = name, from, %error, "sign-in refused");
-                return Err(error.into());
-            }
+        let now_ms = clock::unix_ms();
+        let entered = self.0.sign_ins.password(&request.username, realm, password, &visitor, now_ms).await;
+        // The name as typed may be a password: only a user's is kept.
+        let user = UserId::new(&request.username, realm).ok();
+        let entered = self.entered(&call, user.as_ref(), entered).await?;
+        given(&self.0, door, entered)
+    }
+
+    async fn answer_challenge(
+        &self,
+        request: Request<AnswerChallengeRequest>,
+    ) -> Result<Response<AnswerChallengeResponse>, Status> {
+        let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
+        let request = request.into_inner();
+        let challenge = Secret::from(request.challenge_id);
+        let user = self.0.sign_ins.challenged(&challenge);
+        let answered = self.0.sign_ins.answer(&challenge, &request.code, &visitor, clock::unix_ms()).await;
+        let (recovery_codes, entered) = match answered {
+            Ok((row, carrier, codes)) => (codes, Ok(Entered::Session(row, carrier))),
+            Err(error) => (Vec::new(), Err(error)),
         };
-        tracing::info!(user = principal.user, session = principal.session, "signed in");
-        let session = Some(self.session(&principal));
-        match carrier {
-            Carrier::Tokens(tokens) => {
-                Ok(Response::new(SignInResponse { tokens: Some(pair(&tokens)), csrf_token: None, session }))
+        let entered = self.entered(&call, user.as_ref(), entered).await?;
+        let response: Response<SignInResponse> = given(&self.0, door, entered)?;
+        Ok(response.map(|in_| AnswerChallengeResponse {
+            tokens: in_.tokens,
+            csrf_token: in_.csrf_token,
+            session: in_.session,
+            recovery_codes,
+        }))
+    }
+
+    async fn start_oidc(
+        &self,
+        request: Request<StartOidcRequest>,
+    ) -> Result<Response<StartOidcResponse>, Status> {
+        let call = Call::of(&request)?;
+        let request = request.into_inner();
+        self.slowed(&call, "oidc")?;
+        let realm = self.0.sign_ins.realm(&request.realm).filter(|realm| realm.oidc().is_some());
+        let realm = realm.ok_or_else(|| Status::not_found("realm: no OpenID provider of this name"))?;
+        Ok(Response::new(self.0.provided.start(realm, request.device, clock::unix_ms()).await?))
+    }
+
+    async fn finish_oidc(
+        &self,
+        request: Request<FinishOidcRequest>,
+    ) -> Result<Response<FinishOidcResponse>, Status> {
+        let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
+        let request = request.into_inner();
+        let flow = Secret::from(request.flow_id);
+        let now_ms = clock::unix_ms();
+        let person =
+            self.0.provided.finish(&self.0.sign_ins, &flow, &request.code, &request.state, now_ms).await;
+        let entered = match person {
+            Ok(Some((realm, person))) => {
+                let Some(realm) = self.0.sign_ins.realm(&realm) else {
+                    return Err(SignInError::Over.into());
+                };
+                self.0.sign_ins.provided(realm, &person, &visitor, now_ms).await
             }
-            Carrier::Cookie { value, csrf } => {
-                let mut response =
-                    Response::new(SignInResponse { tokens: None, csrf_token: Some(csrf), session });
-                set_cookie(&mut response, value.expose())?;
-                Ok(response)
+            Ok(None) => {
+                return Ok(Response::new(FinishOidcResponse {
+                    pending: true,
+                    ..FinishOidcResponse::default()
+                }));
             }
-        }
+            Err(error) => Err(error),
+        };
+        let user = match &entered {
+            Ok(Entered::Session(row, _)) => row.user.parse().ok(),
+            Ok(Entered::Challenge { id, .. }) => self.0.sign_ins.challenged(id),
+            Err(_) => None,
+        };
+        let entered = self.entered(&call, user.as_ref(), entered).await?;
+        let response: Response<SignInResponse> = given(&self.0, door, entered)?;
+        Ok(response.map(|in_| FinishOidcResponse {
+            tokens: in_.tokens,
+            csrf_token: in_.csrf_token,
+            session: in_.session,
+            challenge: in_.challenge,
+            pending: false,
+        }))
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         let token = Secret::from(request.into_inner().refresh_token);
         let tokens = self.0.sessions.refresh(&token, clock::unix_ms()).await?;
-        Ok(Response::new(RefreshResponse { tokens: Some(pair(&tokens)) }))
+        Ok(Response::new(RefreshResponse { tokens: Some(super::carried::pair(&tokens)) }))
     }
 
     async fn sign_out(&self, request: Request<SignOutRequest>) -> Result<Response<SignOutResponse>, Status> {
-        let principal = caller(&request)?;
-        self.0.sessions.end(&principal.session).await?;
-        self.0.session_ended(&principal.session);
-        let mut response = Response::new(SignOutResponse {});
-        set_cookie(&mut response, "; Max-Age=0")?;
-        Ok(response)
+        let call = Call::of(&request)?;
+        let session = call.principal()?.session().unwrap_or_default().to_owned();
+        let act = Act { resource: format!("sessions/{session}"), ..Act::default() };
+        let app = Arc::clone(&self.0);
+        call.act(&self.0, act, async move { Ok(app.sessions.end(&session).await?) }).await?;
+        forget_cookie(Response::new(SignOutResponse {}))
     }
 
     async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Result<Response<WhoAmIResponse>, Status> {
-        let principal = caller(&request)?;
-        let cookie = cookie(&request.metadata().clone().into_headers());
+        let call = Call::of(&request)?;
+        let principal = call.principal()?;
+        let standing = match &principal.via {
+            Via::Session { id, .. } => self.0.sessions.standing(id, clock::unix_ms()).await?,
+            Via::Token { .. } => None,
+        };
+        let csrf_token = csrf_token(&request);
+        let groups = principal.policy.groups(&principal.user).iter().map(ToString::to_string).collect();
         Ok(Response::new(WhoAmIResponse {
-            session: Some(self.session(&principal)),
-            roles: principal.role.iter().map(|role| role.name().to_owned()).collect(),
-            csrf_token: cookie.map(|value| csrf(&value)),
+            session: standing.map(|row| session(&self.0, &row, Some(principal))),
+            roles: roles_on_root(principal),
+            csrf_token,
+            user: principal.user.to_string(),
+            token: match &principal.via {
+                Via::Session { .. } => None,
+                Via::Token { id } => Some(id.to_string()),
+            },
+            groups,
+            second_factor: self.0.sign_ins.factors.has(&principal.user).await.map_err(SignInError::Factor)?,
+            held: held(principal),
         }))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let call = Call::of(&request)?;
+        let asked = request.into_inner().user;
+        let whose = match asked.as_str() {
+            "" => Some(call.principal()?.user.clone()),
+            "*" => None,
+            name => Some(user_id(name)?),
+        };
+        let sessions = sessions_of(&self.0, &call, whose).await?;
+        Ok(Response::new(ListSessionsResponse { sessions }))
+    }
+
+    async fn end_session(
+        &self,
+        request: Request<EndSessionRequest>,
+    ) -> Result<Response<EndSessionResponse>, Status> {
+        let call = Call::of(&request)?;
+        let request = request.into_inner();
+        let all = self.0.sessions.list(None, clock::unix_ms()).await?;
+        let row = all.into_iter().find(|row| row.id == request.session_id);
+        let principal = call.principal()?;
+        let absent = || Status::not_found("session_id: no such session, or it is not yours");
+        let own = row.as_ref().is_some_and(|row| row.user == principal.user.as_str());
+        let decision = if own && principal.session().is_some() {
+            "own session".to_owned()
+        } else {
+            use horcrux_proto::authz::Privilege::UserModify;
+            call.require(&self.0, UserModify, &Path::access()).map_err(|_| absent())?;
+            call.decision(UserModify, &Path::access())
+        };
+        let row = row.ok_or_else(absent)?;
+        let act = Act {
+            resource: format!("sessions/{}", row.id),
+            decision,
+            detail: format!("of {}", row.user),
+            request_id: request.request_id,
+            validate_only: request.validate_only,
+        };
+        let app = Arc::clone(&self.0);
+        call.act(&self.0, act, async move { Ok(app.sessions.end(&row.id).await?) }).await?;
+        Ok(Response::new(EndSessionResponse {}))
+    }
+
+    async fn change_password(
+        &self,
+        request: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        let call = Call::of(&request)?;
+        let request = request.into_inner();
+        let user = call.principal()?.user.clone();
+        if !user.is_local() {
+            return Err(Status::failed_precondition(format!("the password of {user} is kept by its realm")));
+        }
+        let new = new_password(request.new_password)?;
+        self.is_password(&call, &user, request.old_password, "old_password").await?;
+        let asker = Asker { source: Some(Source::of(call.source)), known: true };
+        let password_hash =
+            self.0.sign_ins.passwords.hash(new, asker).await.map_err(SignInError::Password)?;
+        let kept = call.principal()?.session().unwrap_or_default().to_owned();
+        let act = Act { resource: format!("users/{user}"), detail: "own password".into(), ..Act::default() };
+        let app = Arc::clone(&self.0);
+        call.act(&self.0, act, async move {
+            app.store.rehash(&user, &password_hash).await?;
+            Ok(app.sessions.end_others(&user, &kept).await?)
+        })
+        .await?;
+        Ok(Response::new(ChangePasswordResponse {}))
+    }
+
+    async fn start_totp(
+        &self,
+        request: Request<StartTotpRequest>,
+    ) -> Result<Response<StartTotpResponse>, Status> {
+        let call = Call::of(&request)?;
+        let principal = call.principal()?;
+        let user = principal.user.clone();
+        if user.is_local() {
+            self.is_password(&call, &user, request.into_inner().password, "password").await?;
+        } else if let Via::Session { created_ms, .. } = principal.via
+            && clock::unix_ms() - created_ms > FRESH_MS
+        {
+            return Err(Status::failed_precondition(
+                "this session is older than 15 minutes: sign in again first",
+            ));
+        }
+        let act = Act {
+            resource: format!("users/{user}"),
+            detail: "begin a second factor".into(),
+            ..Act::default()
+        };
+        let app = Arc::clone(&self.0);
+        let made = call.act(&self.0, act, async move {
+            Ok(app.sign_ins.factors.start(&user).await.map_err(SignInError::Factor)?)
+        });
+        match made.await? {
+            super::call::Done::Now(new) => {
+                Ok(Response::new(StartTotpResponse { totp: Some(super::carried::totp_secret(&new)) }))
+            }
+            super::call::Done::Before | super::call::Done::Valid => Err(Status::internal("internal error")),
+        }
+    }
+
+    async fn confirm_totp(
+        &self,
+        request: Request<ConfirmTotpRequest>,
+    ) -> Result<Response<ConfirmTotpResponse>, Status> {
+        let call = Call::of(&request)?;
+        let user = call.principal()?.user.clone();
+        let kept = call.principal()?.session().unwrap_or_default().to_owned();
+        let code = Secret::from(request.into_inner().code);
+        let act = Act { resource: format!("users/{user}"), detail: "second factor".into(), ..Act::default() };
+        let app = Arc::clone(&self.0);
+        let confirmed = call.act(&self.0, act, async move {
+            let codes = app.sign_ins.factors.confirm(&user, code.expose(), clock::unix_ms()).await;
+            let codes = codes.map_err(SignInError::Factor)?;
+            // Those that were opened without it.
+            app.sessions.end_others(&user, &kept).await?;
+            Ok(codes)
+        });
+        match confirmed.await? {
+            super::call::Done::Now(recovery_codes) => {
+                Ok(Response::new(ConfirmTotpResponse { recovery_codes }))
+            }
+            super::call::Done::Before | super::call::Done::Valid => Err(Status::internal("internal error")),
+        }
+    }
+
+    async fn remove_totp(
+        &self,
+        request: Request<RemoveTotpRequest>,
+    ) -> Result<Response<RemoveTotpResponse>, Status> {
+        let call = Call::of(&request)?;
+        let user = call.principal()?.user.clone();
+        let code = Secret::from(request.into_inner().code);
+        let act =
+            Act { resource: format!("users/{user}"), detail: "no second factor".into(), ..Act::default() };
+        let app = Arc::clone(&self.0);
+        call.act(&self.0, act, async move {
+            let removed = app.sign_ins.factors.remove(&user, code.expose(), clock::unix_ms()).await;
+            Ok(removed.map_err(SignInError::Factor)?)
+        })
+        .await?;
+        Ok(Response::new(RemoveTotpResponse {}))
     }
 }
 
 impl Auth {
-    fn session(&self, principal: &Principal) -> Session {
-        Session {
-            id: principal.session.clone(),
-            user: principal.identity(),
-            created_unix_ms: principal.created_ms,
-            expires_unix_ms: principal.expires_ms,
-            idle_timeout_seconds: self.0.sessions.idle_seconds(),
+    /// Puts on record how a sign-in went.
+    async fn entered(
+        &self,
+        call: &Call,
+        user: Option<&UserId>,
+        entered: Result<Entered, SignInError>,
+    ) -> Result<Entered, Status> {
+        let known = match user {
+            Some(user) => self.0.store.user(user).await?.map(|row| row.id),
+            None => None,
+        };
+        let mut call = call.clone();
+        call.actor = known.unwrap_or_else(|| "unknown".to_owned());
+        let outcome = match &entered {
+            Ok(Entered::Session(..)) => "ok".to_owned(),
+            Ok(Entered::Challenge { .. }) => "second factor asked for".to_owned(),
+            Err(error) => {
+                self.0.counts.add("sign_ins_refused");
+                tracing::warn!(user = call.actor, from = %call.source, %error, "sign-in refused");
+                error.to_string()
+            }
+        };
+        let mut entry = call.entry("");
+        if let Ok(Entered::Session(row, _)) = &entered {
+            tracing::info!(user = row.user, session = row.id, "signed in");
+            entry.session.clone_from(&row.id);
         }
+        self.0.audit.event(&entry, &outcome).await?;
+        Ok(entered?)
+    }
+
+    async fn event(&self, call: &Call, what: &str, outcome: &str) -> Result<(), Status> {
+        let mut call = call.clone();
+        call.actor = "unknown".to_owned();
+        Ok(self.0.audit.event(&call.entry(what), outcome).await?)
+    }
+
+    /// Slows down those who try what needs no session, by their address.
+    fn slowed(&self, call: &Call, what: &str) -> Result<(), Status> {
+        Ok(self.0.sign_ins.slowed(what, call.source)?)
+    }
+
+    async fn is_password(
+        &self,
+        call: &Call,
+        user: &UserId,
+        password: String,
+        field: &str,
+    ) -> Result<(), Status> {
+        let right = self.0.sign_ins.is_password_of(user, Secret::from(password), call.source).await?;
+        if right {
+            return Ok(());
+        }
+        self.0.audit.event(&call.entry(&format!("users/{user}")), "wrong password").await?;
+        Err(Status::permission_denied(format!("{field}: this is not your password")))
     }
 }
 
-/// Who calls, as the gate found.
-pub(super) fn caller<T>(request: &Request<T>) -> Result<Principal, Status> {
-    request.extensions().get::<Principal>().cloned().ok_or_else(|| Status::unauthenticated("sign in first"))
+fn roles_on_root(principal: &Principal) -> Vec<String> {
+    let entries = principal.policy.entries(&principal.who());
+    let now_ms = clock::unix_ms();
+    let on_root = entries.iter().filter(|(_, grant)| grant.is_live(now_ms) && grant.path.as_str() == "/");
+    let mut roles: Vec<String> = on_root.map(|(_, grant)| grant.role.to_string()).collect();
+    if let Who::Token(id) = principal.who()
+        && principal.policy.facts().tokens.get(&id).is_some_and(|scope| scope.full)
+    {
+        roles = roles_on_root(&Principal {
+            via: Via::Session { id: String::new(), created_ms: 0, expires_ms: 0 },
+            ..principal.clone()
+        });
+    }
+    roles.sort_unstable();
+    roles.dedup();
+    roles
 }
 
-fn pair(tokens: &Tokens) -> TokenPair {
-    TokenPair {
-        access_token: tokens.access.expose().to_owned(),
-        access_expires_unix_ms: tokens.access_expires_ms,
-        refresh_token: tokens.refresh.expose().to_owned(),
-    }
-}
-
-fn set_cookie<T>(response: &mut Response<T>, value: &str) -> Result<(), Status> {
-    let cookie = format!("{COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict");
-    let cookie = cookie.parse().map_err(|_| Status::internal("internal error"))?;
-    response.metadata_mut().insert("set-cookie", cookie);
-    Ok(())
-}
-
-fn new_username(name: &str) -> Result<String, Status> {
-    let fits = (1..=64).contains(&name.len())
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
-    if fits {
-        Ok(name.to_owned())
-    } else {
-        Err(Status::invalid_argument("username: 1 to 64 of a-z 0-9 . _ -, starting with a letter"))
-    }
-}
-
-fn new_password(password: String) -> Result<Secret, Status> {
-    if password.chars().count() < MIN_CHARS {
-        return Err(Status::invalid_argument(format!("password: at least {MIN_CHARS} characters")));
-    }
-    if password.len() > MAX_BYTES {
-        return Err(Status::invalid_argument(format!("password: at most {MAX_BYTES} bytes")));
-    }
-    Ok(Secret::from(password))
+fn held(principal: &Principal) -> Vec<HeldPrivileges> {
+    let labels = principal.policy.labels();
+    let levels =
+        principal.rights.levels().filter_map(|(path, level)| Some((path.parse::<Path>().ok()?, level)));
+    let told = levels.map(|(path, level)| HeldPrivileges {
+        privileges: principal.rights.on(&path, labels).to_wire(),
+        propagate: !level.below.is_empty(),
+        path: path.to_string(),
+    });
+    told.collect()
 }

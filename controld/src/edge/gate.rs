@@ -11,6 +11,7 @@
 //! `WhoAmI` alone works with a cookie and no `x-horcrux-csrf`: it changes nothing, and is how a page that was reloaded
 //! learns the token. Its answer can be read by our own origin only.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::Response;
 use horcrux_proto::authz::{Caller, requirement};
-use horcrux_proto::name::Resource;
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
@@ -28,27 +28,24 @@ use http::{HeaderMap, Method, Request, header};
 use subtle::ConstantTimeEq as _;
 use tonic::Status;
 
-use crate::access::Principal;
+use super::call::Call;
+use super::carried::{Door, cookie};
+use crate::access::keys::hash;
+use crate::access::name::UserId;
+use crate::access::principal::{Principal, Via};
 use crate::access::sessions::csrf;
+use crate::access::tokens;
 use crate::app::App;
-use crate::store::sessions::SecretKind;
+use crate::store::nodes::{Admitted, NodeRow};
 
-/// The browser's session.
-pub(super) const COOKIE: &str = "__Host-hx";
 const CSRF: &str = "x-horcrux-csrf";
 const WHO_AM_I: &str = "/horcrux.v1.AuthService/WhoAmI";
 
 /// As much of a refused request as is read: no legitimate one is longer.
 const DRAIN_BYTES: usize = 64 << 10;
 const DRAIN: Duration = Duration::from_millis(500);
-
-/// How a request came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    /// gRPC-web: a browser, or something that speaks like one.
-    Web,
-    Native,
-}
+/// The use of an API token is written down at most this often.
+const TOUCH_MS: i64 = 60 * 1000;
 
 /// For the public port.
 pub(super) async fn public(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
@@ -119,64 +116,123 @@ fn door(app: &App, request: &Request<Body>) -> Result<Door, Status> {
 }
 
 async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(), Status> {
-    let method = request.uri().path();
-    let caller = if method.starts_with("/grpc.health.v1.") {
-        Caller::Anyone
-    } else if method.starts_with("/grpc.reflection.") {
-        Caller::SignedIn
+    let path = request.uri().path();
+    let (method, caller) = if path.starts_with("/grpc.health.v1.") {
+        ("grpc.health.v1", Caller::Anyone)
+    } else if path.starts_with("/grpc.reflection.") {
+        ("grpc.reflection", Caller::SignedIn)
     } else {
         // What the contract doesn't know, nobody may call.
-        requirement(method).ok_or_else(|| Status::unimplemented("no such method"))?.caller
+        let known = requirement(path).ok_or_else(|| Status::unimplemented("no such method"))?;
+        (known.method, known.caller)
     };
-    if caller == Caller::Anyone {
-        return Ok(());
+    let headers = request.headers();
+    let mut call = Call {
+        method,
+        source: source(request)?,
+        agent: text(headers, header::USER_AGENT.as_str()).unwrap_or_default().to_owned(),
+        principal: None,
+        actor: String::new(),
+    };
+    if caller != Caller::Anyone {
+        call.principal = Some(principal(app, door, method, call.source, headers).await?);
     }
-    let principal = principal(app, door, method, request.headers()).await?;
     match caller {
         Caller::Anyone | Caller::SignedIn => {}
+        Caller::Session => {
+            if call.principal()?.session().is_none() {
+                return Err(Status::permission_denied("an API token can't do this: sign in as a person"));
+            }
+        }
         Caller::Node => return Err(Status::permission_denied("for nodes only, on the agents' port")),
         Caller::Holder(privilege) => {
             // What names a resource or filters is decided again by the handler, where the object is known.
-            let named = requirement(method).is_some_and(|r| r.filtered || !r.resource_field.is_empty());
-            if !named {
-                principal.require(privilege, &Resource::Root)?;
+            let known = requirement(method).filter(|r| !r.filtered && r.resource_field.is_empty());
+            if let Some(known) = known {
+                let on = if known.resource.is_empty() { "/" } else { known.resource };
+                call.require(app, privilege, &super::call::path(on)?)?;
             }
         }
     }
-    request.extensions_mut().insert(principal);
+    request.extensions_mut().insert(call);
     Ok(())
 }
 
-async fn principal(app: &App, door: Door, method: &str, headers: &HeaderMap) -> Result<Principal, Status> {
+fn source(request: &Request<Body>) -> Result<IpAddr, Status> {
+    let peer = request.extensions().get::<Peer>();
+    peer.map(|peer| peer.address.ip().to_canonical()).ok_or_else(|| Status::internal("internal error"))
+}
+
+async fn principal(
+    app: &App,
+    door: Door,
+    method: &str,
+    source: IpAddr,
+    headers: &HeaderMap,
+) -> Result<Principal, Status> {
     let unauthenticated = || Status::unauthenticated("sign in first");
+    let over = || Status::unauthenticated("the session is over: sign in again");
     let bearer = text(headers, header::AUTHORIZATION.as_str()).and_then(|a| a.strip_prefix("Bearer "));
-    let (secret, kind) = match (door, bearer) {
-        (_, Some(token)) => (token.to_owned(), SecretKind::Access),
-        (Door::Web, None) => (cookie(headers).ok_or_else(unauthenticated)?, SecretKind::Cookie),
+    let now_ms = clock::unix_ms();
+    let row = match (door, bearer) {
+        (_, Some(token)) if token.starts_with(tokens::PREFIX) => {
+            return by_token(app, token, source, now_ms).await;
+        }
+        (_, Some(token)) => app.sessions.by_access_token(&Secret::from(token.to_owned()), now_ms).await,
+        (Door::Web, None) => {
+            let value = cookie(headers).ok_or_else(unauthenticated)?;
+            let sent = text(headers, CSRF).unwrap_or_default();
+            let is_sent = bool::from(csrf(&value).as_bytes().ct_eq(sent.as_bytes()));
+            if method != WHO_AM_I && !is_sent {
+                return Err(Status::permission_denied("x-horcrux-csrf is missing or wrong: reload the page"));
+            }
+            app.sessions.by_cookie(&Secret::from(value), now_ms).await
+        }
         (Door::Native, None) => return Err(unauthenticated()),
     };
-    if kind == SecretKind::Cookie && method != WHO_AM_I {
-        let sent = text(headers, CSRF).unwrap_or_default();
-        if !bool::from(csrf(&secret).as_bytes().ct_eq(sent.as_bytes())) {
-            return Err(Status::permission_denied("x-horcrux-csrf is missing or wrong: reload the page"));
-        }
+    let row = row.map_err(|error| {
+        tracing::error!(error = %Chain(&error), "session not checked");
+        Status::unavailable("sessions can't be checked now")
+    })?;
+    let row = row.ok_or_else(over)?;
+    let user: UserId = row.user.parse().map_err(|_| over())?;
+    let policy = app.registry.policy();
+    if !policy.facts().users.contains(&user) {
+        return Err(over());
     }
-    let found = app.sessions.principal(&Secret::from(secret), kind, clock::unix_ms()).await;
-    match found {
-        Ok(Some(principal)) => Ok(principal),
-        Ok(None) => Err(Status::unauthenticated("the session is over: sign in again")),
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "session not checked");
-            Err(Status::unavailable("sessions can't be checked now"))
-        }
+    let via = Via::Session { id: row.id, created_ms: row.created_ms, expires_ms: row.expires_ms };
+    Ok(Principal::new(user, via, source, policy, now_ms))
+}
+
+/// An API token's principal. One answer for all that is wrong with it, but its network, which its owner has set.
+async fn by_token(app: &App, token: &str, source: IpAddr, now_ms: i64) -> Result<Principal, Status> {
+    let wrong = || Status::unauthenticated("the API token is wrong, expired or revoked");
+    let id = tokens::id_of(token).ok_or_else(wrong)?;
+    let row = app.store.token(id).await?.ok_or_else(wrong)?;
+    let owner: UserId = row.owner.parse().map_err(|_| wrong())?;
+    let policy = app.registry.policy();
+    let same = bool::from(hash(token).ct_eq(row.hash.as_slice()));
+    if !same || now_ms >= row.expires_ms || !policy.facts().users.contains(&owner) {
+        return Err(wrong());
     }
+    if !tokens::admits(&row.networks, source) {
+        app.counts.add("tokens_from_elsewhere");
+        return Err(Status::permission_denied("this API token does not work from this address"));
+    }
+    let from = source.to_string();
+    let is_told = row.last_used_from.as_ref() == Some(&from)
+        && row.last_used_ms.is_some_and(|last| now_ms - last < TOUCH_MS);
+    if !is_told {
+        app.store.touch_token(id, &from, now_ms).await?;
+    }
+    Ok(Principal::new(owner, Via::Token { id: id.into() }, source, policy, now_ms))
 }
 
 async fn node(app: &App, request: &mut Request<Body>) -> Result<(), Status> {
     let method = request.uri().path();
     match requirement(method).map(|r| r.caller) {
         Some(Caller::Node) => {}
-        Some(Caller::Anyone | Caller::SignedIn | Caller::Holder(_)) | None => {
+        Some(Caller::Anyone | Caller::SignedIn | Caller::Session | Caller::Holder(_)) | None => {
             return Err(Status::unimplemented("not on the agents' port"));
         }
     }
@@ -188,12 +244,18 @@ async fn node(app: &App, request: &mut Request<Body>) -> Result<(), Status> {
         .node_id(&certificate.spiffe)
         .ok_or_else(|| Status::unauthenticated("the certificate is not a node's"))?;
     match app.store.admit(id, &certificate.serial).await {
-        Ok(Some(row)) => {
+        Ok(Admitted::Node(row)) => {
             request.extensions_mut().insert(row);
             Ok(())
         }
-        Ok(None) => Err(Status::unauthenticated(
-            "this certificate is no longer accepted: its node was deleted, or it was renewed. Enroll the node again",
+        Ok(Admitted::Locked(row)) => Err(locked(&row)),
+        Ok(Admitted::Retired(row)) => {
+            let why = "a certificate was used that a newer one has replaced: it may have been copied";
+            app.lock_node(&row, why, "controller").await?;
+            Err(locked(&row))
+        }
+        Ok(Admitted::Unknown) => Err(Status::unauthenticated(
+            "this certificate is no longer accepted: its node was deleted or enrolled again. Enroll the node again",
         )),
         Err(error) => {
             tracing::error!(error = %Chain(&error), "node not looked up");
@@ -202,13 +264,10 @@ async fn node(app: &App, request: &mut Request<Body>) -> Result<(), Status> {
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+fn locked(row: &NodeRow) -> Status {
+    Status::permission_denied(format!("nodes/{} is locked: an administrator must unlock it", row.name))
 }
 
-/// The session cookie's value.
-pub(super) fn cookie(headers: &HeaderMap) -> Option<String> {
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
-    let mut pairs = all.flat_map(|line| line.split("; ")).filter_map(|pair| pair.split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value.to_owned())
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -14,54 +14,34 @@ use horcrux_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::auth::caller;
+use super::call::{Call, absent};
 use super::nodes::node_name;
-use crate::access::Principal;
+use super::page::page;
+use crate::access::path::Path;
+use crate::access::principal::Principal;
 use crate::app::App;
 use crate::live::fleet::Fleet;
 
 pub(super) struct Vms(pub(super) Arc<App>);
 pub(super) struct Containers(pub(super) Arc<App>);
 
-/// The largest page, and the page that 0 asks for.
-const PAGE: usize = 1000;
 /// Names in an error that lists what fits.
 const CANDIDATES: usize = 10;
-
-/// One page of objects in the order of their names. A page token is the name that the page before ended with.
-pub(super) fn page(
-    mut objects: Vec<(String, entity::Object)>,
-    size: u32,
-    after: &str,
-) -> (Vec<(String, entity::Object)>, String) {
-    let size = match usize::try_from(size) {
-        Ok(size @ 1..=PAGE) => size,
-        _ => PAGE,
-    };
-    objects.sort_by(|a, b| a.0.cmp(&b.0));
-    objects.retain(|(name, _)| name.as_str() > after);
-    let more = objects.len() > size;
-    objects.truncate(size);
-    let next = objects.last().filter(|_| more).map(|(name, _)| name.clone()).unwrap_or_default();
-    (objects, next)
-}
 
 /// One object with its values. Absent and forbidden are the same answer.
 pub(super) async fn object(
     app: &App,
-    principal: &Principal,
+    call: &Call,
     privilege: Privilege,
     resource: Resource,
 ) -> Result<(entity::Object, Vec<MetricValue>), Status> {
-    let absent = Status::not_found(format!("{resource} does not exist, or is not yours to see"));
-    if principal.require(privilege, &resource).is_err() {
-        return Err(absent);
-    }
+    call.require_to_know(app, privilege, &Path::of(&resource))?;
+    let nowhere = absent(&resource.to_string());
     let found =
         app.live.ask(move |fleet| fleet.find(&resource).map(|o| (o.entity().object, o.values()))).await;
     match found? {
         Some((Some(object), values)) => Ok((object, values)),
-        Some((None, _)) | None => Err(absent),
+        Some((None, _)) | None => Err(nowhere),
     }
 }
 
@@ -71,13 +51,14 @@ impl VmService for Vms {
         &self,
         request: Request<VmServiceListRequest>,
     ) -> Result<Response<VmServiceListResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
+        let principal = call.principal()?;
         let request = request.into_inner();
-        let node = known_node(&self.0, &request.node).await?;
+        let node = known_node(&self.0, principal, &request.node).await?;
         let wanted = move |resource: &Resource, at: &_| {
             matches!(resource, Resource::Vm(_)) && node.as_ref().is_none_or(|node| node == at)
         };
-        let objects = self.0.objects(&principal, wanted).await?;
+        let objects = self.0.objects(principal, wanted).await?;
         let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
         let vm = |entity| match entity {
             entity::Object::Vm(vm) => Some(vm),
@@ -91,14 +72,15 @@ impl VmService for Vms {
         &self,
         request: Request<VmServiceGetRequest>,
     ) -> Result<Response<VmServiceGetResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
+        let principal = call.principal()?;
         let asked = request.into_inner().name;
         let bare = asked.strip_prefix("vms/").unwrap_or(&asked);
         let resource = match bare.parse() {
             Ok(uuid) => Resource::Vm(uuid),
-            Err(_) => self.named(&principal, bare).await?,
+            Err(_) => named_vm(&self.0, principal, bare).await?,
         };
-        match object(&self.0, &principal, Privilege::VmAudit, resource).await? {
+        match object(&self.0, &call, Privilege::VmAudit, resource).await? {
             (entity::Object::Vm(vm), values) => {
                 Ok(Response::new(VmServiceGetResponse { vm: Some(vm), values }))
             }
@@ -109,20 +91,18 @@ impl VmService for Vms {
     }
 }
 
-impl Vms {
-    /// The one VM that is called `name`, or `NODE/name`.
-    async fn named(&self, principal: &Principal, name: &str) -> Result<Resource, Status> {
-        let vms = self.0.objects(principal, |resource, _| matches!(resource, Resource::Vm(_))).await?;
-        let on = |vm: &Vm, called: &str| name == format!("{}/{called}", vm.node.trim_start_matches("nodes/"));
-        let called = |entity: &entity::Object| match entity {
-            entity::Object::Vm(vm) => {
-                vm.facts.as_ref().is_some_and(|f| f.display_name == name || on(vm, &f.display_name))
-            }
-            entity::Object::Node(_) | entity::Object::Container(_) => false,
-        };
-        let fits = vms.into_iter().filter(|(_, entity)| called(entity)).map(|(name, _)| name);
-        only_one(&fits.collect::<Vec<_>>(), "VM", name)
-    }
+/// The one VM that is called `name`, or `NODE/name`, among those that the principal sees.
+pub(super) async fn named_vm(app: &App, principal: &Principal, name: &str) -> Result<Resource, Status> {
+    let vms = app.objects(principal, |resource, _| matches!(resource, Resource::Vm(_))).await?;
+    let on = |vm: &Vm, called: &str| name == format!("{}/{called}", vm.node.trim_start_matches("nodes/"));
+    let called = |entity: &entity::Object| match entity {
+        entity::Object::Vm(vm) => {
+            vm.facts.as_ref().is_some_and(|f| f.display_name == name || on(vm, &f.display_name))
+        }
+        entity::Object::Node(_) | entity::Object::Container(_) => false,
+    };
+    let fits = vms.into_iter().filter(|(_, entity)| called(entity)).map(|(name, _)| name);
+    only_one(&fits.collect::<Vec<_>>(), "VM", name)
 }
 
 #[tonic::async_trait]
@@ -131,13 +111,14 @@ impl ContainerService for Containers {
         &self,
         request: Request<ContainerServiceListRequest>,
     ) -> Result<Response<ContainerServiceListResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
+        let principal = call.principal()?;
         let request = request.into_inner();
-        let node = known_node(&self.0, &request.node).await?;
+        let node = known_node(&self.0, principal, &request.node).await?;
         let wanted = move |resource: &Resource, at: &_| {
             matches!(resource, Resource::Container(..)) && node.as_ref().is_none_or(|node| node == at)
         };
-        let objects = self.0.objects(&principal, wanted).await?;
+        let objects = self.0.objects(principal, wanted).await?;
         let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
         let container = |entity| match entity {
             entity::Object::Container(container) => Some(container),
@@ -151,10 +132,11 @@ impl ContainerService for Containers {
         &self,
         request: Request<ContainerServiceGetRequest>,
     ) -> Result<Response<ContainerServiceGetResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
+        let principal = call.principal()?;
         let asked = request.into_inner().name;
-        let resource = self.starting_with(&principal, &asked).await?;
-        match object(&self.0, &principal, Privilege::ContainerAudit, resource).await? {
+        let resource = self.starting_with(principal, &asked).await?;
+        match object(&self.0, &call, Privilege::ContainerAudit, resource).await? {
             (entity::Object::Container(container), values) => {
                 Ok(Response::new(ContainerServiceGetResponse { container: Some(container), values }))
             }
@@ -197,21 +179,28 @@ impl Containers {
     }
 }
 
-/// The node that a list is of; `None` for all.
-async fn known_node(app: &App, name: &str) -> Result<Option<NodeName>, Status> {
+/// The node that a list is of; `None` for all. Who may see nodes hears of one that isn't there; to others it is a filter
+/// that nothing passes.
+async fn known_node(app: &App, principal: &Principal, name: &str) -> Result<Option<NodeName>, Status> {
     let node = (!name.is_empty()).then(|| node_name(name)).transpose()?;
-    all_exist(app, node.iter().cloned().collect()).await?;
+    all_exist(app, principal, node.iter().cloned().collect()).await?;
     Ok(node)
 }
 
-/// Refuses nodes that don't exist.
-pub(super) async fn all_exist(app: &App, nodes: BTreeSet<NodeName>) -> Result<(), Status> {
-    let absent = move |fleet: &mut Fleet| {
-        nodes.into_iter().find(|node| fleet.find(&Resource::Node(node.clone())).is_none())
+/// Refuses nodes that don't exist, to those who would see them.
+pub(super) async fn all_exist(
+    app: &App,
+    principal: &Principal,
+    nodes: BTreeSet<NodeName>,
+) -> Result<(), Status> {
+    let sees = |node: &NodeName| principal.may(Privilege::SysAudit, &Path::of(&Resource::Node(node.clone())));
+    let seen: Vec<NodeName> = nodes.into_iter().filter(sees).collect();
+    let missing = move |fleet: &mut Fleet| {
+        seen.into_iter().find(|node| fleet.find(&Resource::Node(node.clone())).is_none())
     };
-    match app.live.ask(absent).await? {
+    match app.live.ask(missing).await? {
         None => Ok(()),
-        Some(node) => Err(Status::not_found(format!("nodes/{node} does not exist, or is not yours to see"))),
+        Some(node) => Err(absent(&format!("nodes/{node}"))),
     }
 }
 

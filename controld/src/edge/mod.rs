@@ -8,10 +8,15 @@ use axum::middleware;
 use horcrux_proto::agent::v1::agent_link_server::AgentLinkServer;
 use horcrux_proto::agent::v1::enrollment_server::EnrollmentServer;
 use horcrux_proto::encoded::WatchServiceServer;
+use horcrux_proto::v1::audit_service_server::AuditServiceServer;
 use horcrux_proto::v1::auth_service_server::AuthServiceServer;
 use horcrux_proto::v1::container_service_server::ContainerServiceServer;
+use horcrux_proto::v1::grant_service_server::GrantServiceServer;
 use horcrux_proto::v1::node_service_server::NodeServiceServer;
+use horcrux_proto::v1::pool_service_server::PoolServiceServer;
 use horcrux_proto::v1::system_service_server::SystemServiceServer;
+use horcrux_proto::v1::token_service_server::TokenServiceServer;
+use horcrux_proto::v1::user_service_server::UserServiceServer;
 use horcrux_proto::v1::vm_service_server::VmServiceServer;
 use horcrux_transport::server::Incoming;
 use http::Request;
@@ -22,11 +27,20 @@ use crate::app::App;
 
 mod agents;
 mod assets;
+mod audit;
 mod auth;
+mod call;
+mod carried;
 mod gate;
+mod grants;
 mod guests;
 mod nodes;
+mod page;
+mod pools;
+mod stream;
 mod system;
+mod tokens;
+mod users;
 mod watch;
 
 /// One agent's batch of a large host is a tenth of this; a person's request a thousandth.
@@ -50,6 +64,11 @@ pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error>
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
     let routes = Routes::new(limited!(AuthServiceServer::new(auth::Auth(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(UserServiceServer::new(users::Users(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(GrantServiceServer::new(grants::Grants(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(PoolServiceServer::new(pools::Pools(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(TokenServiceServer::new(tokens::Tokens(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(AuditServiceServer::new(audit::Log(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(SystemServiceServer::new(system::System(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(NodeServiceServer::new(nodes::Nodes(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(VmServiceServer::new(guests::Vms(app.clone())), PUBLIC_MESSAGE))

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use horcrux_proto::authz::Privilege;
+use horcrux_proto::authz::Privilege::{NodeEnroll, NodeModify, SysAudit};
 use horcrux_proto::name::{InvalidField, NodeName, Resource};
 use horcrux_proto::v1::node_service_server::NodeService;
 use horcrux_proto::v1::{
-    CreateJoinTokenRequest, CreateJoinTokenResponse, Node, NodeServiceDeleteRequest,
-    NodeServiceDeleteResponse, NodeServiceGetRequest, NodeServiceGetResponse, NodeServiceListRequest,
-    NodeServiceListResponse, entity,
+    CreateJoinTokenRequest, CreateJoinTokenResponse, LockRequest, LockResponse, Node,
+    NodeServiceDeleteRequest, NodeServiceDeleteResponse, NodeServiceGetRequest, NodeServiceGetResponse,
+    NodeServiceListRequest, NodeServiceListResponse, UnlockRequest, UnlockResponse, entity,
 };
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use tonic::{Request, Response, Status};
 
-use super::auth::caller;
-use super::guests::{object, page};
+use super::call::{Act, Call, Done, absent};
+use super::guests::object;
+use super::page::page;
+use super::users::text;
+use crate::access::path::Path;
 use crate::app::App;
-use crate::fleet::enrollment::{DEFAULT_TTL, EnrollError, MAX_TTL, MIN_TTL};
+use crate::fleet::enrollment::{DEFAULT_TTL, EnrollError, MAX_TTL, MIN_TTL, Purpose};
+use crate::store::nodes::NodeRow;
 
 pub(super) struct Nodes(pub(super) Arc<App>);
 
@@ -26,9 +30,10 @@ impl From<EnrollError> for Status {
     fn from(error: EnrollError) -> Self {
         let message = error.to_string();
         match error {
-            EnrollError::Refused => Status::permission_denied(message),
+            EnrollError::Refused | EnrollError::Locked => Status::permission_denied(message),
             EnrollError::NameTaken(_) => Status::already_exists(message),
-            EnrollError::BadHostname(_) | EnrollError::Request => Status::invalid_argument(message),
+            EnrollError::NotEnrolled(_) => Status::not_found(message),
+            EnrollError::Request => Status::invalid_argument(message),
             EnrollError::Authority(_) | EnrollError::Store(_) | EnrollError::Random => {
                 tracing::error!(error = %Chain(&error), "enrollment failed");
                 Status::internal("internal error")
@@ -52,9 +57,10 @@ impl NodeService for Nodes {
         &self,
         request: Request<NodeServiceListRequest>,
     ) -> Result<Response<NodeServiceListResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
         let request = request.into_inner();
-        let objects = self.0.objects(&principal, |resource, _| matches!(resource, Resource::Node(_))).await?;
+        let objects =
+            self.0.objects(call.principal()?, |resource, _| matches!(resource, Resource::Node(_))).await?;
         let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
         let node = |entity| match entity {
             entity::Object::Node(node) => Some(node),
@@ -68,9 +74,9 @@ impl NodeService for Nodes {
         &self,
         request: Request<NodeServiceGetRequest>,
     ) -> Result<Response<NodeServiceGetResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
         let resource = Resource::Node(node_name(&request.into_inner().name)?);
-        match object(&self.0, &principal, Privilege::SysAudit, resource).await? {
+        match object(&self.0, &call, SysAudit, resource).await? {
             (entity::Object::Node(node), values) => {
                 Ok(Response::new(NodeServiceGetResponse { node: Some(node), values }))
             }
@@ -84,25 +90,75 @@ impl NodeService for Nodes {
         &self,
         request: Request<NodeServiceDeleteRequest>,
     ) -> Result<Response<NodeServiceDeleteResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
         let request = request.into_inner();
-        let name = node_name(&request.name)?;
-        principal.require(Privilege::NodeModify, &Resource::Node(name.clone()))?;
-        if request.request_id.len() > 128 {
-            return Err(Status::invalid_argument("request_id: at most 128 bytes"));
-        }
-        self.0.delete_node(&name, &request.request_id).await?;
-        tracing::info!(node = %name, by = principal.identity(), "node deleted");
+        let (row, at) = match self.changeable(&call, &request.name).await {
+            Ok(found) => found,
+            Err(status) if status.code() == tonic::Code::NotFound => {
+                let repeated = self.0.repeats(call.principal()?, &request.request_id).await?;
+                return repeated.then(|| Response::new(NodeServiceDeleteResponse {})).ok_or(status);
+            }
+            Err(status) => return Err(status),
+        };
+        let act = Act {
+            resource: format!("nodes/{}", row.name),
+            decision: call.decision(NodeModify, &at),
+            detail: "remove".to_owned(),
+            request_id: request.request_id,
+            validate_only: request.validate_only,
+        };
+        let app = Arc::clone(&self.0);
+        call.act(&self.0, act, async move {
+            app.delete_node(&row).await?;
+            Ok(app.registry.reload().await?)
+        })
+        .await?;
         Ok(Response::new(NodeServiceDeleteResponse {}))
+    }
+
+    async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        let call = Call::of(&request)?;
+        let request = request.into_inner();
+        let (row, at) = self.changeable(&call, &request.name).await?;
+        let reason = text("reason", request.reason)?;
+        let act = Act {
+            resource: format!("nodes/{}", row.name),
+            decision: call.decision(NodeModify, &at),
+            detail: format!("lock: {reason}"),
+            request_id: request.request_id,
+            validate_only: request.validate_only,
+        };
+        let (app, by) = (Arc::clone(&self.0), call.principal()?.user.to_string());
+        let reason = if reason.is_empty() { format!("by {by}") } else { reason };
+        call.act(&self.0, act, async move { app.locked(&row, Some(&reason)).await }).await?;
+        Ok(Response::new(LockResponse {}))
+    }
+
+    async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
+        let call = Call::of(&request)?;
+        let request = request.into_inner();
+        let (row, at) = self.changeable(&call, &request.name).await?;
+        let act = Act {
+            resource: format!("nodes/{}", row.name),
+            decision: call.decision(NodeModify, &at),
+            detail: "unlock".to_owned(),
+            request_id: request.request_id,
+            validate_only: request.validate_only,
+        };
+        let app = Arc::clone(&self.0);
+        call.act(&self.0, act, async move { app.locked(&row, None).await }).await?;
+        Ok(Response::new(UnlockResponse {}))
     }
 
     async fn create_join_token(
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
         let request = request.into_inner();
-        let node = (!request.node_name.is_empty()).then(|| node_name(&request.node_name)).transpose()?;
+        let node = node_name(&request.node_name)?;
+        let at = Path::of(&Resource::Node(node.clone()));
+        call.require(&self.0, NodeEnroll, &at)?;
         let ttl = match request.ttl_seconds {
             0 => DEFAULT_TTL,
             seconds => Duration::from_secs(seconds.into()),
@@ -110,9 +166,41 @@ impl NodeService for Nodes {
         if !(MIN_TTL..=MAX_TTL).contains(&ttl) {
             return Err(Status::invalid_argument("ttl_seconds: 60 to 86400"));
         }
-        let (token, expires_unix_ms) =
-            self.0.enrollment.create_token(node.as_ref(), ttl, clock::unix_ms()).await?;
-        tracing::info!(by = principal.identity(), node = request.node_name, "join token created");
-        Ok(Response::new(CreateJoinTokenResponse { token: token.expose().to_owned(), expires_unix_ms }))
+        let purpose = if request.reenroll { Purpose::Reenroll } else { Purpose::Enroll };
+        let doing = if request.reenroll { "enroll again" } else { "enroll" };
+        self.0.enrollment.check_token(&node, purpose).await?;
+        let act = Act {
+            resource: format!("nodes/{node}"),
+            decision: call.decision(NodeEnroll, &at),
+            detail: format!("join token to {doing}, {} s", ttl.as_secs()),
+            request_id: request.request_id,
+            validate_only: request.validate_only,
+        };
+        let app = Arc::clone(&self.0);
+        let made = call.act(&self.0, act, async move {
+            Ok(app.enrollment.create_token(&node, purpose, ttl, clock::unix_ms()).await?)
+        });
+        match made.await? {
+            Done::Now((token, expires_unix_ms)) => Ok(Response::new(CreateJoinTokenResponse {
+                token: token.expose().to_owned(),
+                expires_unix_ms,
+            })),
+            Done::Valid => Ok(Response::new(CreateJoinTokenResponse::default())),
+            Done::Before => {
+                Err(Status::already_exists("request_id: this token was made before, and shown then"))
+            }
+        }
+    }
+}
+
+impl Nodes {
+    /// An enrolled node that the caller may change.
+    async fn changeable(&self, call: &Call, name: &str) -> Result<(NodeRow, Path), Status> {
+        let name = node_name(name)?;
+        let at = Path::of(&Resource::Node(name.clone()));
+        call.require_on(&self.0, NodeModify, SysAudit, &at)?;
+        let rows = self.0.store.nodes().await?;
+        let row = rows.into_iter().find(|row| row.name == name.as_str());
+        row.map(|row| (row, at)).ok_or_else(|| absent(&format!("nodes/{name}")))
     }
 }

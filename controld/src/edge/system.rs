@@ -22,7 +22,7 @@ impl SystemService for System {
         Ok(Response::new(GetVersionResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             api: "horcrux.v1".to_owned(),
-            setup_required: self.0.setup_required(),
+            setup_required: self.0.is_setup_required(),
         }))
     }
 

@@ -7,31 +7,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use horcrux_proto::authz::Privilege;
 use horcrux_proto::encoded::WatchService;
-use horcrux_proto::name::Resource;
+use horcrux_proto::name::{PoolName, Resource};
 use horcrux_proto::v1::{
     Gap, GetRecentRequest, GetRecentResponse, Heartbeat, Hello, Metric, Topic, WatchRequest,
     watch_response::Message,
 };
 use horcrux_transport::clock;
-use horcrux_transport::error::Chain;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::auth::caller;
+use super::call::{Call, absent};
 use super::guests::{all_exist, object};
 use super::nodes::{invalid, node_name};
-use crate::access::{Principal, allows};
-use crate::app::App;
-use crate::live::feed::{Filter, Sees, encode};
+use super::stream::Standing;
+use crate::access::path::Path;
+use crate::access::principal::Principal;
+use crate::app::{App, sees};
+use crate::live::feed::{Filter, Viewer, encode};
 use crate::live::{Subscription, TICK};
 
 pub(super) struct Watch(pub(super) Arc<App>);
 
-/// Something is sent at least this often; rights and the session are looked at again as often.
+/// Something is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Messages between a watcher's task and its connection. What doesn't fit waits in the group's ring.
 const OUTGOING: usize = 4;
@@ -46,18 +46,20 @@ impl WatchService for Watch {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
+        let standing = Standing::of(&self.0, &call)?;
         let request = request.into_inner();
-        let filter = filter(&request, &principal)?;
-        all_exist(&self.0, filter.nodes.clone()).await?;
-        let place = self.0.streams.enter(&principal.session);
+        let wanted = wanted(&request, standing.principal())?;
+        all_exist(&self.0, standing.principal(), wanted.nodes.clone()).await?;
+        self.all_pools_exist(standing.principal(), &wanted.pools).await?;
+        let place = self.0.streams.enter(&standing.principal().credential());
         let place =
             place.ok_or_else(|| Status::resource_exhausted("this session has too many streams open"))?;
         let (outgoing, stream) = mpsc::channel(OUTGOING);
         let app = self.0.clone();
         self.0.watchers.spawn(async move {
             let _place = place;
-            let ended = follow(&app, &principal, filter, &outgoing).await;
+            let ended = follow(&app, standing, wanted, &outgoing).await;
             if let Err(status) = ended {
                 // A watcher that left doesn't hear it.
                 drop(outgoing.send(Err(status)).await);
@@ -70,18 +72,13 @@ impl WatchService for Watch {
         &self,
         request: Request<GetRecentRequest>,
     ) -> Result<Response<GetRecentResponse>, Status> {
-        let principal = caller(&request)?;
+        let call = Call::of(&request)?;
         let request = request.into_inner();
         let resource: Resource = request.name.parse().map_err(|e| invalid(&e))?;
-        let privilege = match &resource {
-            Resource::Node(_) => Privilege::SysAudit,
-            Resource::Vm(_) => Privilege::VmAudit,
-            Resource::Container(..) => Privilege::ContainerAudit,
-            Resource::Root | Resource::Pool(_) => {
-                return Err(Status::invalid_argument("name: nodes/…, vms/… or containers/…"));
-            }
+        let Some(privilege) = sees(&resource) else {
+            return Err(Status::invalid_argument("name: nodes/…, vms/… or containers/…"));
         };
-        object(&self.0, &principal, privilege, resource.clone()).await?;
+        object(&self.0, &call, privilege, resource.clone()).await?;
         if request.metrics.is_empty() || request.metrics.len() > MAX_RECENT_METRICS {
             return Err(Status::invalid_argument("metrics: 1 to 20"));
         }
@@ -98,8 +95,39 @@ impl WatchService for Watch {
     }
 }
 
+impl Watch {
+    /// A pool is absent to who may neither fill it nor holds anything on it.
+    async fn all_pools_exist(&self, principal: &Principal, pools: &BTreeSet<PoolName>) -> Result<(), Status> {
+        if pools.is_empty() {
+            return Ok(());
+        }
+        let known: BTreeSet<String> = self.0.store.pools().await?.into_iter().map(|row| row.name).collect();
+        let held = |pool: &PoolName| {
+            let at = Path::of(&Resource::Pool(pool.clone()));
+            !principal.rights.on(&at, principal.policy.labels()).is_empty()
+        };
+        match pools.iter().find(|pool| !known.contains(pool.as_str()) || !held(pool)) {
+            None => Ok(()),
+            Some(pool) => Err(absent(&format!("pools/{pool}"))),
+        }
+    }
+}
+
+/// How a watcher's wait ended.
+enum Next {
+    /// It fell behind by so many ticks, and was told of so many events.
+    Behind(u64, u64),
+    /// It may see something else now.
+    Refiltered,
+}
+
 /// Sends a watcher what it is owed until it leaves or may no longer watch.
-async fn follow(app: &App, principal: &Principal, filter: Filter, outgoing: &Outgoing) -> Result<(), Status> {
+async fn follow(
+    app: &App,
+    mut standing: Standing,
+    mut filter: Filter,
+    outgoing: &Outgoing,
+) -> Result<(), Status> {
     let hello = Hello {
         controller_version: env!("CARGO_PKG_VERSION").to_owned(),
         server_unix_ms: clock::unix_ms(),
@@ -107,24 +135,29 @@ async fn follow(app: &App, principal: &Principal, filter: Filter, outgoing: &Out
     };
     let left = |_| Status::cancelled("the watcher left");
     outgoing.send(Ok(encode(Message::Hello(hello)))).await.map_err(left)?;
-    let mut ended = app.ended_sessions();
     let mut again = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
     let mut quiet = true;
-    // Ticks that were not sent, and the events that this watcher was told of, once it fell behind.
-    let mut behind: Option<(u64, u64)> = None;
+    let mut next = None;
     loop {
         let Subscription { snapshot, mut ticks, events: mut seen } =
             app.live.subscribe(filter.clone()).await?;
-        if let Some((missed_ticks, told)) = behind {
-            app.counts.add("watchers_fell_behind");
-            // The group lives on while others watch; made anew, it counts from zero.
-            let gap = Gap { missed_ticks, missed_events: seen.saturating_sub(told) };
-            outgoing.send(Ok(encode(Message::Gap(gap)))).await.map_err(left)?;
+        // Either way the snapshot replaces all that the watcher holds.
+        match next {
+            None => {}
+            Some(Next::Refiltered) => {
+                outgoing.send(Ok(encode(Message::Gap(Gap::default())))).await.map_err(left)?;
+            }
+            Some(Next::Behind(missed_ticks, told)) => {
+                app.counts.add("watchers_fell_behind");
+                // The group lives on while others watch; made anew, it counts from zero.
+                let gap = Gap { missed_ticks, missed_events: seen.saturating_sub(told) };
+                outgoing.send(Ok(encode(Message::Gap(gap)))).await.map_err(left)?;
+            }
         }
         for piece in snapshot {
             outgoing.send(Ok(piece)).await.map_err(left)?;
         }
-        behind = loop {
+        next = Some(loop {
             tokio::select! {
                 tick = ticks.recv() => match tick {
                     Ok(tick) => {
@@ -135,39 +168,41 @@ async fn follow(app: &App, principal: &Principal, filter: Filter, outgoing: &Out
                         }
                     }
                     // What the ring still holds is superseded by the snapshot.
-                    Err(RecvError::Lagged(missed)) => break Some((missed + ticks.len() as u64, seen)),
+                    Err(RecvError::Lagged(missed)) => break Next::Behind(missed + ticks.len() as u64, seen),
                     Err(RecvError::Closed) => return Err(Status::unavailable("the controller is stopping")),
                 },
                 _ = again.tick() => {
-                    match app.sessions.stands(&principal.session, clock::unix_ms()).await {
-                        Ok(true) => {}
-                        Ok(false) => return Err(Status::unauthenticated("the session is over: sign in again")),
-                        // A busy store says nothing of the session; it is asked again.
-                        Err(error) => tracing::warn!(error = %Chain(&error), "session not checked"),
-                    }
                     if quiet {
                         let beat = Heartbeat { server_unix_ms: clock::unix_ms() };
                         outgoing.send(Ok(encode(Message::Heartbeat(beat)))).await.map_err(left)?;
                     }
                     quiet = true;
                 }
-                session = ended.recv() => {
-                    if session.is_ok_and(|session| session == principal.session) {
-                        return Err(Status::unauthenticated("the session is over: sign in again"));
+                changed = standing.changed(app) => {
+                    let principal = changed?;
+                    let sight = viewer(principal, &filter.pools);
+                    if sight == filter.sight {
+                        continue;
                     }
+                    if principal.rights.are_empty() {
+                        return Err(Status::permission_denied("nothing is granted to you any more"));
+                    }
+                    filter.sight = sight;
+                    break Next::Refiltered;
                 }
                 () = outgoing.closed() => return Ok(()),
             }
-        };
+        });
     }
 }
 
-fn filter(request: &WatchRequest, principal: &Principal) -> Result<Filter, Status> {
+fn viewer(principal: &Principal, pools: &BTreeSet<PoolName>) -> Viewer {
+    Viewer::new(Arc::clone(&principal.rights), principal.policy.labels(), !pools.is_empty())
+}
+
+fn wanted(request: &WatchRequest, principal: &Principal) -> Result<Filter, Status> {
     if request.nodes.len() + request.vms.len() + request.pools.len() > MAX_FILTERS {
         return Err(Status::invalid_argument("at most 1000 filters"));
-    }
-    if let Some(pool) = request.pools.first() {
-        return Err(Status::not_found(format!("{pool} does not exist, or is not yours to see")));
     }
     let all = [Topic::NodeMetrics, Topic::VmMetrics, Topic::ContainerMetrics, Topic::Status, Topic::Events];
     let topics: BTreeSet<i32> = if request.topics.is_empty() {
@@ -182,16 +217,17 @@ fn filter(request: &WatchRequest, principal: &Principal) -> Result<Filter, Statu
         Ok(Resource::Vm(uuid)) => Ok(uuid),
         _ => Err(Status::invalid_argument("vms: each is vms/UUID")),
     };
-    let sees = |privilege| allows(principal.role, privilege, &Resource::Root);
+    let pool = |text: &String| match text.parse() {
+        Ok(Resource::Pool(pool)) => Ok(pool),
+        _ => Err(Status::invalid_argument("pools: each is pools/POOL")),
+    };
+    let pools = request.pools.iter().map(pool).collect::<Result<_, _>>()?;
     Ok(Filter {
         topics,
         nodes: request.nodes.iter().map(|n| node_name(n)).collect::<Result<_, _>>()?,
         vms: request.vms.iter().map(vm).collect::<Result<_, _>>()?,
         instances: request.instances,
-        sees: Sees {
-            nodes: sees(Privilege::SysAudit),
-            vms: sees(Privilege::VmAudit),
-            containers: sees(Privilege::ContainerAudit),
-        },
+        sight: viewer(principal, &pools),
+        pools,
     })
 }

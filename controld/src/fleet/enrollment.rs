@@ -8,7 +8,7 @@ use horcrux_proto::name::NodeName;
 use horcrux_transport::secret::Secret;
 
 use super::ca::{self, Authority, CaError, NodeCertificate, Request, random_hex};
-use crate::access::sessions::{hash, random_text};
+use crate::access::keys::{hash, random_text};
 use crate::store::nodes::{Claim, Issued, JoinError, JoinTokenRow, Joined};
 use crate::store::{Store, StoreError};
 
@@ -29,8 +29,10 @@ pub enum EnrollError {
     Refused,
     #[error("a node named {0} is enrolled already: delete it first, or choose another name")]
     NameTaken(String),
-    #[error("the host name {0:?} can't be a node's name: create the join token with a name")]
-    BadHostname(String),
+    #[error("no node named {0} is enrolled")]
+    NotEnrolled(String),
+    #[error("the node is locked: an administrator must unlock it first")]
+    Locked,
     #[error("the certificate request is not valid")]
     Request,
     #[error("sign a certificate")]
@@ -46,7 +48,16 @@ pub enum EnrollError {
 pub struct Enrolled {
     pub name: String,
     pub id: String,
+    pub generation: i64,
     pub certificate: NodeCertificate,
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Enroll,
+    /// A node that is enrolled gets a certificate again, and keeps its name and id.
+    Reenroll,
 }
 
 impl Enrollment {
@@ -56,31 +67,49 @@ impl Enrollment {
     }
 
     #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Refuses a token that could not be used.
+    pub async fn check_token(
+        &self,
+        node: &NodeName,
+        purpose: Purpose,
+    ) -> Result<Option<String>, EnrollError> {
+        let row = self.store.node(node.as_str()).await.map_err(EnrollError::Store)?;
+        match (purpose, row) {
+            (Purpose::Enroll, Some(_)) => Err(EnrollError::NameTaken(node.to_string())),
+            (Purpose::Reenroll, None) => Err(EnrollError::NotEnrolled(node.to_string())),
+            (Purpose::Enroll, None) => Ok(None),
+            (Purpose::Reenroll, Some(row)) => Ok(Some(row.id)),
+        }
     }
 
     /// Makes a token; returns it and its end.
     pub async fn create_token(
         &self,
-        node: Option<&NodeName>,
+        node: &NodeName,
+        purpose: Purpose,
         ttl: Duration,
         now_ms: i64,
     ) -> Result<(Secret, i64), EnrollError> {
-        if let Some(node) = node
-            && self.store.has_node(node.as_str()).await.map_err(EnrollError::Store)?
-        {
-            return Err(EnrollError::NameTaken(node.to_string()));
-        }
+        let reenrolls = self.check_token(node, purpose).await?;
         let id = random_hex::<8>().map_err(EnrollError::Authority)?;
-        let secret = random_text(32).map_err(|_| EnrollError::Random)?;
+        let secret = random_text::<32>().map_err(|_| EnrollError::Random)?;
         let expires_ms = now_ms + i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         let row = JoinTokenRow {
             id: id.clone(),
             hash: hash(&secret),
-            node_name: node.map(ToString::to_string),
+            node_name: node.to_string(),
             created_ms: now_ms,
             expires_ms,
+            reenrolls,
         };
         self.store.insert_join_token(&row).await.map_err(EnrollError::Store)?;
         let pin = self.authority.pin().map_err(EnrollError::Authority)?;
@@ -93,24 +122,19 @@ impl Enrollment {
         token_id: &str,
         secret: &Secret,
         csr: &[u8],
-        hostname: &str,
         now_ms: i64,
     ) -> Result<Enrolled, EnrollError> {
         let request = Request::parse(csr).map_err(|_| EnrollError::Request)?;
-        let own_name = hostname.split('.').next().unwrap_or_default().to_ascii_lowercase();
         let new_id = random_hex::<16>().map_err(EnrollError::Authority)?;
-        let claim = Claim {
-            token_id,
-            token_hash: &hash(secret.expose()),
-            key: &request.key,
-            own_name: own_name.parse::<NodeName>().is_ok().then_some(own_name.as_str()),
-            new_id: &new_id,
-        };
+        let claim =
+            Claim { token_id, token_hash: &hash(secret.expose()), key: &request.key, new_id: &new_id };
         let issue = |id: &str| self.authority.node(&request, id, ca::now()).map(with_issued);
         match self.store.join(claim, issue, now_ms).await {
-            Ok(Joined::Node { id, name, certificate }) => Ok(Enrolled { name, id, certificate }),
+            Ok(Joined::Node { id, name, generation, certificate }) => {
+                Ok(Enrolled { name, id, generation, certificate })
+            }
             Ok(Joined::NameTaken(name)) => Err(EnrollError::NameTaken(name)),
-            Ok(Joined::NoName) => Err(EnrollError::BadHostname(hostname.chars().take(64).collect())),
+            Ok(Joined::Locked) => Err(EnrollError::Locked),
             Ok(Joined::Refused) => Err(EnrollError::Refused),
             Err(JoinError::Store(source)) => Err(EnrollError::Store(source)),
             Err(JoinError::Issue(source)) => Err(EnrollError::Authority(source)),
@@ -138,6 +162,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
+    use crate::store::nodes::Admitted;
 
     const MADE_MS: i64 = 1_000_000;
     const TTL: Duration = Duration::from_secs(60);
@@ -154,11 +179,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).await.unwrap();
         let enrollment = Enrollment::new(store, Arc::new(Authority::open(dir.path(), false).unwrap()));
-        let (token, expires_ms) = enrollment.create_token(None, TTL, MADE_MS).await.unwrap();
+        let (token, expires_ms) =
+            enrollment.create_token(&node(), Purpose::Enroll, TTL, MADE_MS).await.unwrap();
         assert_eq!(expires_ms, MADE_MS + 60_000);
         let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
         let (id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
         Fixture { enrollment, id, secret, _dir: dir }
+    }
+
+    fn node() -> NodeName {
+        "web1".parse().unwrap()
     }
 
     fn request() -> Vec<u8> {
@@ -169,9 +199,9 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_worth_nothing_after_its_end() {
         let Fixture { enrollment, id, secret, _dir } = with_token().await;
-        let late = enrollment.enroll(&id, &secret, &request(), "web1", MADE_MS + 60_000).await;
+        let late = enrollment.enroll(&id, &secret, &request(), MADE_MS + 60_000).await;
         assert!(matches!(late, Err(EnrollError::Refused)), "{late:?}");
-        let in_time = enrollment.enroll(&id, &secret, &request(), "web1", MADE_MS + 59_999).await.unwrap();
+        let in_time = enrollment.enroll(&id, &secret, &request(), MADE_MS + 59_999).await.unwrap();
         assert_eq!(in_time.name, "web1", "a refusal used nothing up");
     }
 
@@ -180,12 +210,9 @@ mod tests {
         let Fixture { enrollment, id, secret, _dir } = with_token().await;
         let secret = Arc::new(secret);
         let mut racing = tokio::task::JoinSet::new();
-        for number in 0..100 {
+        for _ in 0..100 {
             let (enrollment, id, secret) = (enrollment.clone(), id.clone(), Arc::clone(&secret));
-            racing.spawn(async move {
-                let host = format!("web{number}");
-                enrollment.enroll(&id, &secret, &request(), &host, MADE_MS).await
-            });
+            racing.spawn(async move { enrollment.enroll(&id, &secret, &request(), MADE_MS).await });
         }
         let outcomes = racing.join_all().await;
         let refused = outcomes.iter().filter(|o| matches!(o, Err(EnrollError::Refused))).count();
@@ -195,8 +222,48 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_is_not_one_uses_nothing_up() {
         let Fixture { enrollment, id, secret, _dir } = with_token().await;
-        let garbage = enrollment.enroll(&id, &secret, b"garbage", "web1", MADE_MS).await;
+        let garbage = enrollment.enroll(&id, &secret, b"garbage", MADE_MS).await;
         assert!(matches!(garbage, Err(EnrollError::Request)), "{garbage:?}");
-        enrollment.enroll(&id, &secret, &request(), "web1", MADE_MS).await.unwrap();
+        enrollment.enroll(&id, &secret, &request(), MADE_MS).await.unwrap();
+    }
+
+    async fn enrolled() -> (Fixture, Enrolled) {
+        let fixture = with_token().await;
+        let Fixture { enrollment, id, secret, .. } = &fixture;
+        let enrolled = enrollment.enroll(id, secret, &request(), MADE_MS).await.unwrap();
+        (fixture, enrolled)
+    }
+
+    #[tokio::test]
+    async fn the_first_use_of_a_renewed_certificate_retires_the_one_before() {
+        let (fixture, Enrolled { id, certificate: first, .. }) = enrolled().await;
+        let Fixture { enrollment, .. } = &fixture;
+        let second = enrollment.renew(&id, &request()).await.unwrap();
+        let admit = async |serial: &str| enrollment.store.admit(&id, serial).await.unwrap();
+        assert!(matches!(admit(&first.serial).await, Admitted::Node(_)), "until the new one is used");
+        let Admitted::Node(row) = admit(&second.serial).await else { panic!("the new one is refused") };
+        assert_eq!((row.generation, &row.serial), (2, &second.serial));
+        assert!(matches!(admit(&first.serial).await, Admitted::Retired(_)));
+        assert!(matches!(admit("00").await, Admitted::Unknown));
+        enrollment.store.lock_node(&id, Some(("why", 5))).await.unwrap();
+        assert!(matches!(admit(&second.serial).await, Admitted::Locked(row) if row.locked_reason == "why"));
+        enrollment.store.lock_node(&id, None).await.unwrap();
+        assert!(matches!(admit(&second.serial).await, Admitted::Node(_)));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_brought_back_keeps_its_id_and_its_old_certificate_is_worth_nothing() {
+        let (fixture, Enrolled { id, certificate: old, .. }) = enrolled().await;
+        let Fixture { enrollment, .. } = &fixture;
+        let again = enrollment.create_token(&node(), Purpose::Enroll, TTL, MADE_MS).await;
+        assert!(matches!(again, Err(EnrollError::NameTaken(_))), "{again:?}");
+        let (token, _) = enrollment.create_token(&node(), Purpose::Reenroll, TTL, MADE_MS).await.unwrap();
+        let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
+        let (token_id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
+        let back = enrollment.enroll(&token_id, &secret, &request(), MADE_MS).await.unwrap();
+        assert_eq!((&back.id, back.name.as_str()), (&id, "web1"));
+        assert_eq!(enrollment.store.admit(&id, &old.serial).await.unwrap(), Admitted::Unknown);
+        let other = enrollment.enroll(&token_id, &secret, &request(), MADE_MS).await;
+        assert!(matches!(other, Err(EnrollError::Refused)), "once: {other:?}");
     }
 }

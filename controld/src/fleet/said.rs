@@ -108,7 +108,9 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
         | EventKind::NodeLate
         | EventKind::NodeDown
         | EventKind::NodeEnrolled
-        | EventKind::NodeDeleted => Err(Malformed("an event is of a kind that nodes don't tell")),
+        | EventKind::NodeDeleted
+        | EventKind::NodeLocked
+        | EventKind::NodeUnlocked => Err(Malformed("an event is of a kind that nodes don't tell")),
     }
 }
 

@@ -5,11 +5,13 @@
 //! snapshot; nobody else notices.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use horcrux_proto::authz::Privilege;
 use horcrux_proto::catalogue::{self, Kind};
-use horcrux_proto::name::{NodeName, Resource, VmUuid};
+use horcrux_proto::name::{NodeName, PoolName, Resource, VmUuid};
 use horcrux_proto::parts::Parts;
 use horcrux_proto::v1::{
     self, EntityKind, Metric, MetricColumn, MetricsFrame, Topic, WatchResponse, watch_response::Message,
@@ -18,24 +20,82 @@ use prost::Message as _;
 
 use super::fleet::{Changes, Fleet};
 use super::object::{Object, Reading};
+use crate::access::path::Path;
+use crate::access::rights::{Labels, Rights, Sight};
 
 /// What one watcher wants and may see. Equal filters share their ticks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Filter {
     pub topics: BTreeSet<i32>,
-    /// With both empty everything passes.
+    /// With all three empty everything passes.
     pub nodes: BTreeSet<NodeName>,
     pub vms: BTreeSet<VmUuid>,
+    pub pools: BTreeSet<PoolName>,
     pub instances: bool,
-    pub sees: Sees,
+    pub sight: Viewer,
 }
 
-/// Which kinds of object the watcher's privileges open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sees {
-    pub nodes: bool,
-    pub vms: bool,
-    pub containers: bool,
+/// What a watcher's privileges open. Those of equal rights see the same.
+#[derive(Clone, Debug)]
+pub struct Viewer {
+    rights: Arc<Rights>,
+    /// Where tags and pools can matter.
+    labels: Option<Arc<Labels>>,
+    nodes: Sight,
+    vms: Sight,
+    containers: Sight,
+}
+
+impl Viewer {
+    /// `by_pool`: the watcher asks for pools.
+    #[must_use]
+    pub fn new(rights: Arc<Rights>, labels: &Arc<Labels>, by_pool: bool) -> Self {
+        Self {
+            labels: (by_pool || rights.heed_labels()).then(|| Arc::clone(labels)),
+            nodes: rights.sight(Privilege::SysAudit, "/nodes"),
+            vms: rights.sight(Privilege::VmAudit, "/vms"),
+            containers: rights.sight(Privilege::ContainerAudit, "/containers"),
+            rights,
+        }
+    }
+
+    fn sees(&self, resource: &Resource) -> bool {
+        let (sight, privilege) = match resource {
+            Resource::Root | Resource::Pool(_) => return false,
+            Resource::Node(_) => (self.nodes, Privilege::SysAudit),
+            Resource::Vm(_) => (self.vms, Privilege::VmAudit),
+            Resource::Container(..) => (self.containers, Privilege::ContainerAudit),
+        };
+        match sight {
+            Sight::All => true,
+            Sight::Nothing => false,
+            Sight::Each => {
+                let none = Labels::default();
+                let labels = self.labels.as_deref().unwrap_or(&none);
+                self.rights.allow(privilege, &Path::of(resource), labels)
+            }
+        }
+    }
+
+    fn is_in(&self, resource: &Resource, pools: &BTreeSet<PoolName>) -> bool {
+        let of = self.labels.as_ref().and_then(|labels| labels.pools.get(resource));
+        of.is_some_and(|of| !of.is_disjoint(pools))
+    }
+}
+
+impl PartialEq for Viewer {
+    fn eq(&self, other: &Self) -> bool {
+        self.rights == other.rights && self.labels == other.labels
+    }
+}
+
+impl Eq for Viewer {}
+
+impl Hash for Viewer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Labels are compared; what is equal in all has equal rights.
+        self.rights.hash(state);
+    }
 }
 
 /// One tick of one group.
@@ -59,16 +119,11 @@ impl Filter {
     }
 
     fn passes(&self, resource: &Resource, node: &NodeName) -> bool {
-        let visible = match resource {
-            Resource::Root | Resource::Pool(_) => false,
-            Resource::Node(_) => self.sees.nodes,
-            Resource::Vm(_) => self.sees.vms,
-            Resource::Container(..) => self.sees.containers,
-        };
-        let wanted = (self.nodes.is_empty() && self.vms.is_empty())
+        let wanted = (self.nodes.is_empty() && self.vms.is_empty() && self.pools.is_empty())
             || self.nodes.contains(node)
-            || matches!(resource, Resource::Vm(uuid) if self.vms.contains(uuid));
-        visible && wanted
+            || matches!(resource, Resource::Vm(uuid) if self.vms.contains(uuid))
+            || (!self.pools.is_empty() && self.sight.is_in(resource, &self.pools));
+        wanted && self.sight.sees(resource)
     }
 
     /// Whether the watcher is told that this exists: slots mean nothing without it.

@@ -161,6 +161,12 @@ impl Live {
         .await
     }
 
+    /// A node is shut out for a reason, or let in again.
+    pub async fn locked(&self, node: &NodeName, reason: Option<&str>) -> Result<(), Stopped> {
+        let (node, reason) = (node.clone(), reason.map(ToOwned::to_owned));
+        self.ask(move |fleet| fleet.locked(&node, reason, clock::unix_ms())).await
+    }
+
     pub async fn deleted(&self, node: &NodeName) -> Result<(), Stopped> {
         let node = node.clone();
         self.ask(move |fleet| fleet.deleted(&node, clock::unix_ms())).await

@@ -1,9 +1,11 @@
 //! The model against what nodes say, and what watchers are told of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{Event, Hello, Inventory, SampleBatch, Series, event, series};
+use horcrux_proto::authz::Privilege;
 use horcrux_proto::name::NodeName;
 use horcrux_proto::v1::{
     EventKind, Metric, MetricsFrame, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse,
@@ -12,10 +14,11 @@ use horcrux_proto::v1::{
 use horcrux_transport::clock;
 use prost::Message as _;
 
-use super::feed::{self, Filter, Sees};
+use super::feed::{self, Filter, Viewer};
 use super::fleet::{Applied, Fleet, LinkId, Patience};
 use super::object::Facts;
 use super::past;
+use crate::access::rights::{Level, Rights};
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Past;
 
@@ -31,7 +34,17 @@ fn row(name: &str) -> NodeRow {
         expires_ms: 0,
         last_seen_ms: None,
         agent_version: None,
+        generation: 1,
+        locked_ms: None,
+        locked_reason: String::new(),
     }
+}
+
+/// Sees what these privileges open, everywhere.
+fn viewer(privileges: &[Privilege]) -> Viewer {
+    let level = Level { below: privileges.iter().copied().collect(), ..Level::default() };
+    let rights = Rights::new([("/".into(), level)].into());
+    Viewer::new(Arc::new(rights), &Arc::default(), false)
 }
 
 pub(super) fn node(name: &str) -> NodeName {
@@ -114,7 +127,8 @@ fn everything() -> Filter {
         nodes: BTreeSet::new(),
         vms: BTreeSet::new(),
         instances: false,
-        sees: Sees { nodes: true, vms: true, containers: true },
+        pools: BTreeSet::new(),
+        sight: viewer(&[Privilege::SysAudit, Privilege::VmAudit, Privilege::ContainerAudit]),
     }
 }
 
@@ -298,8 +312,8 @@ fn a_watcher_is_told_only_what_it_may_see() {
         pieces.into_iter().map(decode).sum::<usize>()
     };
     assert_eq!(entities(&everything()), 2);
-    let sees = Sees { nodes: false, vms: true, containers: false };
-    assert_eq!(entities(&Filter { sees, ..everything() }), 1);
+    let sight = viewer(&[Privilege::VmAudit]);
+    assert_eq!(entities(&Filter { sight, ..everything() }), 1);
     let nodes = BTreeSet::from([node("b")]);
     assert_eq!(entities(&Filter { nodes, ..everything() }), 0);
     let topics = BTreeSet::from([Topic::NodeMetrics.into()]);

@@ -8,16 +8,20 @@ use std::time::Duration;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+pub mod audit;
 pub mod nodes;
+pub mod policy;
 pub mod recent;
+pub mod requests;
 pub mod sessions;
+pub mod tokens;
 pub mod users;
 
 /// The control plane's record.
 #[derive(Clone, Debug)]
 pub struct Store {
     /// One connection: SQLite has one writer, and queueing here is cheaper than being told "busy".
-    writer: SqlitePool,
+    pub(crate) writer: SqlitePool,
     reader: SqlitePool,
 }
 
@@ -56,6 +60,13 @@ impl Store {
         let migrated = sqlx::migrate!("migrations/control").run(&writer).await;
         migrated.map_err(|source| StoreError::Migrate { path, source })?;
         Ok(Self { writer, reader })
+    }
+
+    /// Changes when another process or controller wrote.
+    pub async fn version(&self) -> Result<i64, StoreError> {
+        // Of the one connection that writes: what it writes itself doesn't count.
+        let version = sqlx::query_scalar("PRAGMA data_version").fetch_one(&self.writer).await;
+        version.map_err(doing("look for changes"))
     }
 
     /// Reads something small: the store answers.

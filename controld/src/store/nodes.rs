@@ -12,6 +12,21 @@ pub struct NodeRow {
     pub expires_ms: i64,
     pub last_seen_ms: Option<i64>,
     pub agent_version: Option<String>,
+    /// How often its certificate was renewed, and 1.
+    pub generation: i64,
+    /// Since when it is shut out.
+    pub locked_ms: Option<i64>,
+    pub locked_reason: String,
+}
+
+/// What a certificate that we signed stands for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    Node(NodeRow),
+    Locked(NodeRow),
+    /// A newer one has replaced it: whoever shows it has a copy, or is the one that was copied from.
+    Retired(NodeRow),
+    Unknown,
 }
 
 /// A join token as stored: its secret hashed.
@@ -19,9 +34,11 @@ pub struct NodeRow {
 pub struct JoinTokenRow {
     pub id: String,
     pub hash: [u8; 32],
-    pub node_name: Option<String>,
+    pub node_name: String,
     pub created_ms: i64,
     pub expires_ms: i64,
+    /// The id of the node that it brings back.
+    pub reenrolls: Option<String>,
 }
 
 /// A certificate that is about to be handed out.
@@ -38,8 +55,6 @@ pub struct Claim<'a> {
     pub token_hash: &'a [u8; 32],
     /// SHA-256 of its public key.
     pub key: &'a [u8; 32],
-    /// Its name where the token gives none; `None` when its host name won't do.
-    pub own_name: Option<&'a str>,
     /// The id that it gets if it is new.
     pub new_id: &'a str,
 }
@@ -51,13 +66,23 @@ pub enum Joined<C> {
     Node {
         id: String,
         name: String,
+        generation: i64,
         certificate: C,
     },
     NameTaken(String),
-    /// Neither the token nor the node gives a usable name.
-    NoName,
+    Locked,
     /// Unknown, used, expired or wrong: one answer for all.
     Refused,
+}
+
+#[derive(sqlx::FromRow)]
+struct RedeemedRow {
+    node_name: Option<String>,
+    expires_ms: i64,
+    used_ms: Option<i64>,
+    used_key: Option<Vec<u8>>,
+    node_id: Option<String>,
+    reenrolls: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +93,9 @@ pub enum JoinError<E> {
     Issue(#[source] E),
 }
 
-const NODE: &str = "SELECT id, name, enrolled_ms, serial, expires_ms, last_seen_ms, agent_version FROM nodes";
+const NODE: &str =
+    "SELECT id, name, enrolled_ms, serial, expires_ms, last_seen_ms, agent_version, generation,
+     locked_ms, locked_reason FROM nodes";
 /// A lost answer is given again to the same key for this long.
 const RETRY_MS: i64 = 10 * 60 * 1000;
 
@@ -82,24 +109,26 @@ impl Store {
 
     pub async fn insert_join_token(&self, token: &JoinTokenRow) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO join_tokens (id, hash, node_name, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO join_tokens (id, hash, node_name, created_ms, expires_ms, reenrolls)
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(&token.id)
         .bind(token.hash.as_slice())
         .bind(&token.node_name)
         .bind(token.created_ms)
         .bind(token.expires_ms)
+        .bind(&token.reenrolls)
         .execute(&self.writer)
         .await
         .map(|_| ())
         .map_err(doing("store a join token"))
     }
 
-    /// Whether a node of this name is enrolled.
-    pub async fn has_node(&self, name: &str) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM nodes WHERE name = $1)")
+    /// The node of this name.
+    pub async fn node(&self, name: &str) -> Result<Option<NodeRow>, StoreError> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{NODE} WHERE name = $1")))
             .bind(name)
-            .fetch_one(&self.reader)
+            .fetch_optional(&self.reader)
             .await
             .map_err(doing("look up a node"))
     }
@@ -114,85 +143,127 @@ impl Store {
     ) -> Result<Joined<C>, JoinError<E>> {
         let failed = || |source| JoinError::Store(doing("redeem a join token")(source));
         let mut tx = self.writer.begin().await.map_err(failed())?;
-        type Row = (Option<String>, i64, Option<i64>, Option<Vec<u8>>, Option<String>);
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT node_name, expires_ms, used_ms, used_key, node_id FROM join_tokens WHERE id = $1 AND hash = $2",
+        let token: Option<RedeemedRow> = sqlx::query_as(
+            "SELECT node_name, expires_ms, used_ms, used_key, node_id, reenrolls FROM join_tokens
+             WHERE id = $1 AND hash = $2",
         )
         .bind(claim.token_id)
         .bind(claim.token_hash.as_slice())
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed())?;
-        let Some((token_name, expires_ms, used_ms, used_key, node_id)) = row else {
-            return Ok(Joined::Refused);
+        let Some(token) = token else { return Ok(Joined::Refused) };
+        let id = match (token.used_ms, &token.reenrolls) {
+            // A lost answer is given again, to the same key.
+            (Some(used_ms), _) => {
+                let same = token.used_key.as_deref() == Some(claim.key.as_slice());
+                let (true, Some(id)) = (same && now_ms - used_ms < RETRY_MS, token.node_id) else {
+                    return Ok(Joined::Refused);
+                };
+                id
+            }
+            (None, _) if token.expires_ms <= now_ms => return Ok(Joined::Refused),
+            (None, Some(id)) => id.clone(),
+            (None, None) => claim.new_id.to_owned(),
         };
-        if let Some(used_ms) = used_ms {
-            let same = used_key.as_deref() == Some(claim.key.as_slice()) && now_ms - used_ms < RETRY_MS;
-            let (true, Some(id)) = (same, node_id) else { return Ok(Joined::Refused) };
-            let (certificate, issued) = issue(&id).map_err(JoinError::Issue)?;
-            let name: String = sqlx::query_scalar(
-                "UPDATE nodes SET serial = $2, expires_ms = $3 WHERE id = $1 RETURNING name",
+        let Some(name) = token.node_name else { return Ok(Joined::Refused) };
+        let (certificate, issued) = issue(&id).map_err(JoinError::Issue)?;
+        let is_new = token.used_ms.is_none() && token.reenrolls.is_none();
+        let generation = if is_new {
+            let inserted = sqlx::query(
+                "INSERT INTO nodes (id, name, enrolled_ms, serial, expires_ms) VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (name) DO NOTHING",
+            )
+            .bind(&id)
+            .bind(&name)
+            .bind(now_ms)
+            .bind(&issued.serial)
+            .bind(issued.expires_ms)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed())?;
+            if inserted.rows_affected() == 0 {
+                return Ok(Joined::NameTaken(name));
+            }
+            1
+        } else {
+            let node: Option<(i64, Option<i64>)> = sqlx::query_as(
+                "UPDATE nodes SET serial = $2, expires_ms = $3, next_serial = NULL, next_expires_ms = NULL
+                 WHERE id = $1 RETURNING generation, locked_ms",
             )
             .bind(&id)
             .bind(&issued.serial)
             .bind(issued.expires_ms)
-            .fetch_one(&mut *tx)
+            .fetch_optional(&mut *tx)
             .await
             .map_err(failed())?;
-            tx.commit().await.map_err(failed())?;
-            return Ok(Joined::Node { id, name, certificate });
-        }
-        if expires_ms <= now_ms {
-            return Ok(Joined::Refused);
-        }
-        let Some(name) = token_name.or_else(|| claim.own_name.map(str::to_owned)) else {
-            return Ok(Joined::NoName);
+            // What the administrator replaces on purpose is unknown from then on, and locks nobody out.
+            sqlx::query("DELETE FROM retired_serials WHERE node = $1")
+                .bind(&id)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed())?;
+            match node {
+                None => return Ok(Joined::Refused),
+                Some((_, Some(_))) => return Ok(Joined::Locked),
+                Some((generation, None)) => generation,
+            }
         };
-        let (certificate, issued) = issue(claim.new_id).map_err(JoinError::Issue)?;
-        let inserted = sqlx::query(
-            "INSERT INTO nodes (id, name, enrolled_ms, serial, expires_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (name) DO NOTHING",
+        sqlx::query(
+            "UPDATE join_tokens SET used_ms = coalesce(used_ms, $2), used_key = $3, node_id = $4 WHERE id = $1",
         )
-        .bind(claim.new_id)
-        .bind(&name)
+        .bind(claim.token_id)
         .bind(now_ms)
-        .bind(&issued.serial)
-        .bind(issued.expires_ms)
+        .bind(claim.key.as_slice())
+        .bind(&id)
         .execute(&mut *tx)
         .await
         .map_err(failed())?;
-        if inserted.rows_affected() == 0 {
-            return Ok(Joined::NameTaken(name));
-        }
-        sqlx::query("UPDATE join_tokens SET used_ms = $2, used_key = $3, node_id = $4 WHERE id = $1")
-            .bind(claim.token_id)
-            .bind(now_ms)
-            .bind(claim.key.as_slice())
-            .bind(claim.new_id)
-            .execute(&mut *tx)
-            .await
-            .map_err(failed())?;
         tx.commit().await.map_err(failed())?;
-        Ok(Joined::Node { id: claim.new_id.to_owned(), name, certificate })
+        Ok(Joined::Node { id, name, generation, certificate })
     }
 
-    /// The node that this certificate stands for. The first use of a renewed certificate retires the one before it.
-    pub async fn admit(&self, id: &str, serial: &str) -> Result<Option<NodeRow>, StoreError> {
-        sqlx::query(
-            "UPDATE nodes SET serial = next_serial, expires_ms = next_expires_ms, next_serial = NULL,
-             next_expires_ms = NULL WHERE id = $1 AND next_serial = $2",
-        )
-        .bind(id)
-        .bind(serial)
-        .execute(&self.writer)
-        .await
-        .map_err(doing("admit a node"))?;
-        sqlx::query_as(sqlx::AssertSqlSafe(format!("{NODE} WHERE id = $1 AND serial = $2")))
+    /// What this certificate stands for. The first use of a renewed certificate retires the one before it.
+    pub async fn admit(&self, id: &str, serial: &str) -> Result<Admitted, StoreError> {
+        let failed = "admit a node";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+        let row: Option<NodeRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{NODE} WHERE id = $1")))
             .bind(id)
-            .bind(serial)
-            .fetch_optional(&self.writer)
+            .fetch_optional(&mut *tx)
             .await
-            .map_err(doing("admit a node"))
+            .map_err(doing(failed))?;
+        let Some(mut row) = row else { return Ok(Admitted::Unknown) };
+        if row.serial != serial {
+            let next: Option<i64> =
+                sqlx::query_scalar("SELECT next_expires_ms FROM nodes WHERE id = $1 AND next_serial = $2")
+                    .bind(id)
+                    .bind(serial)
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .map_err(doing(failed))?;
+            let Some(expires_ms) = next else {
+                let retired: bool = sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM retired_serials WHERE node = $1 AND serial = $2)",
+                )
+                .bind(id)
+                .bind(serial)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(doing(failed))?;
+                return Ok(if retired { Admitted::Retired(row) } else { Admitted::Unknown });
+            };
+            for query in [
+                "INSERT INTO retired_serials (serial, node, expires_ms)
+                 SELECT serial, id, expires_ms FROM nodes WHERE id = $1 AND next_serial = $2",
+                "UPDATE nodes SET serial = next_serial, expires_ms = next_expires_ms, next_serial = NULL,
+                 next_expires_ms = NULL, generation = generation + 1 WHERE id = $1 AND next_serial = $2",
+            ] {
+                sqlx::query(query).bind(id).bind(serial).execute(&mut *tx).await.map_err(doing(failed))?;
+            }
+            tx.commit().await.map_err(doing(failed))?;
+            row = NodeRow { serial: serial.to_owned(), expires_ms, generation: row.generation + 1, ..row };
+        }
+        Ok(if row.locked_ms.is_some() { Admitted::Locked(row) } else { Admitted::Node(row) })
     }
 
     /// Keeps a renewed certificate's serial until it is first used.
@@ -207,6 +278,16 @@ impl Store {
             .map_err(doing("renew a certificate"))
     }
 
+    /// Forgets certificates that would have ended by now in any case.
+    pub async fn purge_retired(&self, now_ms: i64) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM retired_serials WHERE expires_ms <= $1")
+            .bind(now_ms)
+            .execute(&self.writer)
+            .await
+            .map(|_| ())
+            .map_err(doing("forget old certificates"))
+    }
+
     pub async fn node_seen(&self, id: &str, version: &str, now_ms: i64) -> Result<(), StoreError> {
         sqlx::query("UPDATE nodes SET last_seen_ms = $2, agent_version = $3 WHERE id = $1")
             .bind(id)
@@ -218,39 +299,21 @@ impl Store {
             .map_err(doing("note that a node was seen"))
     }
 
-    /// Forgets a node; `false` when there is none of this name. `request` makes a repetition succeed.
-    pub async fn delete_node(&self, name: &str, request: &str, now_ms: i64) -> Result<bool, StoreError> {
-        let failed = "delete a node";
-        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
-        let what = format!("delete nodes/{name}");
-        let done: Option<String> =
-            sqlx::query_scalar("SELECT what FROM requests WHERE id = $1 AND what = $2")
-                .bind(request)
-                .bind(&what)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(doing(failed))?;
-        if !request.is_empty() && done.is_some() {
-            return Ok(true);
-        }
-        let deleted = sqlx::query("DELETE FROM nodes WHERE name = $1")
-            .bind(name)
-            .execute(&mut *tx)
+    /// Forgets a node, and what was granted on it and on its containers; `false` when there is none of this name.
+    pub async fn delete_node(&self, name: &str) -> Result<bool, StoreError> {
+        let deleted = sqlx::query("DELETE FROM nodes WHERE name = $1").bind(name).execute(&self.writer).await;
+        Ok(deleted.map_err(doing("delete a node"))?.rows_affected() > 0)
+    }
+
+    /// Shuts a node out, with a reason, or lets it in again.
+    pub async fn lock_node(&self, id: &str, locked: Option<(&str, i64)>) -> Result<(), StoreError> {
+        sqlx::query("UPDATE nodes SET locked_ms = $2, locked_reason = $3 WHERE id = $1")
+            .bind(id)
+            .bind(locked.map(|(_, now_ms)| now_ms))
+            .bind(locked.map_or("", |(reason, _)| reason))
+            .execute(&self.writer)
             .await
-            .map_err(doing(failed))?;
-        if deleted.rows_affected() == 0 {
-            return Ok(false);
-        }
-        if !request.is_empty() {
-            sqlx::query("INSERT INTO requests (id, what, at_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
-                .bind(request)
-                .bind(&what)
-                .bind(now_ms)
-                .execute(&mut *tx)
-                .await
-                .map_err(doing(failed))?;
-        }
-        tx.commit().await.map_err(doing(failed))?;
-        Ok(true)
+            .map(|_| ())
+            .map_err(doing("lock a node"))
     }
 }

@@ -5,7 +5,6 @@ use super::{Store, StoreError, doing};
 /// What a secret is for. Stored as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretKind {
-    Access,
     Refresh,
     Cookie,
 }
@@ -13,22 +12,23 @@ pub enum SecretKind {
 impl SecretKind {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Access => "access",
             Self::Refresh => "refresh",
             Self::Cookie => "cookie",
         }
     }
 }
 
-/// A live session with what is needed to decide about its user.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// A session as stored.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct SessionRow {
     pub id: String,
+    /// `user@realm`.
     pub user: String,
-    pub role: Option<String>,
     pub created_ms: i64,
     pub expires_ms: i64,
     pub last_used_ms: i64,
+    pub source: String,
+    pub client: String,
 }
 
 /// The hash of a secret, with its end.
@@ -39,72 +39,87 @@ pub struct HashedSecret {
     pub expires_ms: i64,
 }
 
+/// When a session counts as alive.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    pub now_ms: i64,
+    pub idle_ms: i64,
+}
+
 /// What became of a refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redeemed {
     /// First use; of this session.
-    Session(String),
-    /// Used before: its session was ended.
-    Reused,
+    Session(SessionRow),
+    /// Used before: its session, of this id, was ended.
+    Reused(String),
     Unknown,
 }
 
+const SESSION: &str =
+    "SELECT s.id, s.user, s.created_ms, s.expires_ms, s.last_used_ms, s.source, s.client FROM sessions s";
+/// A session, its end and its user are good.
+const ALIVE: &str = "s.expires_ms > $1 AND s.last_used_ms > $2
+     AND EXISTS (SELECT 1 FROM users u WHERE u.id = s.user AND NOT u.disabled)";
+
 impl Store {
-    pub async fn insert_session(&self, row: &SessionRow, secrets: &[HashedSecret]) -> Result<(), StoreError> {
+    pub async fn insert_session(&self, row: &SessionRow, secret: &HashedSecret) -> Result<(), StoreError> {
         let failed = "open a session";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         sqlx::query(
-            "INSERT INTO sessions (id, user, created_ms, expires_ms, last_used_ms) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO sessions (id, user, created_ms, expires_ms, last_used_ms, source, client)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(&row.id)
         .bind(&row.user)
         .bind(row.created_ms)
         .bind(row.expires_ms)
         .bind(row.last_used_ms)
+        .bind(&row.source)
+        .bind(&row.client)
         .execute(&mut *tx)
         .await
         .map_err(doing(failed))?;
-        for secret in secrets {
-            insert_secret(&mut tx, &row.id, secret).await?;
-        }
+        insert_secret(&mut tx, &row.id, secret).await?;
         tx.commit().await.map_err(doing(failed))
     }
 
-    /// The session behind an access token or cookie, if it, its secret and its user are good at `now_ms`.
-    pub async fn session_by_secret(
-        &self,
-        hash: &[u8; 32],
-        kind: SecretKind,
-        now_ms: i64,
-        idle_ms: i64,
-    ) -> Result<Option<SessionRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT s.id, s.user, u.role, s.created_ms, s.expires_ms, s.last_used_ms
-             FROM session_secrets x JOIN sessions s ON s.id = x.session JOIN users u ON u.name = s.user
-             WHERE x.hash = $1 AND x.kind = $2 AND x.expires_ms > $3 AND s.expires_ms > $3
-               AND s.last_used_ms > $4 AND NOT u.disabled",
-        )
-        .bind(hash.as_slice())
-        .bind(kind.as_str())
-        .bind(now_ms)
-        .bind(now_ms - idle_ms)
-        .fetch_optional(&self.reader)
-        .await
-        .map_err(doing("look up a session"))
+    /// The session behind a cookie, if all is good.
+    pub async fn session_by_cookie(&self, hash: &[u8; 32], at: At) -> Result<Option<SessionRow>, StoreError> {
+        let query = format!(
+            "{SESSION} JOIN session_secrets x ON x.session = s.id
+             WHERE {ALIVE} AND x.hash = $3 AND x.kind = 'cookie' AND x.expires_ms > $1"
+        );
+        sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(at.now_ms)
+            .bind(at.now_ms - at.idle_ms)
+            .bind(hash.as_slice())
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(doing("look up a session"))
     }
 
-    /// The session itself, if it and its user are good at `now_ms`: for streams that outlive their access token.
-    pub async fn session(&self, id: &str, now_ms: i64) -> Result<Option<SessionRow>, StoreError> {
-        sqlx::query_as(
-            "SELECT s.id, s.user, u.role, s.created_ms, s.expires_ms, s.last_used_ms
-             FROM sessions s JOIN users u ON u.name = s.user
-             WHERE s.id = $1 AND s.expires_ms > $2 AND NOT u.disabled",
-        )
-        .bind(id)
-        .bind(now_ms)
-        .fetch_optional(&self.reader)
-        .await
-        .map_err(doing("look up a session"))
+    /// The session itself, if it and its user are good.
+    pub async fn session(&self, id: &str, at: At) -> Result<Option<SessionRow>, StoreError> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{SESSION} WHERE {ALIVE} AND s.id = $3")))
+            .bind(at.now_ms)
+            .bind(at.now_ms - at.idle_ms)
+            .bind(id)
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(doing("look up a session"))
+    }
+
+    /// All live sessions; of one user where `user` is given.
+    pub async fn sessions(&self, user: Option<&str>, at: At) -> Result<Vec<SessionRow>, StoreError> {
+        let query = format!("{SESSION} WHERE {ALIVE} AND ($3 IS NULL OR s.user = $3) ORDER BY s.created_ms");
+        sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(at.now_ms)
+            .bind(at.now_ms - at.idle_ms)
+            .bind(user)
+            .fetch_all(&self.reader)
+            .await
+            .map_err(doing("list sessions"))
     }
 
     pub async fn touch_session(&self, id: &str, now_ms: i64) -> Result<(), StoreError> {
@@ -117,33 +132,35 @@ impl Store {
             .map_err(doing("note the use of a session"))
     }
 
-    /// Uses up a refresh token and stores its successors, in one transaction. A second use ends the session.
+    /// Uses up a refresh token and stores its successor, in one transaction. A second use ends the session.
     pub async fn redeem_refresh(
         &self,
         hash: &[u8; 32],
-        next: &[HashedSecret],
-        now_ms: i64,
-        idle_ms: i64,
+        next: &HashedSecret,
+        at: At,
     ) -> Result<Redeemed, StoreError> {
         let failed = "redeem a refresh token";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
-        let known: Option<(String, bool)> = sqlx::query_as(
-            "SELECT x.session, x.used FROM session_secrets x JOIN sessions s ON s.id = x.session
-             JOIN users u ON u.name = s.user
-             WHERE x.hash = $1 AND x.kind = 'refresh' AND x.expires_ms > $2 AND s.expires_ms > $2
-               AND s.last_used_ms > $3 AND NOT u.disabled",
-        )
-        .bind(hash.as_slice())
-        .bind(now_ms)
-        .bind(now_ms - idle_ms)
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(doing(failed))?;
+        let query = format!(
+            "SELECT s.id, x.used FROM sessions s JOIN session_secrets x ON x.session = s.id
+             WHERE {ALIVE} AND x.hash = $3 AND x.kind = 'refresh' AND x.expires_ms > $1"
+        );
+        let known: Option<(String, bool)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(at.now_ms)
+            .bind(at.now_ms - at.idle_ms)
+            .bind(hash.as_slice())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(doing(failed))?;
         let outcome = match known {
             None => Redeemed::Unknown,
             Some((session, true)) => {
-                delete_session(&mut tx, &session).await?;
-                Redeemed::Reused
+                sqlx::query("DELETE FROM sessions WHERE id = $1")
+                    .bind(&session)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(doing(failed))?;
+                Redeemed::Reused(session)
             }
             Some((session, false)) => {
                 sqlx::query("UPDATE session_secrets SET used = 1 WHERE hash = $1")
@@ -151,38 +168,47 @@ impl Store {
                     .execute(&mut *tx)
                     .await
                     .map_err(doing(failed))?;
-                sqlx::query("DELETE FROM session_secrets WHERE session = $1 AND kind = 'access'")
-                    .bind(&session)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(doing(failed))?;
-                for secret in next {
-                    insert_secret(&mut tx, &session, secret).await?;
-                }
+                insert_secret(&mut tx, &session, next).await?;
                 sqlx::query("UPDATE sessions SET last_used_ms = $2 WHERE id = $1")
                     .bind(&session)
-                    .bind(now_ms)
+                    .bind(at.now_ms)
                     .execute(&mut *tx)
                     .await
                     .map_err(doing(failed))?;
-                Redeemed::Session(session)
+                let row = sqlx::query_as(sqlx::AssertSqlSafe(format!("{SESSION} WHERE s.id = $1")))
+                    .bind(&session)
+                    .fetch_one(&mut *tx)
+                    .await
+                    .map_err(doing(failed))?;
+                Redeemed::Session(row)
             }
         };
         tx.commit().await.map_err(doing(failed))?;
         Ok(outcome)
     }
 
-    pub async fn end_session(&self, id: &str) -> Result<(), StoreError> {
-        let mut tx = self.writer.begin().await.map_err(doing("end a session"))?;
-        delete_session(&mut tx, id).await?;
-        tx.commit().await.map_err(doing("end a session"))
+    /// Ends a session; `false` when there is none.
+    pub async fn end_session(&self, id: &str) -> Result<bool, StoreError> {
+        let done = sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id).execute(&self.writer).await;
+        done.map(|done| done.rows_affected() > 0).map_err(doing("end a session"))
+    }
+
+    /// Ends all sessions of a user but one.
+    pub async fn end_other_sessions(&self, user: &str, kept: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM sessions WHERE user = $1 AND id <> $2")
+            .bind(user)
+            .bind(kept)
+            .execute(&self.writer)
+            .await
+            .map(|_| ())
+            .map_err(doing("end sessions"))
     }
 
     /// Forgets sessions that are over.
-    pub async fn purge_sessions(&self, now_ms: i64, idle_ms: i64) -> Result<(), StoreError> {
+    pub async fn purge_sessions(&self, at: At) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM sessions WHERE expires_ms <= $1 OR last_used_ms <= $2")
-            .bind(now_ms)
-            .bind(now_ms - idle_ms)
+            .bind(at.now_ms)
+            .bind(at.now_ms - at.idle_ms)
             .execute(&self.writer)
             .await
             .map(|_| ())
@@ -204,13 +230,4 @@ async fn insert_secret(
         .await
         .map(|_| ())
         .map_err(doing("store a session's secret"))
-}
-
-async fn delete_session(tx: &mut sqlx::SqliteConnection, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM sessions WHERE id = $1")
-        .bind(id)
-        .execute(tx)
-        .await
-        .map(|_| ())
-        .map_err(doing("end a session"))
 }

@@ -1,21 +1,57 @@
-//! Local users.
+//! People, and where they signed in from.
 
 use super::{Store, StoreError, doing};
+use crate::access::name::UserId;
 
 /// A user as stored.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct User {
-    pub name: String,
-    pub password_hash: String,
-    /// The built-in role held on `/`, by name.
-    pub role: Option<String>,
+#[derive(Clone, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct UserRow {
+    /// `user@realm`.
+    pub id: String,
+    pub display_name: String,
+    /// Who it is in a realm that is not local.
+    pub subject: Option<String>,
+    pub password_hash: Option<String>,
     pub disabled: bool,
+    pub created_ms: i64,
+    pub last_sign_in_ms: Option<i64>,
 }
 
+/// What an update changes; `None` leaves it.
+#[derive(Clone, Debug, Default)]
+pub struct UserUpdate {
+    pub display_name: Option<String>,
+    pub password_hash: Option<String>,
+    pub disabled: Option<bool>,
+    /// A new second factor is to be set up.
+    pub forget_factor: bool,
+}
+
+const USER: &str =
+    "SELECT id, display_name, subject, password_hash, disabled, created_ms, last_sign_in_ms FROM users";
+/// A device that was not used for longer is like any other.
+pub const KNOWN_SOURCE_MS: i64 = 30 * 24 * 3600 * 1000;
+
 impl Store {
-    pub async fn user(&self, name: &str) -> Result<Option<User>, StoreError> {
-        sqlx::query_as("SELECT name, password_hash, role, disabled FROM users WHERE name = $1")
-            .bind(name)
+    pub async fn users(&self) -> Result<Vec<UserRow>, StoreError> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{USER} ORDER BY id")))
+            .fetch_all(&self.reader)
+            .await
+            .map_err(doing("list users"))
+    }
+
+    pub async fn user(&self, id: &UserId) -> Result<Option<UserRow>, StoreError> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{USER} WHERE id = $1")))
+            .bind(id.as_str())
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(doing("look up a user"))
+    }
+
+    /// The user who is `subject` in their realm.
+    pub async fn user_by_subject(&self, subject: &str) -> Result<Option<UserRow>, StoreError> {
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("{USER} WHERE subject = $1")))
+            .bind(subject)
             .fetch_optional(&self.reader)
             .await
             .map_err(doing("look up a user"))
@@ -29,38 +65,206 @@ impl Store {
             .map_err(doing("count users"))
     }
 
-    /// Makes the first user; `false` when there is one already.
-    pub async fn insert_first_user(&self, user: &User, now_ms: i64) -> Result<bool, StoreError> {
+    /// Makes a user; `false` when there is one of this name.
+    pub async fn insert_user(&self, user: &UserRow) -> Result<bool, StoreError> {
         let done = sqlx::query(
-            "INSERT INTO users (name, password_hash, role, disabled, created_ms)
-             SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM users)",
+            "INSERT INTO users (id, display_name, subject, password_hash, disabled, created_ms)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         )
-        .bind(&user.name)
+        .bind(&user.id)
+        .bind(&user.display_name)
+        .bind(&user.subject)
         .bind(&user.password_hash)
-        .bind(&user.role)
         .bind(user.disabled)
-        .bind(now_ms)
+        .bind(user.created_ms)
         .execute(&self.writer)
         .await
-        .map_err(doing("make the first user"))?;
+        .map_err(doing("make a user"))?;
         Ok(done.rows_affected() == 1)
     }
 
-    /// Makes or replaces a user.
-    pub async fn put_user(&self, user: &User, now_ms: i64) -> Result<(), StoreError> {
+    /// Says who a user is in their realm, where nobody has yet; `false` where somebody has, or the user is disabled.
+    pub async fn bind_subject(&self, id: &UserId, subject: &str) -> Result<bool, StoreError> {
+        let done =
+            sqlx::query("UPDATE users SET subject = $2 WHERE id = $1 AND subject IS NULL AND NOT disabled")
+                .bind(id.as_str())
+                .bind(subject)
+                .execute(&self.writer)
+                .await;
+        done.map(|done| done.rows_affected() == 1).map_err(doing("note who a user is"))
+    }
+
+    /// Changes a user. With a new password, or disabled, they have no session any more.
+    pub async fn update_user(&self, id: &UserId, update: &UserUpdate) -> Result<(), StoreError> {
+        let failed = "change a user";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         sqlx::query(
-            "INSERT INTO users (name, password_hash, role, disabled, created_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (name) DO UPDATE SET
-                password_hash = excluded.password_hash, role = excluded.role, disabled = excluded.disabled",
+            "UPDATE users SET display_name = coalesce($2, display_name),
+             password_hash = coalesce($3, password_hash), disabled = coalesce($4, disabled) WHERE id = $1",
         )
-        .bind(&user.name)
-        .bind(&user.password_hash)
-        .bind(&user.role)
-        .bind(user.disabled)
-        .bind(now_ms)
-        .execute(&self.writer)
+        .bind(id.as_str())
+        .bind(&update.display_name)
+        .bind(&update.password_hash)
+        .bind(update.disabled)
+        .execute(&mut *tx)
         .await
-        .map(|_| ())
-        .map_err(doing("store a user"))
+        .map_err(doing(failed))?;
+        if update.password_hash.is_some() || update.disabled == Some(true) {
+            sqlx::query("DELETE FROM sessions WHERE user = $1")
+                .bind(id.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(doing(failed))?;
+        }
+        if update.forget_factor {
+            for forget in
+                ["DELETE FROM second_factors WHERE user = $1", "DELETE FROM recovery_codes WHERE user = $1"]
+            {
+                sqlx::query(forget).bind(id.as_str()).execute(&mut *tx).await.map_err(doing(failed))?;
+            }
+        }
+        tx.commit().await.map_err(doing(failed))
+    }
+
+    /// Raises a hash to the parameters of today; sessions stay.
+    pub async fn rehash(&self, id: &UserId, password_hash: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(password_hash)
+            .execute(&self.writer)
+            .await
+            .map(|_| ())
+            .map_err(doing("raise a password's hash"))
+    }
+
+    /// Forgets a user with their sessions, tokens, memberships and grants.
+    pub async fn delete_user(&self, id: &UserId) -> Result<(), StoreError> {
+        let failed = "delete a user";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+        for forget in [
+            "DELETE FROM grants WHERE subject_kind = 'token'
+             AND subject IN (SELECT id FROM api_tokens WHERE owner = $1)",
+            "DELETE FROM grants WHERE subject_kind = 'user' AND subject = $1",
+            "DELETE FROM users WHERE id = $1",
+        ] {
+            sqlx::query(forget).bind(id.as_str()).execute(&mut *tx).await.map_err(doing(failed))?;
+        }
+        tx.commit().await.map_err(doing(failed))
+    }
+
+    /// Notes a sign-in, and where it came from. What is older than [`KNOWN_SOURCE_MS`] is forgotten.
+    pub async fn signed_in(&self, id: &UserId, source: &str, now_ms: i64) -> Result<(), StoreError> {
+        let failed = "note a sign-in";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+        sqlx::query("UPDATE users SET last_sign_in_ms = $2 WHERE id = $1")
+            .bind(id.as_str())
+            .bind(now_ms)
+            .execute(&mut *tx)
+            .await
+            .map_err(doing(failed))?;
+        sqlx::query(
+            "INSERT INTO known_sources (user, source, last_ms) VALUES ($1, $2, $3)
+             ON CONFLICT (user, source) DO UPDATE SET last_ms = excluded.last_ms",
+        )
+        .bind(id.as_str())
+        .bind(source)
+        .bind(now_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(doing(failed))?;
+        sqlx::query("DELETE FROM known_sources WHERE last_ms < $1")
+            .bind(now_ms - KNOWN_SOURCE_MS)
+            .execute(&mut *tx)
+            .await
+            .map_err(doing(failed))?;
+        tx.commit().await.map_err(doing(failed))
+    }
+
+    /// Whether this user has signed in from there of late.
+    pub async fn is_known_source(&self, id: &UserId, source: &str, now_ms: i64) -> Result<bool, StoreError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM known_sources WHERE user = $1 AND source = $2 AND last_ms > $3)",
+        )
+        .bind(id.as_str())
+        .bind(source)
+        .bind(now_ms - KNOWN_SOURCE_MS)
+        .fetch_one(&self.reader)
+        .await
+        .map_err(doing("look up where a user signed in"))
+    }
+
+    /// Keeps the hash of a code with which an administrator can be made, in place of those before.
+    pub async fn put_setup_code(&self, hash: &[u8; 32], expires_ms: i64) -> Result<(), StoreError> {
+        let failed = "keep a setup code";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+        sqlx::query("DELETE FROM setup_codes").execute(&mut *tx).await.map_err(doing(failed))?;
+        sqlx::query("INSERT INTO setup_codes (hash, expires_ms) VALUES ($1, $2)")
+            .bind(hash.as_slice())
+            .bind(expires_ms)
+            .execute(&mut *tx)
+            .await
+            .map_err(doing(failed))?;
+        tx.commit().await.map_err(doing(failed))
+    }
+
+    /// Whether a setup code is good. It is used up by [`Store::make_administrator`].
+    pub async fn fits_setup_code(&self, hash: &[u8; 32], now_ms: i64) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM setup_codes WHERE hash = $1 AND expires_ms > $2)")
+            .bind(hash.as_slice())
+            .bind(now_ms)
+            .fetch_one(&self.reader)
+            .await
+            .map_err(doing("look up a setup code"))
+    }
+
+    /// Uses a setup code up and makes its user an administrator, new or not: enabled, with this password, without a second
+    /// factor, holding Administrator on `/`. `false` when the code is not good (any more).
+    pub async fn make_administrator(
+        &self,
+        code: &[u8; 32],
+        user: &UserRow,
+        grant_id: &str,
+    ) -> Result<bool, StoreError> {
+        let failed = "make an administrator";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+        let used = sqlx::query("DELETE FROM setup_codes WHERE hash = $1 AND expires_ms > $2")
+            .bind(code.as_slice())
+            .bind(user.created_ms)
+            .execute(&mut *tx)
+            .await
+            .map_err(doing(failed))?;
+        if used.rows_affected() == 0 {
+            return Ok(false);
+        }
+        for forget in [
+            "DELETE FROM sessions WHERE user = $1",
+            "DELETE FROM second_factors WHERE user = $1",
+            "DELETE FROM recovery_codes WHERE user = $1",
+            "DELETE FROM grants WHERE subject_kind = 'user' AND subject = $1",
+        ] {
+            sqlx::query(forget).bind(&user.id).execute(&mut *tx).await.map_err(doing(failed))?;
+        }
+        sqlx::query(
+            "INSERT INTO users (id, password_hash, created_ms) VALUES ($1, $2, $3)
+             ON CONFLICT (id) DO UPDATE SET password_hash = excluded.password_hash, disabled = 0",
+        )
+        .bind(&user.id)
+        .bind(&user.password_hash)
+        .bind(user.created_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(doing(failed))?;
+        sqlx::query(
+            "INSERT INTO grants (id, subject_kind, subject, role, path, propagate, created_ms, created_by)
+             VALUES ($1, 'user', $2, 'Administrator', '/', 1, $3, 'controller')",
+        )
+        .bind(grant_id)
+        .bind(&user.id)
+        .bind(user.created_ms)
+        .execute(&mut *tx)
+        .await
+        .map_err(doing(failed))?;
+        tx.commit().await.map_err(doing(failed))?;
+        Ok(true)
     }
 }

@@ -88,7 +88,7 @@ fn with_a_wrong_authority_not_a_byte_of_the_secret_is_sent() {
 fn a_deleted_node_is_shut_out_and_its_name_is_free_again() {
     let controller = Controller::start().unwrap();
     let agent = controller.joined("web1").unwrap();
-    succeeded(&controller.ctl(&["node", "delete", "web1", "--yes"]).unwrap()).unwrap();
+    succeeded(&controller.ctl(&["node", "remove", "web1", "--yes"]).unwrap()).unwrap();
     assert_eq!(controller.ctl(&["node", "get", "web1"]).unwrap().status.code(), Some(4));
     horcrux_integration_tests::wait_until("the agent to be told", || {
         let log = agent.log();

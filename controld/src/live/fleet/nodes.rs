@@ -36,11 +36,24 @@ impl Fleet {
             enrolled_unix_ms: row.enrolled_ms,
             certificate_expires_unix_ms: row.expires_ms,
             agent_version: row.agent_version.clone(),
+            locked_reason: row.locked_ms.map(|_| row.locked_reason.clone()),
             ..v1::Node::default()
         };
         let slot = self.insert(Resource::Node(name.clone()), name.clone(), Facts::Node(Box::new(node)));
         let objects = BTreeSet::from([slot]);
         self.nodes.insert(name, Node { slot, objects, link: None, heard: None, known_since: now, ever_seen });
+    }
+
+    /// A node is shut out for a reason, or let in again.
+    pub fn locked(&mut self, name: &NodeName, reason: Option<String>, now_ms: i64) {
+        let Some(slot) = self.nodes.get(name).map(|node| node.slot) else { return };
+        let kind = if reason.is_some() { EventKind::NodeLocked } else { EventKind::NodeUnlocked };
+        let detail = reason.clone().unwrap_or_default();
+        if let Some(Facts::Node(known)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
+            known.locked_reason = reason;
+        }
+        self.touch_facts(slot);
+        self.node_event(name, kind, detail, now_ms);
     }
 
     /// A node that is no longer enrolled.

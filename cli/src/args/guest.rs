@@ -1,0 +1,62 @@
+//! Virtual machines, containers, and watching them.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+#[derive(Debug, Subcommand)]
+pub enum VmCommand {
+    /// List virtual machines.
+    List {
+        /// Only those on this node.
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Show one virtual machine and its newest values.
+    Get {
+        /// Its name, its uuid, or NODE/NAME.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ContainerCommand {
+    /// List containers.
+    List {
+        /// Only those on this node.
+        #[arg(long)]
+        node: Option<String>,
+    },
+    /// Show one container and its newest values.
+    Get {
+        /// Its name, its id, the first characters of its id, or NODE/ID.
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// What to watch; several may be given.
+    #[arg(value_enum, value_name = "TOPIC", default_values_t = [WatchTopic::All])]
+    pub topics: Vec<WatchTopic>,
+    /// Only this node and what runs on it. May be given several times.
+    #[arg(long)]
+    pub node: Vec<String>,
+    /// Only this virtual machine, by name or uuid. May be given several times.
+    #[arg(long)]
+    pub vm: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WatchTopic {
+    /// Values of nodes.
+    Nodes,
+    /// Values of virtual machines.
+    Vms,
+    /// Values of containers.
+    Containers,
+    /// What exists and how it is.
+    Status,
+    /// What happens.
+    Events,
+    /// All of these.
+    All,
+}

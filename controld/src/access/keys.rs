@@ -1,0 +1,145 @@
+//! Keys that are not in the database: the one that signs access tokens, and the one that seals second factors. A copy of
+//! the database alone holds nothing that can be used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use horcrux_transport::files;
+use horcrux_transport::secret::Secret;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::signature::Ed25519KeyPair;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is damaged", path.display())]
+    Damaged { path: PathBuf },
+    #[error("no randomness")]
+    Random,
+}
+
+/// Seals small secrets for the store.
+pub struct Seal(LessSafeKey);
+
+impl std::fmt::Debug for Seal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seal")
+    }
+}
+
+impl Seal {
+    /// Opens `seal-key` in `dir`, or makes it.
+    pub fn open(dir: &Path) -> Result<Self, KeyError> {
+        let path = dir.join("seal-key");
+        let key = read_or_make(&path, || random::<32>().map(|key| key.to_vec()))?;
+        let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| KeyError::Damaged { path })?;
+        Ok(Self(LessSafeKey::new(key)))
+    }
+
+    /// `whose` must be said again to open it.
+    pub fn seal(&self, secret: &[u8], whose: &str) -> Result<Vec<u8>, KeyError> {
+        let nonce = random::<NONCE_LEN>()?;
+        let mut sealed = secret.to_vec();
+        let aad = Aad::from(whose.as_bytes());
+        let nonce_given = Nonce::assume_unique_for_key(nonce);
+        self.0.seal_in_place_append_tag(nonce_given, aad, &mut sealed).map_err(|_| KeyError::Random)?;
+        Ok([nonce.as_slice(), &sealed].concat())
+    }
+
+    /// `None` where it was not sealed with this key for `whose`.
+    #[must_use]
+    pub fn open_sealed(&self, sealed: &[u8], whose: &str) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut plain = sealed.to_vec();
+        let aad = Aad::from(whose.as_bytes());
+        let length = self.0.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut plain).ok()?.len();
+        plain.truncate(length);
+        Some(plain)
+    }
+}
+
+/// The key that signs access tokens: PKCS #8 in DER, from `session-key` in `dir`, made where there is none.
+pub(super) fn session_key(dir: &Path) -> Result<(PathBuf, Vec<u8>), KeyError> {
+    let path = dir.join("session-key");
+    let made = || {
+        let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
+        Ok(key.as_ref().to_vec())
+    };
+    let key = read_or_make(&path, made)?;
+    Ok((path, key))
+}
+
+fn read_or_make(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -> Result<Vec<u8>, KeyError> {
+    match files::read_private(path) {
+        Ok(key) => Ok(key),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = make()?;
+            files::write_private(path, &key)
+                .map_err(|source| KeyError::Write { path: path.to_owned(), source })?;
+            Ok(key)
+        }
+        Err(source) => Err(KeyError::Read { path: path.to_owned(), source }),
+    }
+}
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Random)?;
+    Ok(bytes)
+}
+
+/// `N` random bytes as URL-safe base64.
+pub fn random_text<const N: usize>() -> Result<String, KeyError> {
+    Ok(URL_SAFE_NO_PAD.encode(random::<N>()?))
+}
+
+/// A random id, which is no secret: 12 hex digits.
+pub fn random_id() -> Result<String, KeyError> {
+    Ok(super::audit::hex(&random::<6>()?))
+}
+
+/// A secret of 32 random bytes behind a prefix that says what it is.
+pub fn random_secret(prefix: &str) -> Result<Secret, KeyError> {
+    Ok(format!("{prefix}{}", random_text::<32>()?).into())
+}
+
+/// SHA-256: secrets here are random, so no slow hash is needed.
+#[must_use]
+pub fn hash(secret: &str) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_opens_for_its_owner_with_the_same_key_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed = Seal::open(dir.path()).unwrap().seal(b"secret", "alice@local").unwrap();
+        assert!(!sealed.windows(6).any(|w| w == b"secret"));
+        let again = Seal::open(dir.path()).unwrap();
+        assert_eq!(again.open_sealed(&sealed, "alice@local").as_deref(), Some(&b"secret"[..]));
+        assert_eq!(again.open_sealed(&sealed, "bob@local"), None);
+        assert_eq!(again.open_sealed(&sealed[..5], "alice@local"), None);
+        let other = tempfile::tempdir().unwrap();
+        assert_eq!(Seal::open(other.path()).unwrap().open_sealed(&sealed, "alice@local"), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! A realm: where some people's passwords are checked.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use horcrux_pamd::{Answer, Password, Request};
+use horcrux_proto::v1::{self, RealmKind};
+use horcrux_realms::ldap::Ldap;
+use horcrux_realms::oidc::Oidc;
+use horcrux_realms::{Person, RealmError};
+use horcrux_transport::secret::Secret;
+use tokio::sync::Semaphore;
+
+use super::name::LOCAL;
+
+/// PAM answers a wrong password after two seconds, and a hung module never.
+const PAM_DEADLINE: Duration = Duration::from_secs(25);
+/// Questions to pamd at a time; it takes four.
+const PAM_AT_ONCE: usize = 4;
+/// Questions to a directory at a time.
+const LDAP_AT_ONCE: usize = 16;
+
+/// One of the realms in the settings.
+#[derive(Debug)]
+pub struct Realm {
+    /// What stands after the `@`.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// Everybody in it must have a second factor.
+    pub requires_factor: bool,
+    pub backend: Backend,
+}
+
+#[derive(Debug)]
+pub enum Backend {
+    Local,
+    Pam { socket: PathBuf, places: Arc<Semaphore> },
+    Ldap { directory: Box<Ldap>, places: Arc<Semaphore> },
+    Oidc(Box<Oidc>),
+}
+
+/// What became of a name and a password.
+#[derive(Debug)]
+pub enum Checked {
+    Person(Person),
+    Refused,
+    /// Too many are asked about; later it may be answered.
+    Busy,
+}
+
+impl Backend {
+    #[must_use]
+    pub fn pam(socket: PathBuf) -> Self {
+        Self::Pam { socket, places: Arc::new(Semaphore::new(PAM_AT_ONCE)) }
+    }
+
+    #[must_use]
+    pub fn ldap(directory: Ldap) -> Self {
+        Self::Ldap { directory: Box::new(directory), places: Arc::new(Semaphore::new(LDAP_AT_ONCE)) }
+    }
+}
+
+impl Realm {
+    /// The one that always exists.
+    #[must_use]
+    pub fn local(requires_factor: bool) -> Self {
+        Self { name: LOCAL.to_owned(), title: "Horcrux".to_owned(), requires_factor, backend: Backend::Local }
+    }
+
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.backend, Backend::Local)
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> RealmKind {
+        match self.backend {
+            Backend::Local => RealmKind::Local,
+            Backend::Pam { .. } => RealmKind::Pam,
+            Backend::Ldap { .. } => RealmKind::Ldap,
+            Backend::Oidc(_) => RealmKind::Oidc,
+        }
+    }
+
+    #[must_use]
+    pub fn to_wire(&self) -> v1::Realm {
+        v1::Realm { name: self.name.clone(), kind: self.kind().into(), title: self.title.clone() }
+    }
+
+    #[must_use]
+    pub fn oidc(&self) -> Option<&Oidc> {
+        match &self.backend {
+            Backend::Oidc(provider) => Some(provider),
+            Backend::Local | Backend::Pam { .. } | Backend::Ldap { .. } => None,
+        }
+    }
+
+    /// Asks a realm that is not local.
+    pub async fn check(&self, name: &str, password: &Secret, source: IpAddr) -> Result<Checked, RealmError> {
+        // Whatever stands behind it: to some an empty password is no password at all.
+        if password.expose().is_empty() {
+            return Ok(Checked::Refused);
+        }
+        match &self.backend {
+            Backend::Local | Backend::Oidc(_) => Ok(Checked::Refused),
+            Backend::Pam { socket, places } => {
+                let Ok(place) = Arc::clone(places).try_acquire_owned() else { return Ok(Checked::Busy) };
+                let request = Request {
+                    user: name.to_owned(),
+                    password: Password::from(password.expose().to_owned()),
+                    host: source.to_string(),
+                };
+                let socket = socket.clone();
+                let asked = tokio::task::spawn_blocking(move || {
+                    let _place = place;
+                    horcrux_pamd::ask(&socket, &request, PAM_DEADLINE)
+                });
+                let answer = asked.await.map_err(|error| RealmError::Unavailable(Box::new(error)))?;
+                match answer.map_err(|error| RealmError::Unavailable(Box::new(error)))? {
+                    Answer::Accepted { user } => Ok(Checked::Person(Person {
+                        subject: user.clone(),
+                        display_name: user.clone(),
+                        name: user,
+                        groups: Vec::new(),
+                    })),
+                    Answer::Refused => Ok(Checked::Refused),
+                    Answer::Busy => Ok(Checked::Busy),
+                    Answer::Failed => {
+                        Err(RealmError::Unavailable("PAM could not be asked: pamd's log says why".into()))
+                    }
+                }
+            }
+            Backend::Ldap { directory, places } => {
+                let Ok(_place) = places.try_acquire() else { return Ok(Checked::Busy) };
+                match directory.authenticate(name, password).await {
+                    Ok(person) => Ok(Checked::Person(person)),
+                    Err(RealmError::Refused(reason)) => {
+                        tracing::info!(realm = self.name, %reason, "directory refused a sign-in");
+                        Ok(Checked::Refused)
+                    }
+                    Err(other) => Err(other),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! From a name and a password, or what a provider says, to a session: the realm is asked, the second factor where there is
+//! one or must be one, and then a session is opened.
+//!
+//! An unknown user, an unknown realm, a wrong password and a disabled user look the same and take the same work.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use horcrux_realms::{Person, RealmError};
+use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
+use horcrux_transport::secret::Secret;
+
+use super::factors::{FactorError, Factors, NewSecret};
+use super::keys::{KeyError, hash, random_secret};
+use super::name::{GroupName, UserId};
+use super::password::{Asker, Fit, MAX_BYTES, PasswordError, Passwords};
+use super::realm::{Checked, Realm};
+use super::registry::Registry;
+use super::sessions::{Carrier, SessionError, Sessions, Visitor};
+use super::throttle::{Source, Throttle};
+use crate::store::sessions::SessionRow;
+use crate::store::users::UserRow;
+use crate::store::{Store, StoreError};
+
+/// As long as it takes to look for a phone.
+const CHALLENGE_MS: i64 = 5 * 60 * 1000;
+/// Challenges that are open; beyond, the oldest is given up.
+const CHALLENGES: usize = 10_000;
+
+/// Signs people in.
+#[derive(Debug)]
+pub struct SignIns {
+    pub store: Store,
+    pub registry: Registry,
+    pub sessions: Sessions,
+    pub passwords: Passwords,
+    pub factors: Factors,
+    realms: Vec<Realm>,
+    /// Whoever holds one of these must have a second factor.
+    factor_roles: BTreeSet<String>,
+    throttle: Mutex<Throttle>,
+    challenges: Mutex<HashMap<[u8; 32], Pending>>,
+}
+
+/// The first factor was right.
+#[derive(Clone, Debug)]
+struct Pending {
+    user: UserId,
+    /// There was no second factor, and there must be.
+    sets_up: bool,
+    expires_ms: i64,
+}
+
+/// How far a sign-in got.
+#[derive(Debug)]
+pub enum Entered {
+    Session(Box<SessionRow>, Carrier),
+    Challenge { id: Secret, expires_ms: i64, new: Option<NewSecret> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    /// One answer for an unknown user, a wrong password and a disabled user.
+    #[error("the user name or the password is wrong")]
+    Refused,
+    #[error("too many attempts: try again in {} s", .0.as_secs() + 1)]
+    Slow(Duration),
+    #[error("too many sign-ins are being checked: try again in a few seconds")]
+    Busy,
+    #[error("the realm {realm} can't be reached now")]
+    Unavailable {
+        realm: String,
+        #[source]
+        source: RealmError,
+    },
+    #[error("this sign-in is over: begin again")]
+    Over,
+    #[error("the provider did not confirm who you are: begin again")]
+    NotProvided,
+    #[error("{0}")]
+    Factor(FactorError),
+    #[error("check a password")]
+    Password(#[source] PasswordError),
+    #[error("keep a sign-in")]
+    Store(#[source] StoreError),
+    #[error("open a session")]
+    Session(#[source] SessionError),
+    #[error("make a challenge")]
+    Key(#[source] KeyError),
+}
+
+impl SignIns {
+    #[must_use]
+    pub fn new(
+        store: Store,
+        registry: Registry,
+        sessions: Sessions,
+        passwords: Passwords,
+        factors: Factors,
+        realms: Vec<Realm>,
+        factor_roles: BTreeSet<String>,
+    ) -> Self {
+        Self {
+            store,
+            registry,
+            sessions,
+            passwords,
+            factors,
+            realms,
+            factor_roles,
+            throttle: Mutex::default(),
+            challenges: Mutex::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn realms(&self) -> &[Realm] {
+        &self.realms
+    }
+
+    #[must_use]
+    pub fn realm(&self, name: &str) -> Option<&Realm> {
+        self.realms.iter().find(|realm| realm.name == name)
+    }
+
+    /// With a name and a password.
+    pub async fn password(
+        &self,
+        name: &str,
+        realm: &str,
+        password: Secret,
+        visitor: &Visitor,
+        now_ms: i64,
+    ) -> Result<Entered, SignInError> {
+        let user = UserId::new(name, realm).ok();
+        let known = match &user {
+            Some(user) => {
+                let source = Source::of(visitor.source).to_string();
+                self.store.is_known_source(user, &source, now_ms).await.map_err(SignInError::Store)?
+            }
+            None => false,
+        };
+        let typed = format!("{}@{realm}", name.to_lowercase().chars().take(MAX_BYTES).collect::<String>());
+        self.slow_down(&typed, visitor.source, known)?;
+        let asker = Asker { source: Some(Source::of(visitor.source)), known };
+        let user = self.checked(user, name, realm, password, asker, visitor.source, now_ms).await?;
+        self.throttle().succeeded(&typed, Source::of(visitor.source), clock::monotonic());
+        self.first_factor_is_right(user, visitor, now_ms).await
+    }
+
+    /// With what a provider said of a person.
+    pub async fn provided(
+        &self,
+        realm: &Realm,
+        person: &Person,
+        visitor: &Visitor,
+        now_ms: i64,
+    ) -> Result<Entered, SignInError> {
+        let user = self.known_person(realm, person, now_ms).await?;
+        self.first_factor_is_right(user, visitor, now_ms).await
+    }
+
+    /// With the code that a challenge asked for. A new factor's recovery codes come with it.
+    pub async fn answer(
+        &self,
+        challenge: &Secret,
+        code: &str,
+        visitor: &Visitor,
+        now_ms: i64,
+    ) -> Result<(Box<SessionRow>, Carrier, Vec<String>), SignInError> {
+        let key = hash(challenge.expose());
+        let pending = self.challenges().get(&key).filter(|c| now_ms < c.expires_ms).cloned();
+        let Pending { user, sets_up, .. } = pending.ok_or(SignInError::Over)?;
+        let recovery = if sets_up {
+            self.factors.confirm(&user, code, now_ms).await.map_err(SignInError::Factor)?
+        } else {
+            self.factors.check(&user, code, now_ms).await.map_err(SignInError::Factor)?;
+            Vec::new()
+        };
+        // Of two right answers at once one opens a session.
+        self.challenges().remove(&key).ok_or(SignInError::Over)?;
+        let (row, carrier) = self.open(&user, visitor, now_ms).await?;
+        Ok((row, carrier, recovery))
+    }
+
+    /// Whose challenge it is, for a record.
+    #[must_use]
+    pub fn challenged(&self, challenge: &Secret) -> Option<UserId> {
+        self.challenges().get(&hash(challenge.expose())).map(|pending| pending.user.clone())
+    }
+
+    /// Whether `password` is `user`'s own, as somebody says who is signed in already.
+    pub async fn is_password_of(
+        &self,
+        user: &UserId,
+        password: Secret,
+        source: IpAddr,
+    ) -> Result<bool, SignInError> {
+        self.slow_down(user.as_str(), source, true)?;
+        let row = self.store.user(user).await.map_err(SignInError::Store)?;
+        let asker = Asker { source: Some(Source::of(source)), known: true };
+        let fit = self.passwords.verify(password, row.and_then(|row| row.password_hash), asker).await;
+        let right = fit.map_err(busy)? != Fit::Wrong;
+        if right {
+            self.throttle().succeeded(user.as_str(), Source::of(source), clock::monotonic());
+        }
+        Ok(right)
+    }
+
+    /// Slows down those who try what needs no session, by their address.
+    pub fn slowed(&self, what: &str, source: IpAddr) -> Result<(), SignInError> {
+        self.slow_down(what, source, false)
+    }
+
+    fn slow_down(&self, typed: &str, source: IpAddr, known: bool) -> Result<(), SignInError> {
+        let (source, now) = (Source::of(source), clock::monotonic());
+        let mut throttle = self.throttle();
+        let wait = throttle.wait(typed, source, known, now);
+        if !wait.is_zero() {
+            return Err(SignInError::Slow(wait));
+        }
+        throttle.attempt(typed, source, known, now);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, passed on once")]
+    async fn checked(
+        &self,
+        user: Option<UserId>,
+        name: &str,
+        realm: &str,
+        password: Secret,
+        asker: Asker,
+        source: IpAddr,
+        now_ms: i64,
+    ) -> Result<UserId, SignInError> {
+        let fits = password.expose().len() <= MAX_BYTES;
+        let found = self.realm(realm).filter(|_| fits);
+        if let Some(external) = found.filter(|realm| !realm.is_local()) {
+            return match external.check(name, &password, source).await {
+                Ok(Checked::Person(person)) => self.known_person(external, &person, now_ms).await,
+                Ok(Checked::Refused) => Err(SignInError::Refused),
+                Ok(Checked::Busy) => Err(SignInError::Busy),
+                Err(source) => Err(SignInError::Unavailable { realm: realm.to_owned(), source }),
+            };
+        }
+        let row = match user.as_ref().filter(|_| found.is_some()) {
+            Some(user) => self.store.user(user).await.map_err(SignInError::Store)?,
+            None => None,
+        };
+        let stored = row.filter(|row| !row.disabled).and_then(|row| row.password_hash);
+        let again = Secret::from(password.expose().to_owned());
+        let fit = self.passwords.verify(password, stored, asker).await.map_err(busy)?;
+        match (user, fit) {
+            (None, _) | (_, Fit::Wrong) => Err(SignInError::Refused),
+            (Some(user), Fit::Right) => Ok(user),
+            (Some(user), Fit::Weak) => {
+                if let Ok(raised) = self.passwords.hash(again, asker).await {
+                    self.store.rehash(&user, &raised).await.map_err(SignInError::Store)?;
+                    tracing::info!(user = %user, "password hashed anew with today's parameters");
+                }
+                Ok(user)
+            }
+        }
+    }
+
+    /// The user who is this person, made where they come for the first time. A name that stands for another person of the
+    /// realm is not taken over.
+    async fn known_person(&self, realm: &Realm, person: &Person, now_ms: i64) -> Result<UserId, SignInError> {
+        let subject = format!("{} {}", realm.name, person.subject);
+        let row = self.store.user_by_subject(&subject).await.map_err(SignInError::Store)?;
+        let user = match row {
+            Some(row) if row.disabled => return Err(SignInError::Refused),
+            Some(row) => row.id.parse().map_err(|_| SignInError::Refused)?,
+            None => self.first_visit(realm, person, subject, now_ms).await?,
+        };
+        self.take_groups(&user, realm, person).await?;
+        Ok(user)
+    }
+
+    async fn first_visit(
+        &self,
+        realm: &Realm,
+        person: &Person,
+        subject: String,
+        now_ms: i64,
+    ) -> Result<UserId, SignInError> {
+        let Ok(user) = UserId::new(&person.name, &realm.name) else {
+            tracing::warn!(
+                realm = realm.name,
+                "sign-in refused: the realm's name for the person can't be used here"
+            );
+            return Err(SignInError::Refused);
+        };
+        let row = UserRow {
+            id: user.to_string(),
+            display_name: person.display_name.clone(),
+            subject: Some(subject.clone()),
+            created_ms: now_ms,
+            ..UserRow::default()
+        };
+        if self.store.insert_user(&row).await.map_err(SignInError::Store)? {
+            self.registry.reload().await.map_err(SignInError::Store)?;
+            return Ok(user);
+        }
+        // An administrator may have prepared the name, before anybody came.
+        if self.store.bind_subject(&user, &subject).await.map_err(SignInError::Store)? {
+            return Ok(user);
+        }
+        tracing::warn!(user = %user, "sign-in refused: the name belongs to another person of the realm, or is disabled");
+        Err(SignInError::Refused)
+    }
+
+    /// A realm's groups count where a group of that name was made here.
+    async fn take_groups(&self, user: &UserId, realm: &Realm, person: &Person) -> Result<(), SignInError> {
+        let policy = self.registry.policy();
+        let named = person.groups.iter().filter_map(|group| GroupName::of_realm(group, &realm.name).ok());
+        let groups: BTreeSet<GroupName> =
+            named.filter(|group| policy.facts().members.contains_key(group)).collect();
+        let changed =
+            self.store.put_memberships(user, &realm.name, &groups).await.map_err(SignInError::Store)?;
+        if changed {
+            self.registry.reload().await.map_err(SignInError::Store)?;
+        }
+        Ok(())
+    }
+
+    async fn first_factor_is_right(
+        &self,
+        user: UserId,
+        visitor: &Visitor,
+        now_ms: i64,
+    ) -> Result<Entered, SignInError> {
+        let has = self.factors.has(&user).await.map_err(SignInError::Factor)?;
+        if !has && !self.must_have_factor(&user, now_ms) {
+            let (row, carrier) = self.open(&user, visitor, now_ms).await?;
+            return Ok(Entered::Session(row, carrier));
+        }
+        let new =
+            if has { None } else { Some(self.factors.start(&user).await.map_err(SignInError::Factor)?) };
+        let id = random_secret("hxm_").map_err(SignInError::Key)?;
+        let expires_ms = now_ms + CHALLENGE_MS;
+        let mut challenges = self.challenges();
+        if challenges.len() >= CHALLENGES {
+            challenges.retain(|_, pending| now_ms < pending.expires_ms);
+            let oldest = challenges.iter().min_by_key(|(_, p)| p.expires_ms).map(|(key, _)| *key);
+            if let Some(oldest) = oldest.filter(|_| challenges.len() >= CHALLENGES) {
+                challenges.remove(&oldest);
+            }
+        }
+        challenges.insert(hash(id.expose()), Pending { user, sets_up: new.is_some(), expires_ms });
+        Ok(Entered::Challenge { id, expires_ms, new })
+    }
+
+    fn must_have_factor(&self, user: &UserId, now_ms: i64) -> bool {
+        let by_realm = self.realm(user.realm()).is_some_and(|realm| realm.requires_factor);
+        let policy = self.registry.policy();
+        let who = super::policy::Who::User(user.clone());
+        by_realm
+            || policy
+                .entries(&who)
+                .iter()
+                .any(|(_, grant)| grant.is_live(now_ms) && self.factor_roles.contains(grant.role.as_str()))
+    }
+
+    async fn open(
+        &self,
+        user: &UserId,
+        visitor: &Visitor,
+        now_ms: i64,
+    ) -> Result<(Box<SessionRow>, Carrier), SignInError> {
+        let source = Source::of(visitor.source).to_string();
+        self.store.signed_in(user, &source, now_ms).await.map_err(SignInError::Store)?;
+        let (row, carrier) = self.sessions.open(user, visitor, now_ms).await.map_err(SignInError::Session)?;
+        Ok((Box::new(row), carrier))
+    }
+
+    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn challenges(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Pending>> {
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SignInError {
+    /// Nothing that the caller can do about; told here, once.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        match self {
+            Self::Refused | Self::Slow(_) | Self::Busy | Self::Over | Self::NotProvided => false,
+            Self::Factor(error) => error.is_internal(),
+            Self::Unavailable { .. } => {
+                tracing::warn!(error = %Chain(self), "realm not reached");
+                false
+            }
+            Self::Password(_) | Self::Store(_) | Self::Session(_) | Self::Key(_) => {
+                tracing::error!(error = %Chain(self), "sign-in failed");
+                true
+            }
+        }
+    }
+}
+
+fn busy(error: PasswordError) -> SignInError {
+    match error {
+        PasswordError::Busy => SignInError::Busy,
+        other @ PasswordError::Hash(_) => SignInError::Password(other),
+    }
+}
+
+/// Shared by handlers.
+pub type SharedSignIns = Arc<SignIns>;

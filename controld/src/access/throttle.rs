@@ -1,0 +1,203 @@
+//! How fast somebody may try passwords. Wrong ones slow down the address that they come from, and that address with that
+//! name; nobody is locked out by what others type elsewhere. Pure: time is passed in.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Attempts in a row, then one in each interval.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    burst: u32,
+    every: Duration,
+}
+
+/// From one address, whatever the names: an office behind one address signs in the same morning.
+const PER_SOURCE: Allowance = Allowance { burst: 30, every: Duration::from_secs(2) };
+/// From one address with one name.
+const PER_ACCOUNT_AND_SOURCE: Allowance = Allowance { burst: 6, every: Duration::from_secs(10) };
+/// Where that name signed in from of late: a typing mistake is likelier than a guess.
+const PER_KNOWN: Allowance = Allowance { burst: 10, every: Duration::from_secs(5) };
+/// Addresses and names that are remembered; beyond, those that have nothing left to wait for are forgotten, then the
+/// oldest.
+const REMEMBERED: usize = 50_000;
+
+/// Where an attempt comes from: an IPv4 address, or an IPv6 network of 64 bits, which one machine has to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Source(IpAddr);
+
+impl Source {
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            v4 @ IpAddr::V4(_) => Self(v4),
+            IpAddr::V6(v6) => {
+                let network = u128::from(v6) & !u128::from(u64::MAX);
+                Self(IpAddr::V6(Ipv6Addr::from(network)))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// When failures are paid off.
+#[derive(Debug)]
+struct Debts<K>(HashMap<K, Instant>);
+
+impl<K: Eq + Hash + Clone> Debts<K> {
+    /// How long until another attempt is heard.
+    fn wait(&self, key: &K, allowed: Allowance, now: Instant) -> Duration {
+        let Some(paid) = self.0.get(key) else { return Duration::ZERO };
+        let credit = allowed.every * (allowed.burst - 1);
+        paid.saturating_duration_since(now).saturating_sub(credit)
+    }
+
+    fn fail(&mut self, key: K, allowed: Allowance, now: Instant) {
+        if self.0.len() >= REMEMBERED && !self.0.contains_key(&key) {
+            self.0.retain(|_, paid| *paid > now);
+            if self.0.len() >= REMEMBERED
+                && let Some(oldest) = self.0.iter().min_by_key(|(_, paid)| **paid).map(|(key, _)| key.clone())
+            {
+                self.0.remove(&oldest);
+            }
+        }
+        let paid = self.0.entry(key).or_insert(now);
+        *paid = (*paid).max(now) + allowed.every;
+    }
+}
+
+/// Who tried in vain.
+#[derive(Debug)]
+pub struct Throttle {
+    sources: Debts<Source>,
+    pairs: Debts<(String, Source)>,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { sources: Debts(HashMap::new()), pairs: Debts(HashMap::new()) }
+    }
+}
+
+impl Throttle {
+    /// How long this address must wait before it is heard with this name; the same for names that exist and that don't.
+    /// `known`: the name signed in from there of late.
+    #[must_use]
+    pub fn wait(&self, name: &str, source: Source, known: bool, now: Instant) -> Duration {
+        let pair = (name.to_owned(), source);
+        if known {
+            // What others do at the same address doesn't count.
+            return self.pairs.wait(&pair, PER_KNOWN, now);
+        }
+        let by_pair = self.pairs.wait(&pair, PER_ACCOUNT_AND_SOURCE, now);
+        by_pair.max(self.sources.wait(&source, PER_SOURCE, now))
+    }
+
+    /// Counts an attempt before it is checked, so that no number of attempts at once gets past the bound.
+    pub fn attempt(&mut self, name: &str, source: Source, known: bool, now: Instant) {
+        let allowed = if known { PER_KNOWN } else { PER_ACCOUNT_AND_SOURCE };
+        self.pairs.fail((name.to_owned(), source), allowed, now);
+        self.sources.fail(source, PER_SOURCE, now);
+    }
+
+    /// It was right: its name has nothing to wait for from there.
+    pub fn succeeded(&mut self, name: &str, source: Source, now: Instant) {
+        self.pairs.0.remove(&(name.to_owned(), source));
+        if let Some(paid) = self.sources.0.get_mut(&source) {
+            *paid = paid.checked_sub(PER_SOURCE.every).unwrap_or(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use horcrux_transport::clock;
+
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::of(text.parse().unwrap())
+    }
+
+    /// Attempts that are heard within a time when one tries as fast as one may.
+    fn heard(throttle: &mut Throttle, name: &str, from: Source, known: bool, within: Duration) -> usize {
+        let start = clock::monotonic();
+        let (mut now, mut count) = (start, 0);
+        while now < start + within {
+            let wait = throttle.wait(name, from, known, now);
+            now += wait;
+            if now < start + within {
+                throttle.attempt(name, from, known, now);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    #[test]
+    fn a_guesser_is_slowed_down() {
+        let mut throttle = Throttle::default();
+        let minute = heard(&mut throttle, "alice", source("192.0.2.1"), false, Duration::from_secs(60));
+        assert!((8..=13).contains(&minute), "{minute}");
+    }
+
+    #[test]
+    fn names_in_turn_are_slowed_down_too() {
+        let mut throttle = Throttle::default();
+        let (now, from) = (clock::monotonic(), source("192.0.2.1"));
+        let tried = (0..200).take_while(|n| {
+            let name = format!("user{n}");
+            let free = throttle.wait(&name, from, false, now).is_zero();
+            throttle.attempt(&name, from, false, now);
+            free
+        });
+        assert_eq!(tried.count(), 30);
+    }
+
+    #[test]
+    fn what_is_tried_elsewhere_keeps_nobody_out() {
+        let mut throttle = Throttle::default();
+        let now = clock::monotonic();
+        for _ in 0..10_000 {
+            throttle.attempt("alice", source("192.0.2.1"), false, now);
+        }
+        assert_eq!(throttle.wait("alice", source("192.0.2.2"), false, now), Duration::ZERO);
+        assert!(throttle.wait("alice", source("192.0.2.1"), false, now) > Duration::from_secs(60));
+        assert_eq!(
+            throttle.wait("bob", source("192.0.2.1"), true, now),
+            Duration::ZERO,
+            "bob is known there"
+        );
+    }
+
+    #[test]
+    fn success_wipes_the_slate() {
+        let mut throttle = Throttle::default();
+        let (now, from) = (clock::monotonic(), source("2001:db8::1"));
+        for _ in 0..6 {
+            throttle.attempt("alice", from, false, now);
+        }
+        assert!(
+            throttle.wait("alice", source("2001:db8::2"), false, now) > Duration::ZERO,
+            "the same network"
+        );
+        throttle.succeeded("alice", from, now);
+        assert_eq!(throttle.wait("alice", from, false, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut throttle = Throttle::default();
+        let now = clock::monotonic();
+        for n in 0..(u32::try_from(REMEMBERED).unwrap() + 10) {
+            throttle.sources.fail(source(&std::net::Ipv4Addr::from(n).to_string()), PER_SOURCE, now);
+        }
+        assert_eq!(throttle.sources.0.len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,215 @@
+//! One request on the public port, from what the gate found to what goes on record of it.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use horcrux_proto::authz::{Privilege, privilege_name};
+use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
+use tonic::{Request, Status};
+
+use crate::access::audit::Entry;
+use crate::access::change::Escalation;
+use crate::access::path::Path;
+use crate::access::policy::{Facts, Who};
+use crate::access::principal::Principal;
+use crate::access::registry::Plan;
+use crate::app::App;
+use crate::store::requests::Seen;
+
+/// Who calls what, from where.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) method: &'static str,
+    pub(super) source: IpAddr,
+    /// The head of the User-Agent.
+    pub(super) agent: String,
+    pub(super) principal: Option<Principal>,
+    /// Who acts, where no principal does.
+    pub(super) actor: String,
+}
+
+/// A change that is asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Act {
+    pub(super) resource: String,
+    /// What allows it.
+    pub(super) decision: String,
+    /// What is asked for, without secrets.
+    pub(super) detail: String,
+    pub(super) request_id: String,
+    pub(super) validate_only: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done<T> {
+    Now(T),
+    /// The same request was carried out before.
+    Before,
+    /// It would be: nothing was changed.
+    Valid,
+}
+
+const MAX_REQUEST_ID: usize = 128;
+
+impl Call {
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(|| Status::unauthenticated("sign in first"))
+    }
+
+    pub(super) fn principal(&self) -> Result<&Principal, Status> {
+        self.principal.as_ref().ok_or_else(|| Status::unauthenticated("sign in first"))
+    }
+
+    pub(super) fn who(&self) -> Result<Who, Status> {
+        self.principal().map(Principal::who)
+    }
+
+    /// Refuses, on record, unless the caller holds `privilege` on `path`.
+    pub(super) fn require(&self, app: &App, privilege: Privilege, path: &Path) -> Result<(), Status> {
+        self.principal()?.require(privilege, path).inspect_err(|_| self.denied(app, privilege, path))
+    }
+
+    /// As [`Call::require`], where a caller without it must not learn whether there is something at `path`.
+    pub(super) fn require_to_know(&self, app: &App, privilege: Privilege, path: &Path) -> Result<(), Status> {
+        self.require(app, privilege, path).map_err(|status| {
+            let denied = status.code() == tonic::Code::PermissionDenied;
+            if denied { absent(path.as_str().trim_start_matches('/')) } else { status }
+        })
+    }
+
+    /// For a change of an object: who may not even see it hears that it is absent.
+    pub(super) fn require_on(
+        &self,
+        app: &App,
+        privilege: Privilege,
+        sees: Privilege,
+        path: &Path,
+    ) -> Result<(), Status> {
+        if !self.principal()?.may(privilege, path) && !self.principal()?.may(sees, path) {
+            self.denied(app, privilege, path);
+            return Err(absent(path.as_str().trim_start_matches('/')));
+        }
+        self.require(app, privilege, path)
+    }
+
+    /// Prepares a change of the policy; one that hands out what the caller lacks is refused, on record.
+    pub(super) async fn plan(
+        &self,
+        app: &App,
+        alter: impl FnOnce(&mut Facts) -> Result<(), Status>,
+    ) -> Result<Plan, Status> {
+        let planned = app.registry.plan(&self.who()?, |facts| alter(facts).map_err(Refused::Asked)).await;
+        planned.map_err(|refused| match refused {
+            Refused::Asked(status) => status,
+            Refused::Escalates(escalation) => self.escalates(app, &escalation),
+        })
+    }
+
+    /// Refuses, on record, what would hand out more than the caller has.
+    pub(super) fn escalates(&self, app: &App, escalation: &Escalation) -> Status {
+        let entry = Entry {
+            decision: format!("would hand out {}", escalation.missing),
+            ..self.entry(escalation.path.as_str())
+        };
+        app.audit.denial(&entry);
+        Status::permission_denied(escalation.to_string())
+    }
+
+    /// The grants that allow `privilege` on `path`, for a record.
+    pub(super) fn decision(&self, privilege: Privilege, path: &Path) -> String {
+        self.principal.as_ref().map(|p| p.decision(privilege, path, clock::unix_ms())).unwrap_or_default()
+    }
+
+    pub(super) fn entry(&self, resource: &str) -> Entry {
+        let principal = self.principal.as_ref();
+        Entry {
+            actor: principal.map_or_else(|| self.actor.clone(), |p| p.user.to_string()),
+            session: principal.map(Principal::credential).unwrap_or_default(),
+            source: self.source.to_string(),
+            rpc: self.method.to_owned(),
+            resource: resource.to_owned(),
+            ..Entry::default()
+        }
+    }
+
+    /// Does `work`, between an intent and an outcome on record. It goes on to its end though the caller leaves.
+    pub(super) async fn act<T: Send + 'static>(
+        &self,
+        app: &Arc<App>,
+        act: Act,
+        work: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<Done<T>, Status> {
+        let Act { resource, decision, detail, request_id, validate_only } = act;
+        if request_id.len() > MAX_REQUEST_ID {
+            return Err(Status::invalid_argument("request_id: at most 128 bytes"));
+        }
+        if validate_only {
+            return Ok(Done::Valid);
+        }
+        let entry = Entry { decision, detail, request_id: request_id.clone(), ..self.entry(&resource) };
+        let what = format!("{} {resource} {}", self.method, entry.detail);
+        if !request_id.is_empty() {
+            match app.store.seen_request(&entry.actor, &request_id, &what).await? {
+                Seen::New => {}
+                Seen::Done => return Ok(Done::Before),
+                Seen::Other => {
+                    return Err(Status::already_exists("request_id: it stood for another request before"));
+                }
+            }
+        }
+        let intent = app.audit.intent(&entry).await.map_err(|error| {
+            tracing::error!(error = %Chain(&error), "audit log not written: a change is refused");
+            Status::unavailable("the audit log can't be written: nothing was changed")
+        })?;
+        let app = Arc::clone(app);
+        let running = app.watchers.clone().spawn(async move {
+            let done = work.await;
+            let outcome = match &done {
+                Ok(_) => "ok".to_owned(),
+                Err(status) => format!("{:?}: {}", status.code(), status.message()),
+            };
+            if let Err(error) = app.audit.outcome(&entry, intent, &outcome).await {
+                tracing::error!(error = %Chain(&error), intent, "outcome not written to the audit log");
+            }
+            if done.is_ok() && !request_id.is_empty() {
+                let noted = app.store.note_request(&entry.actor, &request_id, &what, clock::unix_ms()).await;
+                if let Err(error) = noted {
+                    tracing::warn!(error = %Chain(&error), "request id not remembered");
+                }
+            }
+            done
+        });
+        running.await.map_err(|_| Status::internal("internal error"))?.map(Done::Now)
+    }
+
+    fn denied(&self, app: &App, privilege: Privilege, path: &Path) {
+        app.counts.add("requests_denied");
+        app.audit.denial(&Entry { decision: privilege_name(privilege), ..self.entry(path.as_str()) });
+    }
+}
+
+/// Why a change of the policy was not prepared.
+enum Refused {
+    Asked(Status),
+    Escalates(Escalation),
+}
+
+impl From<Escalation> for Refused {
+    fn from(escalation: Escalation) -> Self {
+        Self::Escalates(escalation)
+    }
+}
+
+/// The one answer for what doesn't exist and for what the caller may not see.
+pub(super) fn absent(name: &str) -> Status {
+    Status::not_found(format!("{name} does not exist, or is not yours to see"))
+}
+
+/// A path that a caller wrote.
+pub(super) fn path(text: &str) -> Result<Path, Status> {
+    text.parse()
+        .map_err(|error: horcrux_proto::name::InvalidField| Status::invalid_argument(error.to_string()))
+}

@@ -1,0 +1,173 @@
+//! How a session travels: as a cookie to a browser, as tokens to others; and how it is shown.
+
+use std::sync::Arc;
+
+use horcrux_proto::authz::Privilege;
+use horcrux_proto::v1::{Challenge, Session, SignInResponse, TokenPair, TotpSecret};
+use horcrux_transport::clock;
+use http::HeaderMap;
+use tonic::{Request, Response, Status};
+
+use super::call::Call;
+use crate::access::factors::{FactorError, NewSecret};
+use crate::access::name::UserId;
+use crate::access::path::Path;
+use crate::access::principal::Principal;
+use crate::access::sessions::{Carrier, Client, SessionError, Tokens, Visitor, csrf};
+use crate::access::signin::{Entered, SignInError};
+use crate::app::App;
+use crate::store::sessions::SessionRow;
+
+/// The browser's session.
+const COOKIE: &str = "__Host-hx";
+
+/// How a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// gRPC-web: a browser, or something that speaks like one.
+    Web,
+    Native,
+}
+
+impl Door {
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        request.extensions().get::<Self>().copied().unwrap_or(Self::Native)
+    }
+}
+
+impl From<SessionError> for Status {
+    /// Causes that the caller can do nothing about are for the log alone.
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Over => Self::unauthenticated(error.to_string()),
+            SessionError::Store(_) | SessionError::Key(_) | SessionError::Sign => {
+                SignInError::Session(error).into()
+            }
+        }
+    }
+}
+
+impl From<SignInError> for Status {
+    fn from(error: SignInError) -> Self {
+        let message = error.to_string();
+        if error.is_internal() {
+            return Self::internal("internal error");
+        }
+        match error {
+            SignInError::Refused | SignInError::NotProvided => Self::unauthenticated(message),
+            SignInError::Over => Self::not_found(message),
+            SignInError::Slow(_) | SignInError::Busy => Self::resource_exhausted(message),
+            SignInError::Unavailable { .. } => Self::unavailable(message),
+            SignInError::Factor(FactorError::Wrong) => Self::permission_denied(message),
+            SignInError::Factor(_) => Self::failed_precondition(message),
+            SignInError::Password(crate::access::password::PasswordError::Busy) => {
+                Self::resource_exhausted(SignInError::Busy.to_string())
+            }
+            SignInError::Password(_)
+            | SignInError::Store(_)
+            | SignInError::Session(_)
+            | SignInError::Key(_) => Self::internal("internal error"),
+        }
+    }
+}
+
+/// Who is about to open a session.
+pub(super) fn visitor<T>(request: &Request<T>) -> Result<Visitor, Status> {
+    let call = Call::of(request)?;
+    let client = match Door::of(request) {
+        Door::Web => Client::Browser,
+        Door::Native => Client::Other,
+    };
+    Ok(Visitor { client, source: call.source, agent: call.agent })
+}
+
+/// What a sign-in gave, as its caller gets it.
+pub(super) fn given(app: &App, door: Door, entered: Entered) -> Result<Response<SignInResponse>, Status> {
+    let empty = SignInResponse::default();
+    match entered {
+        Entered::Challenge { id, expires_ms, new } => {
+            let challenge = Challenge {
+                id: id.expose().to_owned(),
+                expires_unix_ms: expires_ms,
+                new_totp: new.as_ref().map(totp_secret),
+            };
+            Ok(Response::new(SignInResponse { challenge: Some(challenge), ..empty }))
+        }
+        Entered::Session(row, carrier) => {
+            let session = Some(Session { current: true, ..session(app, &row, None) });
+            match (door, carrier) {
+                (_, Carrier::Tokens(tokens)) => {
+                    Ok(Response::new(SignInResponse { tokens: Some(pair(&tokens)), session, ..empty }))
+                }
+                (_, Carrier::Cookie { value, csrf }) => {
+                    let response = Response::new(SignInResponse { csrf_token: Some(csrf), session, ..empty });
+                    set_cookie(response, value.expose())
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn totp_secret(new: &NewSecret) -> TotpSecret {
+    TotpSecret { secret: new.secret.expose().to_owned(), uri: new.uri.expose().to_owned() }
+}
+
+pub(super) fn pair(tokens: &Tokens) -> TokenPair {
+    TokenPair {
+        access_token: tokens.access.expose().to_owned(),
+        access_expires_unix_ms: tokens.access_expires_ms,
+        refresh_token: tokens.refresh.expose().to_owned(),
+    }
+}
+
+/// As the contract says it; `by` asks.
+pub(super) fn session(app: &App, row: &SessionRow, by: Option<&Principal>) -> Session {
+    Session {
+        id: row.id.clone(),
+        user: row.user.clone(),
+        created_unix_ms: row.created_ms,
+        expires_unix_ms: row.expires_ms,
+        idle_timeout_seconds: app.sessions.idle_seconds(),
+        last_used_unix_ms: row.last_used_ms,
+        source: row.source.clone(),
+        client: row.client.clone(),
+        current: by.is_some_and(|principal| principal.session() == Some(&row.id)),
+    }
+}
+
+/// Live sessions of one user, or of all: others' to those who hold UserModify.
+pub(super) async fn sessions_of(
+    app: &Arc<App>,
+    call: &Call,
+    whose: Option<UserId>,
+) -> Result<Vec<Session>, Status> {
+    let principal = call.principal()?;
+    if whose.as_ref() != Some(&principal.user) {
+        call.require(app, Privilege::UserModify, &Path::access())?;
+    }
+    let rows = app.sessions.list(whose.as_ref(), clock::unix_ms()).await?;
+    Ok(rows.iter().map(|row| session(app, row, Some(principal))).collect())
+}
+
+/// What a page that was reloaded sends as `x-horcrux-csrf`.
+pub(super) fn csrf_token<T>(request: &Request<T>) -> Option<String> {
+    cookie(request.metadata().as_ref()).map(|value| csrf(&value))
+}
+
+/// The session cookie's value.
+pub(super) fn cookie(headers: &HeaderMap) -> Option<String> {
+    let all = headers.get_all(http::header::COOKIE).iter().filter_map(|v| v.to_str().ok());
+    let mut pairs = all.flat_map(|line| line.split("; ")).filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value.to_owned())
+}
+
+pub(super) fn forget_cookie<T>(response: Response<T>) -> Result<Response<T>, Status> {
+    set_cookie(response, "; Max-Age=0")
+}
+
+fn set_cookie<T>(mut response: Response<T>, value: &str) -> Result<Response<T>, Status> {
+    let cookie = format!("{COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict");
+    let cookie = cookie.parse().map_err(|_| Status::internal("internal error"))?;
+    response.metadata_mut().insert("set-cookie", cookie);
+    Ok(response)
+}
