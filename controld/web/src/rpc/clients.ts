@@ -4,6 +4,7 @@ import { createClient } from "@connectrpc/connect";
 import { AuthService } from "../gen/horcrux/v1/auth_service_pb";
 import { NodeService } from "../gen/horcrux/v1/node_service_pb";
 import { SystemService } from "../gen/horcrux/v1/system_service_pb";
+import { TokenService } from "../gen/horcrux/v1/token_service_pb";
 import { WatchService } from "../gen/horcrux/v1/watch_service_pb";
 import { type Proof, transport } from "./transport";
 
@@ -14,4 +15,8 @@ const wire = transport(proof);
 export const auth = createClient(AuthService, wire);
 export const nodes = createClient(NodeService, wire);
 export const system = createClient(SystemService, wire);
+export const tokens = createClient(TokenService, wire);
 export const watch = createClient(WatchService, wire);
+
+/** For calls with one answer. */
+export const UNARY = { timeoutMs: 15_000 };

@@ -33,6 +33,7 @@ async function* fails(code: Code): AsyncIterable<WatchResponse> {
 let opened = 0;
 let heard = 0;
 let losses: string[] = [];
+let refusals: string[] = [];
 let out = 0;
 let following: Following | undefined;
 
@@ -48,6 +49,7 @@ function start(...scripts: readonly Script[]): void {
         },
         message: () => (heard += 1),
         lost: (reason) => losses.push(reason),
+        denied: (reason) => refusals.push(reason),
         signedOut: () => (out += 1),
     };
     following = follow(follower, () => 1);
@@ -55,7 +57,7 @@ function start(...scripts: readonly Script[]): void {
 
 beforeEach(() => {
     vi.useFakeTimers();
-    [opened, heard, losses, out] = [0, 0, [], 0];
+    [opened, heard, losses, refusals, out] = [0, 0, [], [], 0];
 });
 afterEach(() => {
     following?.stop();
@@ -102,6 +104,26 @@ it("ends with the session", async () => {
     start(() => fails(Code.Unauthenticated));
     await vi.advanceTimersByTimeAsync(60_000);
     expect([opened, out]).toEqual([1, 1]);
+});
+
+it("doesn't ask again for what is refused, unless told to", async () => {
+    start(
+        () => fails(Code.PermissionDenied),
+        (signal) => beats(signal, 100, 1000),
+    );
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect([opened, refusals, losses, out]).toEqual([1, ["no"], [], 0]);
+    following?.hurry();
+    await vi.advanceTimersByTimeAsync(2500);
+    expect([opened, heard]).toEqual([2, 3]);
+});
+
+it("ends when stopped while it waits to be told", async () => {
+    start(() => fails(Code.PermissionDenied));
+    await vi.advanceTimersByTimeAsync(10);
+    following?.stop();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(opened).toBe(1);
 });
 
 it("ends when stopped", async () => {

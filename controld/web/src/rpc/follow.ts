@@ -1,4 +1,5 @@
-// Keeps one Watch stream open: opens it again when it ends, breaks or falls silent.
+// Keeps one Watch stream open: opens it again when it ends, breaks or falls silent. Where it was refused, only when told
+// to: rights come back because people act, and each refusal is on the audit log.
 import { Code, ConnectError } from "@connectrpc/connect";
 
 import type { WatchResponse } from "../gen/horcrux/v1/watch_service_pb";
@@ -13,6 +14,8 @@ export interface Follower {
     message(message: WatchResponse): void;
     /** The stream is gone; another follows. */
     lost(reason: string): void;
+    /** The caller may not have it. Another follows when told to hurry. */
+    denied(reason: string): void;
     /** The session is over: no other follows. */
     signedOut(): void;
 }
@@ -28,9 +31,10 @@ export function follow(follower: Follower, random: () => number = Math.random): 
     const isStopped = (): boolean => stopped.signal.aborted;
     let wake = (): void => undefined;
 
-    const pause = (ms: number): Promise<void> =>
+    /** Without a length it lasts until it is ended. */
+    const pause = (ms?: number): Promise<void> =>
         new Promise((resolve) => {
-            const timer = setTimeout(resolve, ms);
+            const timer = ms === undefined ? undefined : setTimeout(resolve, ms);
             wake = () => {
                 clearTimeout(timer);
                 resolve();
@@ -44,13 +48,21 @@ export function follow(follower: Follower, random: () => number = Math.random): 
             if (isStopped()) {
                 return;
             }
-            if (outcome.over) {
-                follower.signedOut();
-                return;
+            switch (outcome.end) {
+                case "over":
+                    follower.signedOut();
+                    return;
+                case "denied":
+                    failures = 0;
+                    follower.denied(outcome.reason);
+                    await pause();
+                    break;
+                case "lost":
+                    failures = outcome.heard ? 0 : failures + 1;
+                    follower.lost(outcome.reason);
+                    await pause(backoff(failures, random()));
+                    break;
             }
-            failures = outcome.heard ? 0 : failures + 1;
-            follower.lost(outcome.reason);
-            await pause(backoff(failures, random()));
             // `stop` ends the pause too.
             if (isStopped()) {
                 return;
@@ -78,10 +90,15 @@ export function backoff(failures: number, random: number): number {
 
 interface Outcome {
     heard: boolean;
-    /** The controller no longer knows the session. */
-    over: boolean;
+    /** `over`: the controller no longer knows the session. */
+    end: "over" | "denied" | "lost";
     reason: string;
 }
+
+const END: ReadonlyMap<Code, Outcome["end"]> = new Map([
+    [Code.Unauthenticated, "over"],
+    [Code.PermissionDenied, "denied"],
+]);
 
 async function once(follower: Follower, stopped: AbortSignal): Promise<Outcome> {
     const silent = new AbortController();
@@ -98,11 +115,11 @@ async function once(follower: Follower, stopped: AbortSignal): Promise<Outcome> 
             heard = true;
             follower.message(message);
         }
-        return { heard, over: false, reason: "the controller ended the stream" };
+        return { heard, end: "lost", reason: "the controller ended the stream" };
     } catch (error) {
         const failure = ConnectError.from(error);
         const reason = silent.signal.aborted ? "the controller fell silent" : failure.rawMessage;
-        return { heard, over: failure.code === Code.Unauthenticated, reason };
+        return { heard, end: END.get(failure.code) ?? "lost", reason };
     } finally {
         clearTimeout(timer);
     }

@@ -7,7 +7,7 @@ import { fetchRecent } from "../rpc/recent";
 import { EMPTY, type Fleet, apply } from "./fleet";
 import { NO_TRACE, TRACE_SECONDS, type Trace, extend, prepend } from "./trace";
 
-export type Connection = "connecting" | "live" | "reconnecting" | "behind";
+export type Connection = "connecting" | "live" | "reconnecting" | "behind" | "denied";
 
 /** What is drawn: consistent in itself. */
 export interface Picture {
@@ -33,6 +33,7 @@ export class Live {
     #fleet: Fleet = EMPTY;
     #traces = new Map<string, Trace>();
     #connected = false;
+    #denied = false;
     #everLive = false;
     #trouble = "";
     #frame: number | undefined;
@@ -52,6 +53,12 @@ export class Live {
                 this.#trouble = reason;
                 this.#draw();
             },
+            denied: (reason) => {
+                this.#forget();
+                this.#denied = true;
+                this.#trouble = reason;
+                this.#draw();
+            },
             signedOut,
         });
         this.#following = following;
@@ -62,7 +69,7 @@ export class Live {
             }
         }, 500);
         const hurry = (): void => {
-            if (document.visibilityState === "visible") {
+            if (document.visibilityState === "visible" && !this.#denied) {
                 following.hurry();
             }
         };
@@ -91,6 +98,23 @@ export class Live {
         if (this.#frame !== undefined) {
             cancelAnimationFrame(this.#frame);
         }
+    }
+
+    /** Asks again for what was refused. */
+    again(): void {
+        this.#denied = false;
+        this.#draw();
+        this.#following?.hurry();
+    }
+
+    /** What was seen is no longer the caller's to see. */
+    #forget(): void {
+        this.#connected = false;
+        this.#everLive = false;
+        this.#fetching.abort();
+        this.#traces.clear();
+        // The controller hasn't become another.
+        this.#fleet = { ...EMPTY, version: this.#fleet.version };
     }
 
     #take(message: WatchResponse): void {
@@ -150,6 +174,9 @@ export class Live {
     }
 
     #connection(): Connection {
+        if (this.#denied) {
+            return "denied";
+        }
         if (!this.#connected || !this.#fleet.settled) {
             return this.#everLive ? "reconnecting" : "connecting";
         }

@@ -1,8 +1,13 @@
-// What is looked at, kept in the address: the chosen node, the filter, how tables are sorted.
+// What is looked at, kept in the address: the account or the fleet, the chosen node, the filter, how tables are sorted.
 import type { Sort } from "./order";
+
+export const ACCOUNT_HREF = "/account";
+const ACCOUNT = /^\/account\/?$/u;
 
 export class Place {
     node = $state<string | undefined>();
+    /** Not the fleet, but who looks at it. */
+    account = $state(false);
     /** The address is none that this page has. */
     nowhere = $state(false);
     filter = $state("");
@@ -18,7 +23,8 @@ export class Place {
         const found = /^\/nodes\/([^/]+)\/?$/u.exec(pathname)?.[1];
         const asked = new URLSearchParams(search);
         this.node = found === undefined ? undefined : `nodes/${decoded(found)}`;
-        this.nowhere = found === undefined && pathname !== "/";
+        this.account = ACCOUNT.test(pathname);
+        this.nowhere = found === undefined && !this.account && pathname !== "/";
         this.filter = asked.get("q") ?? "";
         const sorts = new Map<string, Sort>();
         for (const [table, column] of asked) {
@@ -44,12 +50,21 @@ export class Place {
 
     choose(node: string | undefined): void {
         this.node = node;
+        this.account = false;
         this.nowhere = false;
         window.history.pushState(null, "", this.href(node));
     }
 
+    chooseAccount(): void {
+        this.node = undefined;
+        this.account = true;
+        this.nowhere = false;
+        window.history.pushState(null, "", ACCOUNT_HREF);
+    }
+
     search(filter: string): void {
         this.filter = filter;
+        this.account = false;
         // Its address is written anew, as that of the list.
         this.nowhere = false;
         window.history.replaceState(null, "", this.href(this.node));

@@ -18,11 +18,17 @@ export function problem(error: unknown): string {
             return error instanceof TypeError || failure.cause instanceof TypeError
                 ? UNREACHABLE
                 : `The controller failed: ${said}`;
-        case Code.ResourceExhausted:
-            return `Too much at once: ${said} Wait a moment and try again.`;
         default:
             return said;
     }
+}
+
+/** Of something that was to be seen. The controller lets what is absent and what is forbidden look the same. */
+export function problemSeeing(error: unknown): string {
+    const { code } = ConnectError.from(error);
+    return code === Code.NotFound || code === Code.PermissionDenied
+        ? "It is not there, or it isn't yours to see."
+        : problem(error);
 }
 
 function sentence(text: string): string {

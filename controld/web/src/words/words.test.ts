@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { VmState, VmStateSchema } from "../gen/horcrux/v1/inventory_pb";
 import { Unit } from "../gen/horcrux/v1/metrics_pb";
 import { NodeState, NodeStateSchema } from "../gen/horcrux/v1/node_service_pb";
-import { problem } from "./problem";
+import { problem, problemSeeing } from "./problem";
 import { duration, quantity } from "./quantity";
 import { bare, plain, word } from "./text";
 
@@ -54,6 +54,18 @@ describe("words", () => {
 describe("a problem", () => {
     it("is told as the controller said it", () => {
         expect(problem(new ConnectError("wrong user name or password", Code.Unauthenticated))).toBe("Wrong user name or password.");
+    });
+
+    it("is what the controller says, where it slows down", () => {
+        expect(problem(new ConnectError("too many failures: wait 8 seconds", Code.ResourceExhausted))).toBe(
+            "Too many failures: wait 8 seconds.",
+        );
+    });
+
+    it("tells the absent and the forbidden alike", () => {
+        const seen = [Code.PermissionDenied, Code.NotFound].map((code) => problemSeeing(new ConnectError("n9", code)));
+        expect(new Set(seen)).toEqual(new Set(["It is not there, or it isn't yours to see."]));
+        expect(problemSeeing(new ConnectError("no", Code.Unavailable))).toMatch(/does not answer/u);
     });
 
     it("says when nothing was reached", () => {

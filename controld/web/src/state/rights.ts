@@ -1,0 +1,24 @@
+// What the caller may see, as far as words depend on it. What is shown is the controller's decision alone.
+import type { HeldPrivileges } from "../gen/horcrux/v1/auth_service_pb";
+import { type Privilege, PrivilegeSchema } from "../gen/horcrux/v1/authz_pb";
+import { sentence, word } from "../words/text";
+
+type Held = readonly HeldPrivileges[];
+
+/** Nothing is held anywhere. */
+export function holdsNothing(held: Held): boolean {
+    return held.every(({ privileges }) => privileges.length === 0);
+}
+
+/** The privilege covers a whole collection, for instance `/vms`: where nothing of it is seen, there is nothing. */
+export function coversAll(held: Held, collection: string, privilege: Privilege): boolean {
+    return held.some(
+        ({ path, privileges, propagate }) =>
+            propagate && (path === "/" || path === collection) && privileges.includes(privilege),
+    );
+}
+
+/** As people see it: `VmAudit`. */
+export function privilegeName(privilege: Privilege): string {
+    return word(PrivilegeSchema, privilege).split(" ").map(sentence).join("");
+}
