@@ -6,6 +6,7 @@ mod browser;
 mod controller;
 mod daemon;
 pub mod lab;
+pub mod rpc;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -77,7 +77,7 @@ impl PoolService for Pools {
         let call = Call::of(&request)?;
         let request = request.into_inner();
         let (pool, at) = pool(&request.name)?;
-        call.require_on(&self.0, PoolAllocate, PoolAllocate, &at)?;
+        self.require(&call, &at)?;
         if request.add_members.len() + request.remove_members.len() > MAX_MEMBERS {
             return Err(Status::invalid_argument("add_members, remove_members: at most 1000"));
         }
@@ -129,7 +129,7 @@ impl PoolService for Pools {
         let call = Call::of(&request)?;
         let request = request.into_inner();
         let (pool, at) = pool(&request.name)?;
-        call.require_on(&self.0, PoolAllocate, PoolAllocate, &at)?;
+        self.require(&call, &at)?;
         let exists = self.comment(&pool).await?.is_some();
         if !exists && !self.0.repeats(call.principal()?, &request.request_id).await? {
             return Err(absent(&format!("pools/{pool}")));
@@ -231,6 +231,15 @@ enum Existing {
 }
 
 impl Pools {
+    /// Refuses a change of a pool; who holds nothing there hears that it is absent.
+    fn require(&self, call: &Call, at: &Path) -> Result<(), Status> {
+        let principal = call.principal()?;
+        if principal.rights.on(at, principal.policy.labels()).is_empty() {
+            return call.require_to_know(&self.0, PoolAllocate, at);
+        }
+        call.require(&self.0, PoolAllocate, at)
+    }
+
     async fn comment(&self, pool: &PoolName) -> Result<Option<String>, Status> {
         let pools = self.0.store.pools().await?;
         Ok(pools.into_iter().find(|row| row.name == pool.as_str()).map(|row| row.comment))

@@ -64,6 +64,132 @@ fn a_page_of_another_origin_reaches_no_handler() {
     }
 }
 
+/// One request to each of `paths` through one `curl`: `grpc-status` and `grpc-message` of each.
+fn curl_all(
+    controller: &Controller,
+    version: &str,
+    headers: &[&str],
+    paths: &[String],
+) -> Vec<(String, String)> {
+    let mut command = Command::new("curl");
+    command.args(["-sk", "--max-time", "30", version, "-X", "POST", "--data-binary", "@-"]);
+    command.args(["-w", "%{urlnum}\t%header{grpc-status}\t%header{grpc-message}\n"]);
+    for header in headers {
+        command.args(["-H", header]);
+    }
+    for path in paths {
+        command.args(["-o", "/dev/null", &format!("{}{path}", controller.url())]);
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&[0, 0, 0, 0, 0]).unwrap();
+    let mut told = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+    child.wait().unwrap();
+    let answer = |line: &str| {
+        let mut parts = line.split('\t').skip(1).map(ToOwned::to_owned);
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+    };
+    told.lines().map(answer).collect()
+}
+
+/// What the gate says before any handler runs, as it is on the wire.
+const GATE: [&str; 6] = [
+    "the%20content%20type%20is%20not%20one%20of%20gRPC",
+    "this%20Origin%20is%20not%20the%20controller's%20own",
+    "this%20request%20comes%20from%20another%20site",
+    "x-horcrux-csrf%20is%20missing%20or%20wrong",
+    "sign%20in%20first",
+    "no%20such%20method",
+];
+
+#[test]
+fn no_rpc_is_run_for_a_page_of_another_origin_or_without_its_csrf_header() {
+    let controller = Controller::start().unwrap();
+    let own = format!("Origin: {}", controller.url());
+    let all = horcrux_integration_tests::rpc::methods().into_iter().map(|(name, _)| name);
+    // The agents' link is not on this port at all.
+    let paths: Vec<String> = all.filter(|name| !name.starts_with("/horcrux.agent.v1.AgentLink/")).collect();
+    let cookie = browser_cookie(&controller);
+    let web = "Content-Type: application/grpc-web+proto";
+    let refused: [&[&str]; 10] = [
+        &["Content-Type: text/plain", &own, &cookie],
+        &["Content-Type: application/x-www-form-urlencoded", &own, &cookie],
+        &["Content-Type: multipart/form-data; boundary=x", &own, &cookie],
+        &["Content-Type:", &own, &cookie],
+        &["Content-Type: application/json", &own, &cookie],
+        &[web, &cookie],
+        &[web, "Origin: null", &cookie],
+        &[web, "Origin: https://evil.example", &cookie],
+        &[web, "Origin: https://127.0.0.1:1", &cookie],
+        &[web, &own, "Sec-Fetch-Site: same-site", &cookie],
+    ];
+    for version in ["--http2", "--http1.1"] {
+        for headers in refused {
+            let answers = curl_all(&controller, version, headers, &paths);
+            assert_eq!(answers.len(), paths.len(), "{version} {headers:?}");
+            for (path, (status, message)) in paths.iter().zip(&answers) {
+                let by_gate = GATE.iter().any(|told| message.starts_with(told));
+                assert!(
+                    by_gate && matches!(status.as_str(), "3" | "7"),
+                    "{version} {headers:?} {path}: {status} {message}"
+                );
+            }
+        }
+        // With the cookie, from the right place, and without the header: what needs a session is refused. WhoAmI is how a
+        // page that was reloaded learns the header.
+        let answers = curl_all(&controller, version, &[web, &own, &cookie], &paths);
+        for (path, (status, message)) in paths.iter().zip(&answers) {
+            let requirement = horcrux_proto::authz::requirement(path).unwrap();
+            if requirement.caller == horcrux_proto::authz::Caller::Anyone || path.ends_with("/WhoAmI") {
+                continue;
+            }
+            let by_gate = GATE.iter().any(|told| message.starts_with(told));
+            assert!(by_gate && status == "7", "{version} {path}: {status} {message}");
+        }
+    }
+    // The session outlived all of it, SignOut included.
+    let still = curl(&controller, "--http2", &[web, &own, &cookie], "/horcrux.v1.AuthService/WhoAmI");
+    assert!(matches!(still.1.as_str(), "" | "0"), "{still:?}");
+}
+
+/// A session as a browser carries it, as a header.
+fn browser_cookie(controller: &Controller) -> String {
+    use prost::Message as _;
+    let request = horcrux_proto::v1::SignInRequest {
+        username: "admin".to_owned(),
+        password: std::fs::read_to_string(controller.path("password")).unwrap().trim().to_owned(),
+        ..horcrux_proto::v1::SignInRequest::default()
+    };
+    let message = request.encode_to_vec();
+    let mut body = vec![0];
+    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend(message);
+    let file = controller.path("sign-in.bin");
+    std::fs::write(&file, body).unwrap();
+    let output = Command::new("curl")
+        .args(["-sk", "--max-time", "10", "-X", "POST", "-D", "-", "-o", "/dev/null", "--data-binary"])
+        .arg(format!("@{file}"))
+        .args([
+            "-H",
+            "Content-Type: application/grpc-web+proto",
+            "-H",
+            &format!("Origin: {}", controller.url()),
+        ])
+        .arg(format!("{}/horcrux.v1.AuthService/SignIn", controller.url()))
+        .output()
+        .unwrap();
+    let head = String::from_utf8(output.stdout).unwrap();
+    let cookie = head
+        .lines()
+        .find_map(|l| l.strip_prefix("set-cookie: "))
+        .unwrap_or_else(|| panic!("no cookie in {head}"));
+    assert!(
+        cookie.contains("__Host-") && cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    format!("Cookie: {}", cookie.split(';').next().unwrap())
+}
+
 #[test]
 fn without_a_session_nothing_is_told() {
     let controller = Controller::start().unwrap();

@@ -7,6 +7,7 @@ mod clients;
 mod contract;
 mod dependencies;
 mod enrollment;
+mod grid;
 mod lab;
 mod live;
 mod recovery;
