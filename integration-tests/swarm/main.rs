@@ -8,6 +8,7 @@
 mod latency;
 mod node;
 mod process;
+mod sign_ins;
 mod values;
 mod watcher;
 
@@ -59,6 +60,9 @@ struct Cli {
     containers: usize,
     #[arg(long, default_value_t = 10)]
     watchers: usize,
+    /// Measure something else: what so many sign-ins at a time do to other calls
+    #[arg(long, conflicts_with_all = ["nodes", "watchers"])]
+    sign_ins: Option<usize>,
     /// How long is measured, once all nodes are there
     #[arg(long, default_value_t = 30)]
     seconds: u64,
@@ -136,6 +140,11 @@ fn main() -> ExitCode {
 
 async fn run(cli: &Cli) -> anyhow::Result<()> {
     let person = Person::sign_in(cli).await.context("sign in")?;
+    if let Some(crowd) = cli.sign_ins {
+        let password = std::fs::read_to_string(&cli.password_file).context("read the password")?;
+        println!("{}", sign_ins::measure(&person, password.trim_end(), crowd, cli.seconds).await?);
+        return Ok(());
+    }
     let states = tempfile::tempdir()?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();

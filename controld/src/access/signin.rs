@@ -211,8 +211,14 @@ impl SignIns {
     }
 
     /// Slows down those who try what needs no session, by their address.
-    pub fn slowed(&self, what: &str, source: IpAddr) -> Result<(), SignInError> {
-        self.slow_down(what, source, false)
+    pub fn knocks(&self, door: &'static str, source: IpAddr) -> Result<(), SignInError> {
+        let wait = self.throttle().knock(door, Source::of(source), clock::monotonic());
+        if wait.is_zero() { Ok(()) } else { Err(SignInError::Slow(wait)) }
+    }
+
+    /// What they tried was right.
+    pub fn opened(&self, door: &'static str, source: IpAddr) {
+        self.throttle().opened(door, Source::of(source), clock::monotonic());
     }
 
     fn slow_down(&self, typed: &str, source: IpAddr, known: bool) -> Result<(), SignInError> {

@@ -19,6 +19,8 @@ const PER_SOURCE: Allowance = Allowance { burst: 30, every: Duration::from_secs(
 const PER_ACCOUNT_AND_SOURCE: Allowance = Allowance { burst: 6, every: Duration::from_secs(10) };
 /// Where that name signed in from of late: a typing mistake is likelier than a guess.
 const PER_KNOWN: Allowance = Allowance { burst: 10, every: Duration::from_secs(5) };
+/// From one address, of what needs no session and isn't a password: a rack of hosts that enroll comes from one too.
+const PER_DOOR: Allowance = Allowance { burst: 60, every: Duration::from_secs(1) };
 /// Addresses and names that are remembered; beyond, those that have nothing left to wait for are forgotten, then the
 /// oldest.
 const REMEMBERED: usize = 50_000;
@@ -106,6 +108,24 @@ impl Throttle {
         self.sources.fail(source, PER_SOURCE, now);
     }
 
+    /// How long this address must wait before it is heard at `door`; otherwise the attempt is counted.
+    pub fn knock(&mut self, door: &'static str, source: Source, now: Instant) -> Duration {
+        // No user's name begins so.
+        let pair = (format!("/{door}"), source);
+        let wait = self.pairs.wait(&pair, PER_DOOR, now);
+        if wait.is_zero() {
+            self.pairs.fail(pair, PER_DOOR, now);
+        }
+        wait
+    }
+
+    /// What was asked at `door` was right: it doesn't count.
+    pub fn opened(&mut self, door: &'static str, source: Source, now: Instant) {
+        if let Some(paid) = self.pairs.0.get_mut(&(format!("/{door}"), source)) {
+            *paid = paid.checked_sub(PER_DOOR.every).unwrap_or(now);
+        }
+    }
+
     /// It was right: its name has nothing to wait for from there.
     pub fn succeeded(&mut self, name: &str, source: Source, now: Instant) {
         self.pairs.0.remove(&(name.to_owned(), source));
@@ -174,6 +194,19 @@ mod tests {
             Duration::ZERO,
             "bob is known there"
         );
+    }
+
+    #[test]
+    fn a_door_that_opens_stays_open_and_one_that_does_not_is_slowed_down() {
+        let mut throttle = Throttle::default();
+        let (now, from) = (clock::monotonic(), source("192.0.2.1"));
+        for _ in 0..1000 {
+            assert_eq!(throttle.knock("enroll", from, now), Duration::ZERO);
+            throttle.opened("enroll", from, now);
+        }
+        let heard = (0..100).filter(|_| throttle.knock("enroll", from, now).is_zero()).count();
+        assert_eq!(heard, 60);
+        assert_eq!(throttle.knock("setup", from, now), Duration::ZERO, "another door");
     }
 
     #[test]

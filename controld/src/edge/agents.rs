@@ -31,7 +31,7 @@ const MAX_CSR: usize = 8 << 10;
 impl Enrollment for Enroll {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         let mut call = Call::of(&request)?;
-        self.0.sign_ins.slowed("enroll", call.source)?;
+        self.0.sign_ins.knocks("enroll", call.source)?;
         let request = request.into_inner();
         if request.csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
@@ -53,6 +53,7 @@ impl Enrollment for Enroll {
                 return Err(error.into());
             }
         };
+        self.0.sign_ins.opened("enroll", call.source);
         tracing::info!(node = enrolled.name, id = enrolled.id, "node enrolled");
         self.0.node_enrolled(&enrolled).await?;
         Ok(Response::new(EnrollResponse {

@@ -48,7 +48,7 @@ impl AuthService for Auth {
             .map_err(|error| Status::invalid_argument(format!("username: {}", error.reason)))?;
         let code = setup::hashed(&request.setup_code);
         let now_ms = clock::unix_ms();
-        self.slowed(&call, "setup")?;
+        self.0.sign_ins.knocks("setup", call.source)?;
         if !self.0.store.fits_setup_code(&code, now_ms).await? {
             self.0.counts.add("setup_codes_refused");
             self.event(&call, "setup", "refused").await?;
@@ -140,7 +140,7 @@ impl AuthService for Auth {
     ) -> Result<Response<StartOidcResponse>, Status> {
         let call = Call::of(&request)?;
         let request = request.into_inner();
-        self.slowed(&call, "oidc")?;
+        self.0.sign_ins.knocks("oidc", call.source)?;
         let realm = self.0.sign_ins.realm(&request.realm).filter(|realm| realm.oidc().is_some());
         let realm = realm.ok_or_else(|| Status::not_found("realm: no OpenID provider of this name"))?;
         Ok(Response::new(self.0.provided.start(realm, request.device, clock::unix_ms()).await?))
@@ -383,6 +383,12 @@ impl Auth {
         user: Option<&UserId>,
         entered: Result<Entered, SignInError>,
     ) -> Result<Entered, Status> {
+        // Nothing was checked: it is counted, and a flood of it doesn't fill the log.
+        if let Err(error @ (SignInError::Slow(_) | SignInError::Busy)) = &entered {
+            self.0.counts.add("sign_ins_slowed_down");
+            tracing::debug!(from = %call.source, %error, "sign-in not heard");
+            return Ok(entered?);
+        }
         let known = match user {
             Some(user) => self.0.store.user(user).await?.map(|row| row.id),
             None => None,
@@ -411,11 +417,6 @@ impl Auth {
         let mut call = call.clone();
         call.actor = "unknown".to_owned();
         Ok(self.0.audit.event(&call.entry(what), outcome).await?)
-    }
-
-    /// Slows down those who try what needs no session, by their address.
-    fn slowed(&self, call: &Call, what: &str) -> Result<(), Status> {
-        Ok(self.0.sign_ins.slowed(what, call.source)?)
     }
 
     async fn is_password(
