@@ -9,4 +9,5 @@ mod dependencies;
 mod enrollment;
 mod lab;
 mod live;
+mod realms;
 mod recovery;
