@@ -56,6 +56,7 @@ fn another_person_of_the_same_name_does_not_become_the_first() {
     entered(login(&alice, &provider, "alice"));
     let (code, text) = said(&login(&other, &provider, "alice-too").unwrap());
     assert_eq!(code, Some(NOT_SIGNED_IN), "{text}");
+    assert!(text.contains("the provider confirmed who you are, but"), "nobody typed a password: {text}");
     assert_eq!(said(&other.ctl(&["whoami"]).unwrap()).0, Some(NOT_SIGNED_IN));
     let log = controller.daemon.log();
     assert!(log.contains("the name belongs to another person of the realm"), "{log}");
