@@ -27,6 +27,9 @@ pub enum Failure {
     WrongSetupCode(String),
     #[error("the controller was not reached{}", because(.0))]
     Unreachable(String),
+    /// The controller was reached, and lacks something for a while: a realm, its audit log.
+    #[error("{0}")]
+    Unavailable(String),
     #[error("{}", UNTRUSTED.replace("{url}", .0))]
     Untrusted(String),
     /// The server refused or failed; its text is for people.
@@ -52,7 +55,7 @@ impl Failure {
             Self::Denied(_) | Self::WrongSetupCode(_) => Exit::Denied,
             Self::Unreachable(_) => Exit::Unreachable,
             Self::Untrusted(_) => Exit::Untrusted,
-            Self::Refused(_) | Self::Other(_) => Exit::Failed,
+            Self::Unavailable(_) | Self::Refused(_) | Self::Other(_) => Exit::Failed,
         }
     }
 
@@ -77,6 +80,9 @@ impl Failure {
                 "check that the controller runs, its address, and the way to it; --timeout waits longer"
                     .to_owned(),
             ),
+            Self::Unavailable(_) => {
+                Some("try again later; if that doesn't help, the controller's log says why".to_owned())
+            }
             Self::Untrusted(url) => Some(format!(
                 "ask the controller's administrator for its fingerprint; if it has changed for a good reason, run \
                  `horcruxctl login {url} --fingerprint FINGERPRINT`"
@@ -130,7 +136,9 @@ impl Failure {
             Code::Unauthenticated => Self::NotSignedIn { url: url.to_owned(), why: said },
             Code::PermissionDenied => Self::Denied(said),
             Code::NotFound => Self::NotFound(said),
-            Code::Unavailable => Self::Unreachable(said),
+            // What broke on the way has a cause; what the controller says has none.
+            Code::Unavailable if status.source().is_some() => Self::Unreachable(said),
+            Code::Unavailable => Self::Unavailable(said),
             Code::DeadlineExceeded => Self::Unreachable(format!("{url} does not answer in time")),
             Code::Unimplemented => Self::Refused(format!(
                 "the controller does not know this request ({said}): compare `horcruxctl version --controller`"
@@ -154,7 +162,7 @@ impl Failure {
     /// Waiting can help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_))
+        matches!(self, Self::Unreachable(_) | Self::Unavailable(_))
     }
 }
 
@@ -184,9 +192,20 @@ mod tests {
         assert_eq!(exit(Code::Unauthenticated), Exit::NotSignedIn);
         assert_eq!(exit(Code::NotFound), Exit::NotFound);
         assert_eq!(exit(Code::PermissionDenied), Exit::Denied);
-        assert_eq!(exit(Code::Unavailable), Exit::Unreachable);
+        assert_eq!(exit(Code::Unavailable), Exit::Failed, "it was reached, and said so");
         assert_eq!(exit(Code::DeadlineExceeded), Exit::Unreachable);
         assert_eq!(exit(Code::InvalidArgument), Exit::Failed);
+    }
+
+    #[test]
+    fn what_the_controller_lacks_is_told_apart_from_a_controller_that_is_not_there() {
+        let url = "https://web1:8006";
+        let said = Failure::answered(url, &Status::unavailable("the realm corp can't be reached now"));
+        assert_eq!(said.text(), "the realm corp can't be reached now");
+        assert!(said.is_passing());
+        let mut lost = Status::unavailable("reset");
+        lost.set_source(std::sync::Arc::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+        assert_eq!(Failure::answered(url, &lost).exit(), Exit::Unreachable);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use horcrux_proto::v1::RefreshRequest;
 use horcrux_proto::v1::auth_service_client::AuthServiceClient;
-use horcrux_transport::client::{self, Target, Trust};
+use horcrux_transport::client::{Connect, Target, Trust};
 use horcrux_transport::clock;
 use horcrux_transport::secret::Secret;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -55,7 +55,11 @@ impl Interceptor for Bearer {
 
 /// Connects to a controller, with the error that people see.
 pub async fn channel(target: &Target, trust: &Trust, deadline: Duration) -> Result<Channel, Failure> {
-    client::connect(target, trust, deadline).await.map_err(|e| Failure::connecting(&e))
+    let connect = Connect {
+        user_agent: Some(concat!("horcruxctl/", env!("CARGO_PKG_VERSION"))),
+        ..Connect::new(target.clone(), trust.clone(), deadline)
+    };
+    connect.channel().await.map_err(|e| Failure::connecting(&e))
 }
 
 /// An RPC that needs no session.

@@ -141,7 +141,7 @@ fn signed_in(
     })
 }
 
-/// An RPC of a sign-in. Its refusal must not say "sign in again": this was signing in.
+/// An RPC of a sign-in. Its refusal must not say "sign in again": this was signing in. Nor is a wrong code a lack of roles.
 pub(crate) async fn refusable<T>(
     app: &App,
     door: &Door,
@@ -149,7 +149,9 @@ pub(crate) async fn refusable<T>(
 ) -> Result<T, Failure> {
     let rpc = async {
         match rpc.await {
-            Err(status) if status.code() == Code::Unauthenticated => Ok(Err(shown(status.message()))),
+            Err(status) if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) => {
+                Ok(Err(shown(status.message())))
+            }
             other => other.map(|answer| Ok(answer.into_inner())),
         }
         .map(Response::new)

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{Controller, PATIENCE, node_js};
 
-/// Signed in as the controller's administrator. Ended when dropped.
+/// Ended when dropped.
 #[derive(Debug)]
 pub struct Browser {
     child: Child,
@@ -20,14 +20,23 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Opens the page and waits for live data.
+    /// Opens the page, signs in as the controller's administrator and waits for live data.
     pub fn open(controller: &Controller) -> anyhow::Result<Self> {
+        Self::start(controller, &["admin", &controller.path("password")])
+    }
+
+    /// Opens the page where one signs in.
+    pub fn at_the_door(controller: &Controller) -> anyhow::Result<Self> {
+        Self::start(controller, &[])
+    }
+
+    fn start(controller: &Controller, who: &[&str]) -> anyhow::Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/browser");
         if !here.join("node_modules").exists() {
             bail!("{} is not installed: integration-tests/all does it", here.display());
         }
         let mut command = controller.command(&node_js());
-        command.arg(here.join("page.mjs")).args([&controller.url(), "admin", &controller.path("password")]);
+        command.arg(here.join("page.mjs")).arg(controller.url()).args(who);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("run node")?;
         let questions = child.stdin.take().context("the script listens")?;
         let lines = BufReader::new(child.stdout.take().context("the script answers")?).lines();
@@ -42,8 +51,8 @@ impl Browser {
         })?;
         let browser = Self { child, questions, answers };
         // It starts on a busy machine, and waits for the page itself.
-        let ready = browser.answers.recv_timeout(PATIENCE * 2).context("the page is not live")?;
-        if ready.contains("\"ready\":true") { Ok(browser) } else { bail!("the page is not live: {ready}") }
+        let ready = browser.answers.recv_timeout(PATIENCE * 2).context("the page is not there")?;
+        if ready.contains("\"ready\":true") { Ok(browser) } else { bail!("the page is not there: {ready}") }
     }
 
     pub fn ask(&mut self, question: &str) -> anyhow::Result<Value> {

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::Network;
-use crate::{Daemon, program, succeeded, wait_until};
+use crate::{Client, Daemon, program, succeeded, wait_until};
 
 /// A controller with an administrator, and the command line client signed in to it.
 #[derive(Debug)]
@@ -45,33 +45,45 @@ impl Place {
 
 impl Controller {
     pub fn start() -> anyhow::Result<Self> {
-        Self::start_at(Place::Here)
+        Self::begin(Place::Here, 0, "")
     }
 
     pub fn start_at(place: Place) -> anyhow::Result<Self> {
+        Self::begin(place, 0, "")
+    }
+
+    /// With more settings: keys of its file first, tables after.
+    pub fn start_with(settings: &str) -> anyhow::Result<Self> {
+        Self::begin(Place::Here, 0, settings)
+    }
+
+    /// On a port that others know before it runs.
+    pub fn start_on(public_port: u16, settings: &str) -> anyhow::Result<Self> {
+        Self::begin(Place::Here, public_port, settings)
+    }
+
+    fn begin(place: Place, public_port: u16, settings: &str) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let host = match &place {
             Place::Here => "127.0.0.1",
             Place::Lab(_) => Network::CONTROLLER,
         };
-        let config = format!(
-            "late_after = \"2s\"\ndown_after = \"6s\"\nnames = [{host:?}, \"localhost\"]\npublic_listen = \"{host}:0\"\n\
-             agents_listen = \"{host}:0\"\n"
-        );
         let state = dir.path().join("controller");
-        let text = format!("{config}state_dir = {:?}\n", state.display().to_string());
-        fs::write(dir.path().join("controld.toml"), text)?;
+        let put_settings = |public_port: u16, agents_port: u16| {
+            let text = format!(
+                "late_after = \"2s\"\ndown_after = \"6s\"\nnames = [{host:?}, \"localhost\"]\n\
+                 public_listen = \"{host}:{public_port}\"\nagents_listen = \"{host}:{agents_port}\"\n\
+                 state_dir = {:?}\n{settings}",
+                state.display().to_string()
+            );
+            fs::write(dir.path().join("controld.toml"), text)
+        };
+        put_settings(public_port, 0)?;
         fs::write(dir.path().join("password"), "correct horse battery\n")?;
         let daemon = Self::run(&place, dir.path())?;
         let (public_port, agents_port) = Self::ports(&state)?;
         // A restart must come back where agents know it.
-        let fixed = config.replacen(":0", &format!(":{public_port}"), 1).replacen(
-            ":0",
-            &format!(":{agents_port}"),
-            1,
-        );
-        let text = format!("{fixed}state_dir = {:?}\n", state.display().to_string());
-        fs::write(dir.path().join("controld.toml"), text)?;
+        put_settings(public_port, agents_port)?;
         let controller = Self { daemon, public_port, host, place, dir };
         let setup = controller.ctl(&[
             "setup",
@@ -132,20 +144,21 @@ impl Controller {
         self.place.command(program)
     }
 
+    /// A command line client that keeps what it knows under `name`.
+    #[must_use]
+    pub fn client(&self, name: &str) -> Client {
+        let dir = self.dir.path().join(format!("client-{name}"));
+        Client::new(self.place.clone(), self.url(), self.state("ca.pem"), dir)
+    }
+
     /// The command line client, as this controller's administrator.
     pub fn ctl(&self, args: &[&str]) -> anyhow::Result<Output> {
-        let mut command = self.place.command(&program("horcruxctl")?);
-        command.args(args).env("XDG_CONFIG_HOME", self.path("config")).stdin(Stdio::null());
-        command.output().context("run horcruxctl")
+        self.client("admin").ctl(args)
     }
 
     /// What the client prints as JSON.
     pub fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let mut all = vec!["-o", "json"];
-        all.extend(args);
-        let output = self.ctl(&all)?;
-        succeeded(&output)?;
-        serde_json::from_slice(&output.stdout).context("horcruxctl prints JSON")
+        self.client("admin").json(args)
     }
 
     /// A join token in a file.

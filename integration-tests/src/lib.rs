@@ -2,11 +2,14 @@
 //!
 //! The programs are those beside the test in the target directory: `integration-tests/all` builds them first.
 
+mod authenticator;
 mod browser;
+mod client;
 mod controller;
 mod daemon;
 pub mod lab;
 pub mod rpc;
+mod pam;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -16,9 +19,12 @@ use anyhow::{Context as _, bail};
 use horcrux_transport::clock;
 use serde_json::Value;
 
+pub use self::authenticator::Authenticator;
 pub use self::browser::Browser;
+pub use self::client::Client;
 pub use self::controller::{Controller, Place};
 pub use self::daemon::Daemon;
+pub use self::pam::Pam;
 
 /// What tests may take for a thing to come about on two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);

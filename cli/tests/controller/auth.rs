@@ -65,7 +65,7 @@ impl AuthService for Shared {
     ) -> Result<Response<AnswerChallengeResponse>, Status> {
         let request = request.into_inner();
         if request.code != "123456" {
-            return Err(Status::unauthenticated("wrong code"));
+            return Err(Status::permission_denied("wrong code"));
         }
         let codes: &[&str] = if request.challenge_id == "new" { &["aaaa-1", "bbbb-2"] } else { &[] };
         Ok(Response::new(AnswerChallengeResponse {

@@ -80,6 +80,11 @@ pub enum SignInError {
     Over,
     #[error("the provider did not confirm who you are: begin again")]
     NotProvided,
+    /// They are who they say: nothing is given away. The log says which it was.
+    #[error(
+        "the provider confirmed who you are, but your name is disabled or another's here: ask an administrator"
+    )]
+    NotAdmitted,
     #[error("{0}")]
     Factor(FactorError),
     #[error("check a password")]
@@ -159,7 +164,11 @@ impl SignIns {
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<Entered, SignInError> {
-        let user = self.known_person(realm, person, now_ms).await?;
+        let user = self.known_person(realm, person, now_ms).await;
+        // Nobody typed a name or a password.
+        let user = user.map_err(|error| {
+            if matches!(error, SignInError::Refused) { SignInError::NotAdmitted } else { error }
+        })?;
         self.first_factor_is_right(user, visitor, now_ms).await
     }
 
@@ -398,7 +407,12 @@ impl SignInError {
     #[must_use]
     pub fn is_internal(&self) -> bool {
         match self {
-            Self::Refused | Self::Slow(_) | Self::Busy | Self::Over | Self::NotProvided => false,
+            Self::Refused
+            | Self::Slow(_)
+            | Self::Busy
+            | Self::Over
+            | Self::NotProvided
+            | Self::NotAdmitted => false,
             Self::Factor(error) => error.is_internal(),
             Self::Unavailable { .. } => {
                 tracing::warn!(error = %Chain(self), "realm not reached");

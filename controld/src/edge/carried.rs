@@ -54,7 +54,9 @@ impl From<SignInError> for Status {
             return Self::internal("internal error");
         }
         match error {
-            SignInError::Refused | SignInError::NotProvided => Self::unauthenticated(message),
+            SignInError::Refused | SignInError::NotProvided | SignInError::NotAdmitted => {
+                Self::unauthenticated(message)
+            }
             SignInError::Over => Self::not_found(message),
             SignInError::Slow(_) | SignInError::Busy => Self::resource_exhausted(message),
             SignInError::Unavailable { .. } => Self::unavailable(message),

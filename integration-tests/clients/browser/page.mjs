@@ -1,8 +1,9 @@
 // A person's browser on the controller's page.
 //
-// page.mjs URL USER PASSWORD_FILE
+// page.mjs URL [USER PASSWORD_FILE]
 //
-// Signs in, waits for live data, prints `{"ready":true}`; then answers each line of standard input with one line of JSON:
+// Signs in and waits for live data, or without a user only opens the page; prints `{"ready":true}`; then answers each line
+// of standard input with one line of JSON. door.mjs and account.mjs have more of what it answers.
 //   read                          all rows: what each value's element carries
 //   choose NODE                   presses a node's name
 //   reload                        loads the page anew; the session must still be there
@@ -13,6 +14,9 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
+
+import { account } from "./account.mjs";
+import { door } from "./door.mjs";
 
 const [url, user, passwordFile] = process.argv.slice(2);
 const PATIENCE = 30_000;
@@ -58,6 +62,8 @@ function rows() {
 }
 
 const answers = {
+  ...door(page, url),
+  ...account(page),
   async read() {
     const connection = await page.getAttribute("[data-connection]", "data-connection");
     const sources = await page.$$eval("tr[data-source]", (found) =>
@@ -93,11 +99,14 @@ function print(answer) {
 }
 
 await page.goto(url);
-await page.fill("#username", user);
-await page.fill("#password", readFileSync(passwordFile, "utf8").trim());
-problems.length = 0;
-await page.click('button[type="submit"]');
-await live();
+await page.waitForSelector("#username");
+if (user !== undefined) {
+  await page.fill("#username", user);
+  await page.fill("#password", readFileSync(passwordFile, "utf8").trim());
+  problems.length = 0;
+  await page.click('button[type="submit"]');
+  await live();
+}
 print({ ready: true });
 
 for await (const line of createInterface({ input: process.stdin })) {

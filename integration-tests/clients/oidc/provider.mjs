@@ -1,7 +1,8 @@
 // node provider.mjs PORT DIR REDIRECT_URL CLAIMS: an OpenID provider for tests, with the certificate in DIR.
 //
 // Its own sign-in form takes any password. CLAIMS says where people's names and groups are told: `token` (in the
-// identity token too) or `userinfo` (there alone).
+// identity token too) or `userinfo` (there alone). Who signs in as `alice-too` is another person, whom the provider calls
+// by alice's name.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { Provider } from 'oidc-provider';
@@ -9,6 +10,7 @@ import { Provider } from 'oidc-provider';
 const [, , port, dir, redirect, claims] = process.argv;
 const issuer = `https://127.0.0.1:${port}`;
 const groups = { alice: ['admins', 'staff'], bob: ['operators'] };
+const names = { 'alice-too': 'alice' };
 const device = 'urn:ietf:params:oauth:grant-type:device_code';
 const client = (id, more) => ({
   client_id: id,
@@ -28,7 +30,12 @@ const provider = new Provider(issuer, {
   conformIdTokenClaims: claims === 'userinfo',
   findAccount: (_, id) => ({
     accountId: id,
-    claims: () => ({ sub: id, name: `${id} of the tests`, preferred_username: id, groups: groups[id] ?? [] }),
+    claims: () => ({
+      sub: id,
+      name: `${id} of the tests`,
+      preferred_username: names[id] ?? id,
+      groups: groups[id] ?? [],
+    }),
   }),
   pkce: { required: () => true },
   features: { devInteractions: { enabled: true }, deviceFlow: { enabled: true } },

@@ -26,8 +26,8 @@ pub struct Slapd {
     pub tls_port: u16,
     authority: Authority,
     // Ends before its directory goes.
-    _part: Part,
-    _dir: TempDir,
+    part: Option<Part>,
+    dir: TempDir,
 }
 
 impl Slapd {
@@ -45,19 +45,51 @@ impl Slapd {
         fs::write(&config, text)?;
         let ldif = dir.path().join("people.ldif");
         fs::write(&ldif, people()?)?;
-        let mut load = Command::new("/usr/sbin/slapadd");
-        load.arg("-q").arg("-f").arg(&config).arg("-l").arg(&ldif);
-        let loaded = load.output().context("run slapadd; integration-tests/install installs it")?;
-        if !loaded.status.success() {
-            bail!("slapadd: {}", String::from_utf8_lossy(&loaded.stderr));
-        }
         let (port, tls_port) = (free_port()?, free_port()?);
-        let config = config.display().to_string();
-        let urls = format!("ldap://127.0.0.1:{port} ldaps://127.0.0.1:{tls_port}");
+        let mut made = Self { port, tls_port, authority, part: None, dir };
+        made.tool("slapadd", &ldif)?;
+        made.run()?;
+        Ok(made)
+    }
+
+    /// Ends it; what it knows stays.
+    pub fn stop(&mut self) {
+        self.part = None;
+    }
+
+    /// Starts it again after its end.
+    pub fn run(&mut self) -> anyhow::Result<()> {
+        let config = self.config().display().to_string();
+        let urls = format!("{} {}", self.ldap(), self.ldaps());
         // With a level given it stays in the foreground.
         let arguments = ["-d", "0", "-f", &config, "-h", &urls];
-        let part = Part::start(Path::new("/usr/sbin/slapd"), &arguments, &[port, tls_port])?;
-        Ok(Self { port, tls_port, authority, _part: part, _dir: dir })
+        self.part = Some(Part::start(Path::new("/usr/sbin/slapd"), &arguments, &[self.port, self.tls_port])?);
+        Ok(())
+    }
+
+    /// Changes what is in it, as LDIF says. It is away for a moment.
+    pub fn change(&mut self, ldif: &str) -> anyhow::Result<()> {
+        self.stop();
+        let file = self.dir.path().join("change.ldif");
+        fs::write(&file, ldif)?;
+        self.tool("slapmodify", &file)?;
+        self.run()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("slapd.conf")
+    }
+
+    /// One of those that work on the files of a server that doesn't run.
+    fn tool(&self, name: &str, ldif: &Path) -> anyhow::Result<()> {
+        let mut tool = Command::new(Path::new("/usr/sbin").join(name));
+        tool.arg("-q").arg("-f").arg(self.config()).arg("-l").arg(ldif);
+        let done =
+            tool.output().with_context(|| format!("run {name}; integration-tests/install installs it"))?;
+        if !done.status.success() {
+            bail!("{name}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(())
     }
 
     /// With TLS from the start.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use horcrux_integration_tests::{Controller, program, value, wait_until};
+use horcrux_integration_tests::{Controller, value, wait_until};
 use serde_json::Value;
 
 fn meminfo(key: &str) -> f64 {
@@ -41,9 +41,10 @@ fn a_nodes_values_agree_with_proc() {
 fn a_watcher_gets_a_snapshot_and_then_a_value_each_second() {
     let controller = Controller::start().unwrap();
     let _agent = controller.joined("here").unwrap();
-    let mut watch = Command::new(program("horcruxctl").unwrap())
-        .args(["-o", "json", "watch", "nodes"])
-        .env("XDG_CONFIG_HOME", controller.path("config"))
+    let mut watch = controller
+        .client("admin")
+        .command(&["-o", "json", "watch", "nodes"])
+        .unwrap()
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -10,4 +10,5 @@ mod enrollment;
 mod grid;
 mod lab;
 mod live;
+mod realms;
 mod recovery;

@@ -50,6 +50,8 @@ pub struct Connect {
     pub server_name: Option<&'static str>,
     /// What we show, where the server asks.
     pub identity: Option<Arc<Identity>>,
+    /// What the program says it is, before what the library says.
+    pub user_agent: Option<&'static str>,
     /// For TCP, TLS and HTTP/2 together.
     pub deadline: Duration,
 }
@@ -149,7 +151,7 @@ impl Connect {
     /// To `target`, by its own name and with nothing to show.
     #[must_use]
     pub fn new(target: Target, trust: Trust, deadline: Duration) -> Self {
-        Self { target, trust, server_name: None, identity: None, deadline }
+        Self { target, trust, server_name: None, identity: None, user_agent: None, deadline }
     }
 
     /// Connects now; a channel that breaks later connects again by itself when it is next used.
@@ -170,8 +172,12 @@ impl Connect {
             }
         });
         let plain = self.target.to_string().replacen("https", "http", 1);
-        let endpoint = Endpoint::from_shared(plain)
-            .map_err(|_| ConnectError::Target(self.target.to_string()))?
+        let wrong = |_| ConnectError::Target(self.target.to_string());
+        let mut endpoint = Endpoint::from_shared(plain).map_err(wrong)?;
+        if let Some(name) = self.user_agent {
+            endpoint = endpoint.user_agent(name).map_err(wrong)?;
+        }
+        let endpoint = endpoint
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_ANSWER)
             .keep_alive_while_idle(true);
