@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::Network;
-use crate::{Daemon, program, succeeded, wait_until};
+use crate::{Daemon, Person, program, succeeded, wait_until};
 
 /// A controller with an administrator, and the command line client signed in to it.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Controller {
     /// What people reach it by.
     host: &'static str,
     place: Place,
+    /// What all programs log.
+    log: Option<&'static str>,
     /// Dropped last: the daemon's log is in it.
     dir: TempDir,
 }
@@ -49,6 +51,17 @@ impl Controller {
     }
 
     pub fn start_at(place: Place) -> anyhow::Result<Self> {
+        Self::start_with(place, None)
+    }
+
+    /// With all that the programs would tell somebody who looks for a fault.
+    pub fn start_talkative() -> anyhow::Result<Self> {
+        let everything = "debug,horcrux_agentd=trace,horcrux_controld=trace,horcrux_proto=trace,horcrux_realms=trace,\
+                          horcrux_transport=trace,horcruxctl=trace";
+        Self::start_with(Place::Here, Some(everything))
+    }
+
+    fn start_with(place: Place, log: Option<&'static str>) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let host = match &place {
             Place::Here => "127.0.0.1",
@@ -62,7 +75,7 @@ impl Controller {
         let text = format!("{config}state_dir = {:?}\n", state.display().to_string());
         fs::write(dir.path().join("controld.toml"), text)?;
         fs::write(dir.path().join("password"), "correct horse battery\n")?;
-        let daemon = Self::run(&place, dir.path())?;
+        let daemon = Self::run(&place, log, dir.path())?;
         let (public_port, agents_port) = Self::ports(&state)?;
         // A restart must come back where agents know it.
         let fixed = config.replacen(":0", &format!(":{public_port}"), 1).replacen(
@@ -72,7 +85,7 @@ impl Controller {
         );
         let text = format!("{fixed}state_dir = {:?}\n", state.display().to_string());
         fs::write(dir.path().join("controld.toml"), text)?;
-        let controller = Self { daemon, public_port, host, place, dir };
+        let controller = Self { daemon, public_port, host, place, log, dir };
         let setup = controller.ctl(&[
             "setup",
             &controller.url(),
@@ -87,8 +100,9 @@ impl Controller {
         Ok(controller)
     }
 
-    fn run(place: &Place, dir: &Path) -> anyhow::Result<Daemon> {
+    fn run(place: &Place, log: Option<&'static str>, dir: &Path) -> anyhow::Result<Daemon> {
         let mut command = place.command(&program("horcrux-controld")?);
+        command.envs(log.map(|level| ("HORCRUX_LOG", level)));
         command.args(["run", "--config"]).arg(dir.join("controld.toml"));
         Daemon::start(command, &dir.join("controld.log"))
     }
@@ -102,7 +116,7 @@ impl Controller {
     /// Starts the controller again after its end.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         fs::remove_file(self.state("ports"))?;
-        self.daemon = Self::run(&self.place, self.dir.path())?;
+        self.daemon = Self::run(&self.place, self.log, self.dir.path())?;
         Self::ports(&self.dir.path().join("controller")).map(|_| ())
     }
 
@@ -134,18 +148,40 @@ impl Controller {
 
     /// The command line client, as this controller's administrator.
     pub fn ctl(&self, args: &[&str]) -> anyhow::Result<Output> {
-        let mut command = self.place.command(&program("horcruxctl")?);
-        command.args(args).env("XDG_CONFIG_HOME", self.path("config")).stdin(Stdio::null());
-        command.output().context("run horcruxctl")
+        self.administrator()?.ctl(args)
     }
 
     /// What the client prints as JSON.
     pub fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let mut all = vec!["-o", "json"];
-        all.extend(args);
-        let output = self.ctl(&all)?;
-        succeeded(&output)?;
-        serde_json::from_slice(&output.stdout).context("horcruxctl prints JSON")
+        self.administrator()?.json(args)
+    }
+
+    /// Who was made at the start.
+    pub fn administrator(&self) -> anyhow::Result<Person> {
+        self.somebody("admin", "config", "password")
+    }
+
+    /// Makes a local user with no rights, and signs them in.
+    pub fn person(&self, name: &str) -> anyhow::Result<Person> {
+        let password_file = format!("{name}.password");
+        fs::write(self.path(&password_file), format!("{name} has a long password\n"))?;
+        let person = self.somebody(name, &format!("config-{name}"), &password_file)?;
+        let admin = self.administrator()?;
+        admin.done(&["user", "create", name, "--password-file", &person.password_file()])?;
+        person.sign_in()?;
+        Ok(person)
+    }
+
+    fn somebody(&self, name: &str, home: &str, password_file: &str) -> anyhow::Result<Person> {
+        Ok(Person {
+            name: name.to_owned(),
+            place: self.place.clone(),
+            url: self.url(),
+            fingerprint: self.fingerprint()?.trim().to_owned(),
+            home: self.dir.path().join(home),
+            password_file: self.dir.path().join(password_file),
+            log: self.log,
+        })
     }
 
     /// A join token in a file.
@@ -169,6 +205,7 @@ impl Controller {
             format!("state_dir = {state:?}\nvm_interval = \"1s\"\nvm_slow_interval = \"2s\"\n"),
         )?;
         let mut command = self.place.command(&program("horcrux-agentd")?);
+        command.envs(self.log.map(|level| ("HORCRUX_LOG", level)));
         command.args([
             "enroll",
             "--controller",
@@ -189,6 +226,7 @@ impl Controller {
     /// Starts the enrolled agent `node` by a command that runs the agent where it belongs.
     pub fn run_agent(&self, node: &str, mut command: Command) -> anyhow::Result<Daemon> {
         command.args(["run", "--config", &self.path(&format!("{node}.toml"))]);
+        command.envs(self.log.map(|level| ("HORCRUX_LOG", level)));
         Daemon::start(command, Path::new(&self.path(&format!("{node}.log"))))
     }
 

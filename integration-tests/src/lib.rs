@@ -3,9 +3,12 @@
 //! The programs are those beside the test in the target directory: `integration-tests/all` builds them first.
 
 mod browser;
+mod caller;
 mod controller;
 mod daemon;
 pub mod lab;
+mod person;
+mod played;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -16,8 +19,11 @@ use horcrux_transport::clock;
 use serde_json::Value;
 
 pub use self::browser::Browser;
+pub use self::caller::{Bearer, Caller, Heard, Wire};
 pub use self::controller::{Controller, Place};
 pub use self::daemon::Daemon;
+pub use self::person::Person;
+pub use self::played::PlayedNode;
 
 /// What tests may take for a thing to come about on two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);

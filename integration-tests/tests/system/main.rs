@@ -10,3 +10,4 @@ mod enrollment;
 mod lab;
 mod live;
 mod recovery;
+mod revocation;
