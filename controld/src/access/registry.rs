@@ -89,19 +89,20 @@ impl Registry {
     pub async fn run(self, stop: Stop) -> Result<(), std::convert::Infallible> {
         let mut look = tokio::time::interval(LOOK);
         let mut version = None;
-        let mut ends = None;
+        let mut looked_ms = clock::unix_ms();
         loop {
             tokio::select! {
                 _ = look.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
             let now_ms = clock::unix_ms();
-            if ends.is_some_and(|end| end <= now_ms) {
+            // Also of a grant that was made after the last look.
+            if self.policy().next_end(looked_ms).is_some_and(|end| end <= now_ms) {
                 // The facts are the same, and mean something else now.
                 let facts = self.policy().facts().clone();
                 self.policy.send_replace(Arc::new(Policy::new(facts)));
             }
-            ends = self.policy().next_end(now_ms);
+            looked_ms = now_ms;
             let looked = match self.store.version().await {
                 Ok(now) if Some(now) == version => Ok(()),
                 Ok(now) => {

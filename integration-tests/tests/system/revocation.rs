@@ -265,6 +265,24 @@ fn a_grant_that_ends_ends_what_it_gave() {
 }
 
 #[test]
+fn a_grant_for_a_moment_does_not_outlive_it_on_an_open_stream() {
+    let scene = Scene::new();
+    scene.grant("VmUser", "/pools/web");
+    let watch = watch(&scene.bob.caller().unwrap());
+    assert_eq!(shown(&watch), names(&[WEB]));
+    // At several moments between two looks of the controller at what has ended.
+    for _ in 0..4 {
+        let args =
+            ["grant", "create", "--user", "bob", "--role", "Auditor", "--path", "/", "--not-after", "1s"];
+        let grant = scene.admin.json(&args).unwrap();
+        gap(&watch);
+        assert_eq!(shown(&watch), names(&["nodes/here", WEB, OTHER]));
+        in_time("the end of a grant for a second: gap", end_of(&grant), gap(&watch));
+        assert_eq!(shown(&watch), names(&[WEB]));
+    }
+}
+
+#[test]
 fn a_new_password_and_a_deleted_user_end_streams() {
     let scene = Scene::new();
     scene.grant("Auditor", "/");
