@@ -82,7 +82,8 @@ impl Caller {
         Ok(Heard(heard))
     }
 
-    async fn wire(&self) -> Result<Wire, Status> {
+    /// Connects.
+    pub async fn wire(&self) -> Result<Wire, Status> {
         let wrong = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
         let target = self.url.parse().map_err(|error| wrong(&error))?;
         let pin = self.fingerprint.parse().map_err(|error| wrong(&error))?;

@@ -6,10 +6,12 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
 use crate::lab::Network;
-use crate::{Daemon, Person, program, succeeded, wait_until};
+use crate::{Daemon, PATIENCE, Person, program, succeeded, wait_until};
 
 /// A controller with an administrator, and the command line client signed in to it.
 #[derive(Debug)]
@@ -182,6 +184,14 @@ impl Controller {
             password_file: self.dir.path().join(password_file),
             log: self.log,
         })
+    }
+
+    /// Changes the controller's records behind its back, as somebody who has got at its files would.
+    pub async fn alter_records(&self, sql: &str) -> anyhow::Result<()> {
+        let options = SqliteConnectOptions::new().filename(self.state("control.db"));
+        let mut records = options.busy_timeout(PATIENCE).connect().await?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut records).await?;
+        Ok(records.close().await?)
     }
 
     /// A join token in a file.

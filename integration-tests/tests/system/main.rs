@@ -10,4 +10,6 @@ mod enrollment;
 mod lab;
 mod live;
 mod recovery;
+mod refiltering;
 mod revocation;
+mod scene;

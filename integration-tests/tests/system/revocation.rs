@@ -1,117 +1,14 @@
 //! Who loses a right loses what it showed, on streams that are open too, within five seconds. The times are printed.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use horcrux_integration_tests::{Caller, Controller, Heard, Person, PlayedNode, succeeded, wait_until};
-use horcrux_proto::v1::audit_service_client::AuditServiceClient;
-use horcrux_proto::v1::entity::Object;
-use horcrux_proto::v1::watch_response::Message;
-use horcrux_proto::v1::watch_service_client::WatchServiceClient;
-use horcrux_proto::v1::{FollowRequest, FollowResponse, Snapshot, WatchRequest, WatchResponse};
+use horcrux_integration_tests::{succeeded, wait_until};
 use horcrux_transport::clock;
 use tonic::Code;
 
-/// From the moment that somebody asks for it, the client's own start included.
-const LIMIT: Duration = Duration::from_secs(5);
-
-const WEB: &str = "aaaaaaaa-0000-4000-8000-000000000001";
-const OTHER: &str = "aaaaaaaa-0000-4000-8000-000000000002";
-
-/// A controller with a node `here`, its VMs `web1` (in the pool `web`) and `other1`, and bob, who holds nothing yet.
-struct Scene {
-    bob: Person,
-    admin: Person,
-    _node: PlayedNode,
-    // Dropped last: the others talk to it.
-    _controller: Controller,
-}
-
-/// What bob has open.
-struct Open {
-    watch: Heard<WatchResponse>,
-    follow: Heard<FollowResponse>,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let controller = Controller::start().unwrap();
-        let node = controller.play("here", &[(WEB, "web1"), (OTHER, "other1")]).unwrap();
-        let (admin, bob) = (controller.administrator().unwrap(), controller.person("bob").unwrap());
-        admin.done(&["pool", "create", "web"]).unwrap();
-        admin.done(&["pool", "add", "web", "vms/web1"]).unwrap();
-        Self { bob, admin, _node: node, _controller: controller }
-    }
-
-    /// Gives bob a role; says under which id.
-    fn grant(&self, role: &str, path: &str) -> String {
-        self.granted(&["--user", "bob", "--role", role, "--path", path])
-    }
-
-    fn granted(&self, what: &[&str]) -> String {
-        let made = self.admin.json(&[&["grant", "create"], what].concat()).unwrap();
-        made["id"].as_str().unwrap().to_owned()
-    }
-
-    fn revoke(&self, grant: &str) {
-        self.admin.done(&["grant", "delete", grant, "--yes"]).unwrap();
-    }
-}
-
-fn watch(caller: &Caller) -> Heard<WatchResponse> {
-    let open = |wire| async { WatchServiceClient::new(wire).watch(WatchRequest::default()).await };
-    caller.stream(open).unwrap()
-}
-
-fn follow(caller: &Caller) -> Heard<FollowResponse> {
-    let open = |wire| async { AuditServiceClient::new(wire).follow(FollowRequest::default()).await };
-    caller.stream(open).unwrap()
-}
-
-/// Both streams, with what the first snapshot shows.
-fn open(caller: &Caller) -> Open {
-    let open = Open { watch: watch(caller), follow: follow(caller) };
-    assert_eq!(shown(&open.watch), names(&["nodes/here", WEB, OTHER]));
-    open.follow.until("the log's first word", Some).unwrap();
-    open
-}
-
-fn names(all: &[&str]) -> BTreeSet<String> {
-    let full = |name: &&str| if name.contains('/') { (*name).to_owned() } else { format!("vms/{name}") };
-    all.iter().map(full).collect()
-}
-
-/// What the next snapshot shows, read to its end.
-fn shown(watch: &Heard<WatchResponse>) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
-    let piece = |message: WatchResponse| match message.message {
-        Some(Message::Snapshot(Snapshot { entities, complete, .. })) => {
-            seen.extend(entities.into_iter().filter_map(|entity| match entity.object? {
-                Object::Node(node) => Some(node.name),
-                Object::Vm(vm) => Some(vm.name),
-                Object::Container(container) => Some(container.name),
-            }));
-            complete.then_some(())
-        }
-        _ => None,
-    };
-    watch.until("a snapshot", piece).unwrap();
-    seen
-}
-
-/// When a gap says that a new snapshot replaces all that was shown.
-fn gap(watch: &Heard<WatchResponse>) -> Instant {
-    let gap = |message: WatchResponse| matches!(message.message, Some(Message::Gap(_))).then_some(());
-    watch.until("a gap", gap).unwrap().0
-}
-
-fn in_time(what: &str, began: Instant, ended: Instant) {
-    let took = ended.saturating_duration_since(began);
-    eprintln!("{what}: {} ms", took.as_millis());
-    assert!(took < LIMIT, "{what} took {took:?}");
-}
+use super::scene::{Open, Scene, end_of, in_time, open, watch};
 
 /// Both streams end with `code` in time once `act` is begun.
 fn both_end(open: &Open, code: Code, why: &str, act: impl FnOnce()) {
@@ -185,25 +82,6 @@ fn an_api_tokens_streams_end_when_it_is_revoked() {
 }
 
 #[test]
-fn without_the_last_grant_a_stream_is_refused_and_with_another_it_shows_what_is_left() {
-    let scene = Scene::new();
-    let (all, web) = (scene.grant("Auditor", "/"), scene.grant("VmUser", "/pools/web"));
-    let open = open(&scene.bob.caller().unwrap());
-    let began = clock::monotonic();
-    scene.revoke(&all);
-    in_time("grant removed, another left: gap", began, gap(&open.watch));
-    assert_eq!(shown(&open.watch), names(&[WEB]), "and nothing else");
-    let (at, status) = open.follow.end().unwrap();
-    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
-    in_time("grant removed: audit follow ended", began, at);
-    let began = clock::monotonic();
-    scene.revoke(&web);
-    let (at, status) = open.watch.end().unwrap();
-    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
-    in_time("last grant removed: watch ended", began, at);
-}
-
-#[test]
 fn what_a_group_gave_goes_with_the_membership() {
     let scene = Scene::new();
     scene.admin.done(&["group", "create", "auditors"]).unwrap();
@@ -216,70 +94,12 @@ fn what_a_group_gave_goes_with_the_membership() {
 }
 
 #[test]
-fn what_a_pool_or_a_tag_let_see_goes_with_it() {
-    let scene = Scene::new();
-    scene.grant("VmUser", "/pools/web");
-    scene.grant("VmUser", "/vms?tag=qa");
-    let watch = watch(&scene.bob.caller().unwrap());
-    assert_eq!(shown(&watch), names(&[WEB]));
-    for (args, left) in [
-        (["tag", "add", "vms/other1", "qa"], names(&[WEB, OTHER])),
-        (["pool", "remove", "web", "vms/web1"], names(&[OTHER])),
-        (["tag", "remove", "vms/other1", "qa"], names(&[])),
-    ] {
-        let began = clock::monotonic();
-        scene.admin.done(&args).unwrap();
-        in_time(&format!("{args:?}: gap"), began, gap(&watch));
-        assert_eq!(shown(&watch), left, "{args:?}");
-    }
-}
-
-#[test]
-fn a_role_that_holds_less_shows_less() {
-    let scene = Scene::new();
-    scene.admin.done(&["role", "create", "Looker", "--privilege", "VmAudit,SysAudit"]).unwrap();
-    scene.grant("Looker", "/");
-    let open = open(&scene.bob.caller().unwrap());
-    let began = clock::monotonic();
-    scene.admin.done(&["role", "update", "Looker", "--privilege", "VmAudit"]).unwrap();
-    in_time("role changed: gap", began, gap(&open.watch));
-    assert_eq!(shown(&open.watch), names(&[WEB, OTHER]), "without the node");
-    let (at, status) = open.follow.end().unwrap();
-    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
-    in_time("role changed: audit follow ended", began, at);
-}
-
-/// When a grant ends, by the clock that streams are timed with.
-fn end_of(grant: &serde_json::Value) -> Instant {
-    let left = grant["not_after_unix_ms"].as_i64().unwrap() - clock::unix_ms();
-    clock::monotonic() + Duration::from_millis(u64::try_from(left).unwrap_or_default())
-}
-
-#[test]
 fn a_grant_that_ends_ends_what_it_gave() {
     let scene = Scene::new();
     let until = ["grant", "create", "--user", "bob", "--role", "Auditor", "--path", "/", "--not-after", "4s"];
     let grant = scene.admin.json(&until).unwrap();
     let open = open(&scene.bob.caller().unwrap());
     both_ended(&open, Code::PermissionDenied, "the grant's end", end_of(&grant));
-}
-
-#[test]
-fn a_grant_for_a_moment_does_not_outlive_it_on_an_open_stream() {
-    let scene = Scene::new();
-    scene.grant("VmUser", "/pools/web");
-    let watch = watch(&scene.bob.caller().unwrap());
-    assert_eq!(shown(&watch), names(&[WEB]));
-    // At several moments between two looks of the controller at what has ended.
-    for _ in 0..4 {
-        let args =
-            ["grant", "create", "--user", "bob", "--role", "Auditor", "--path", "/", "--not-after", "1s"];
-        let grant = scene.admin.json(&args).unwrap();
-        gap(&watch);
-        assert_eq!(shown(&watch), names(&["nodes/here", WEB, OTHER]));
-        in_time("the end of a grant for a second: gap", end_of(&grant), gap(&watch));
-        assert_eq!(shown(&watch), names(&[WEB]));
-    }
 }
 
 #[test]
