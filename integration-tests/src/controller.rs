@@ -6,10 +6,12 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
 use crate::lab::Network;
-use crate::{Client, Daemon, program, succeeded, wait_until};
+use crate::{Client, Daemon, PATIENCE, Person, program, succeeded, wait_until};
 
 /// A controller with an administrator, and the command line client signed in to it.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Controller {
     /// What people reach it by.
     host: &'static str,
     place: Place,
+    /// What all programs log.
+    log: Option<&'static str>,
     /// Dropped last: the daemon's log is in it.
     dir: TempDir,
 }
@@ -49,20 +53,32 @@ impl Controller {
     }
 
     pub fn start_at(place: Place) -> anyhow::Result<Self> {
-        Self::begin(place, 0, "")
+        Self::begin(place, 0, "", None)
     }
 
     /// With more settings: keys of its file first, tables after.
     pub fn start_with(settings: &str) -> anyhow::Result<Self> {
-        Self::begin(Place::Here, 0, settings)
+        Self::begin(Place::Here, 0, settings, None)
     }
 
     /// On a port that others know before it runs.
     pub fn start_on(public_port: u16, settings: &str) -> anyhow::Result<Self> {
-        Self::begin(Place::Here, public_port, settings)
+        Self::begin(Place::Here, public_port, settings, None)
     }
 
-    fn begin(place: Place, public_port: u16, settings: &str) -> anyhow::Result<Self> {
+    /// With all that the programs would tell somebody who looks for a fault.
+    pub fn start_talkative() -> anyhow::Result<Self> {
+        let everything = "debug,horcrux_agentd=trace,horcrux_controld=trace,horcrux_proto=trace,horcrux_realms=trace,\
+                          horcrux_transport=trace,horcruxctl=trace";
+        Self::begin(Place::Here, 0, "", Some(everything))
+    }
+
+    fn begin(
+        place: Place,
+        public_port: u16,
+        settings: &str,
+        log: Option<&'static str>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let host = match &place {
             Place::Here => "127.0.0.1",
@@ -80,11 +96,11 @@ impl Controller {
         };
         put_settings(public_port, 0)?;
         fs::write(dir.path().join("password"), "correct horse battery\n")?;
-        let daemon = Self::run(&place, dir.path())?;
+        let daemon = Self::run(&place, log, dir.path())?;
         let (public_port, agents_port) = Self::ports(&state)?;
         // A restart must come back where agents know it.
         put_settings(public_port, agents_port)?;
-        let controller = Self { daemon, public_port, host, place, dir };
+        let controller = Self { daemon, public_port, host, place, log, dir };
         let setup = controller.ctl(&[
             "setup",
             &controller.url(),
@@ -99,8 +115,9 @@ impl Controller {
         Ok(controller)
     }
 
-    fn run(place: &Place, dir: &Path) -> anyhow::Result<Daemon> {
+    fn run(place: &Place, log: Option<&'static str>, dir: &Path) -> anyhow::Result<Daemon> {
         let mut command = place.command(&program("horcrux-controld")?);
+        command.envs(log.map(|level| ("HORCRUX_LOG", level)));
         command.args(["run", "--config"]).arg(dir.join("controld.toml"));
         Daemon::start(command, &dir.join("controld.log"))
     }
@@ -114,7 +131,7 @@ impl Controller {
     /// Starts the controller again after its end.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         fs::remove_file(self.state("ports"))?;
-        self.daemon = Self::run(&self.place, self.dir.path())?;
+        self.daemon = Self::run(&self.place, self.log, self.dir.path())?;
         Self::ports(&self.dir.path().join("controller")).map(|_| ())
     }
 
@@ -153,12 +170,48 @@ impl Controller {
 
     /// The command line client, as this controller's administrator.
     pub fn ctl(&self, args: &[&str]) -> anyhow::Result<Output> {
-        self.client("admin").ctl(args)
+        self.administrator()?.ctl(args)
     }
 
     /// What the client prints as JSON.
     pub fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
-        self.client("admin").json(args)
+        self.administrator()?.json(args)
+    }
+
+    /// Who was made at the start.
+    pub fn administrator(&self) -> anyhow::Result<Person> {
+        self.somebody("admin", "config", "password")
+    }
+
+    /// Makes a local user with no rights, and signs them in.
+    pub fn person(&self, name: &str) -> anyhow::Result<Person> {
+        let password_file = format!("{name}.password");
+        fs::write(self.path(&password_file), format!("{name} has a long password\n"))?;
+        let person = self.somebody(name, &format!("config-{name}"), &password_file)?;
+        let admin = self.administrator()?;
+        admin.done(&["user", "create", name, "--password-file", &person.password_file()])?;
+        person.sign_in()?;
+        Ok(person)
+    }
+
+    fn somebody(&self, name: &str, home: &str, password_file: &str) -> anyhow::Result<Person> {
+        Ok(Person {
+            name: name.to_owned(),
+            place: self.place.clone(),
+            url: self.url(),
+            fingerprint: self.fingerprint()?.trim().to_owned(),
+            home: self.dir.path().join(home),
+            password_file: self.dir.path().join(password_file),
+            log: self.log,
+        })
+    }
+
+    /// Changes the controller's records behind its back, as somebody who has got at its files would.
+    pub async fn alter_records(&self, sql: &str) -> anyhow::Result<()> {
+        let options = SqliteConnectOptions::new().filename(self.state("control.db"));
+        let mut records = options.busy_timeout(PATIENCE).connect().await?;
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut records).await?;
+        Ok(records.close().await?)
     }
 
     /// A join token in a file.
@@ -182,6 +235,7 @@ impl Controller {
             format!("state_dir = {state:?}\nvm_interval = \"1s\"\nvm_slow_interval = \"2s\"\n"),
         )?;
         let mut command = self.place.command(&program("horcrux-agentd")?);
+        command.envs(self.log.map(|level| ("HORCRUX_LOG", level)));
         command.args([
             "enroll",
             "--controller",
@@ -202,6 +256,7 @@ impl Controller {
     /// Starts the enrolled agent `node` by a command that runs the agent where it belongs.
     pub fn run_agent(&self, node: &str, mut command: Command) -> anyhow::Result<Daemon> {
         command.args(["run", "--config", &self.path(&format!("{node}.toml"))]);
+        command.envs(self.log.map(|level| ("HORCRUX_LOG", level)));
         Daemon::start(command, Path::new(&self.path(&format!("{node}.log"))))
     }
 

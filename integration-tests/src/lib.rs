@@ -4,12 +4,15 @@
 
 mod authenticator;
 mod browser;
+mod caller;
 mod client;
 mod controller;
 mod daemon;
 pub mod lab;
-pub mod rpc;
 mod pam;
+mod person;
+mod played;
+pub mod rpc;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -21,10 +24,13 @@ use serde_json::Value;
 
 pub use self::authenticator::Authenticator;
 pub use self::browser::Browser;
+pub use self::caller::{Bearer, Caller, Heard, Wire};
 pub use self::client::Client;
 pub use self::controller::{Controller, Place};
 pub use self::daemon::Daemon;
 pub use self::pam::Pam;
+pub use self::person::Person;
+pub use self::played::PlayedNode;
 
 /// What tests may take for a thing to come about on two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -187,11 +187,7 @@ impl Audit {
     /// Reads the whole log. It must hold the heads in `noted`, beside what this process saw and noted itself.
     pub async fn verify(&self, mut noted: Vec<Head>) -> Result<Verdict, StoreError> {
         noted.push(self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        if let Ok(text) = std::fs::read_to_string(&self.head_file)
-            && let Some(head) = Head::parse(text.trim())
-        {
-            noted.push(head);
-        }
+        noted.extend(self.noted());
         let anchor = self.store.audit_anchor().await?;
         let mut verdict = Verdict { head: anchor.clone(), ..Verdict::default() };
         let mut wanted: HashMap<i64, Vec<Vec<u8>>> = HashMap::new();
@@ -219,6 +215,29 @@ impl Audit {
             verdict.broken = Some((last + 1, problem));
         }
         Ok(verdict)
+    }
+
+    /// The head in [`HEAD_FILE`].
+    fn noted(&self) -> Option<Head> {
+        Head::parse(std::fs::read_to_string(&self.head_file).ok()?.trim())
+    }
+
+    /// Notes the head in [`HEAD_FILE`], unless the log no longer holds the one that is noted there: that one proves it.
+    async fn note(&self, head: &Head) -> Result<(), StoreError> {
+        if let Some(noted) = self.noted()
+            && !self.store.holds_audit(&noted).await?
+        {
+            tracing::error!(
+                file = %self.head_file.display(), %noted, %head,
+                "the audit log was cut off or replaced: `horcruxctl audit verify` says where. Remove the file if that \
+                 was on purpose"
+            );
+            return Ok(());
+        }
+        if let Err(error) = files::write_private(&self.head_file, format!("{head}\n").as_bytes()) {
+            tracing::warn!(%error, "head of the audit log not noted");
+        }
+        Ok(())
     }
 
     /// Drops rows from before `before_ms`, and puts that on record.
@@ -295,10 +314,8 @@ impl Scribe {
         match self.audit.head().await {
             Ok(head) if head != *noted && head.sequence > 0 => {
                 tracing::info!(%head, "audit log");
-                if let Err(error) =
-                    files::write_private(&self.audit.head_file, format!("{head}\n").as_bytes())
-                {
-                    tracing::warn!(%error, "head of the audit log not noted");
+                if let Err(error) = self.audit.note(&head).await {
+                    tracing::warn!(error = %Chain(&error), "head of the audit log not noted");
                 }
                 if let Some(file) = &self.audit.checkpoint_file
                     && let Err(error) = append(file, &format!("{} {head}\n", clock::unix_ms()))

@@ -21,6 +21,8 @@ pub struct Registry {
     store: Store,
     policy: watch::Sender<Arc<Policy>>,
     changing: Arc<Mutex<()>>,
+    /// One reads at a time: what was read first must not be published last.
+    reading: Arc<Mutex<()>>,
 }
 
 /// A change that may be made: nobody else makes one until it is published or dropped.
@@ -35,7 +37,12 @@ pub struct Plan {
 impl Registry {
     pub async fn open(store: Store) -> Result<Self, StoreError> {
         let policy = Arc::new(Policy::new(store.facts().await?));
-        Ok(Self { store, policy: watch::Sender::new(policy), changing: Arc::default() })
+        Ok(Self {
+            store,
+            policy: watch::Sender::new(policy),
+            changing: Arc::default(),
+            reading: Arc::default(),
+        })
     }
 
     #[must_use]
@@ -74,6 +81,7 @@ impl Registry {
 
     /// Reads what is on record, and publishes it where it is new.
     pub async fn reload(&self) -> Result<(), StoreError> {
+        let _reading = self.reading.lock().await;
         let facts = self.store.facts().await?;
         self.policy.send_if_modified(|policy| {
             let is_new = *policy.facts() != facts;
@@ -89,19 +97,19 @@ impl Registry {
     pub async fn run(self, stop: Stop) -> Result<(), std::convert::Infallible> {
         let mut look = tokio::time::interval(LOOK);
         let mut version = None;
-        let mut ends = None;
+        let mut looked_ms = clock::unix_ms();
         loop {
             tokio::select! {
                 _ = look.tick() => {}
                 () = stop.cancelled() => return Ok(()),
             }
             let now_ms = clock::unix_ms();
-            if ends.is_some_and(|end| end <= now_ms) {
+            // Also of a grant that was made after the last look.
+            if self.policy().next_end(looked_ms).is_some_and(|end| end <= now_ms) {
                 // The facts are the same, and mean something else now.
-                let facts = self.policy().facts().clone();
-                self.policy.send_replace(Arc::new(Policy::new(facts)));
+                self.policy.send_modify(|policy| *policy = Arc::new(Policy::new(policy.facts().clone())));
             }
-            ends = self.policy().next_end(now_ms);
+            looked_ms = now_ms;
             let looked = match self.store.version().await {
                 Ok(now) if Some(now) == version => Ok(()),
                 Ok(now) => {

@@ -10,12 +10,14 @@ use horcrux_proto::agent::v1::{
     AttachRequest, AttachResponse, Certificate, EnrollRequest, EnrollResponse, RenewRequest, RenewResponse,
 };
 use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::call::Call;
+use super::call::{Call, on_record};
+use crate::access::audit::Entry;
 use crate::app::App;
 use crate::fleet::attach::REPLIES;
 use crate::fleet::ca::NodeCertificate;
@@ -36,20 +38,32 @@ impl Enrollment for Enroll {
         if request.csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
         }
-        let secret = Secret::from(request.token_secret);
-        let enrolled =
-            self.0.enrollment.enroll(&request.token_id, &secret, &request.csr, clock::unix_ms()).await;
         let token = request.token_id.chars().filter(char::is_ascii_hexdigit).take(16).collect::<String>();
-        call.actor = enrolled.as_ref().map_or_else(|_| "unknown".to_owned(), |e| format!("nodes/{}", e.name));
-        let mut entry = call.entry(&call.actor);
-        entry.decision = format!("join token {token}");
-        let outcome = enrolled.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
-        self.0.audit.event(&entry, &outcome).await?;
-        let enrolled = match enrolled {
+        // Which node it is, the token says once it is found good.
+        "unknown".clone_into(&mut call.actor);
+        let mut entry = Entry { decision: format!("join token {token}"), ..call.entry("") };
+        let intent = on_record(self.0.audit.intent(&entry).await)?;
+        let app = Arc::clone(&self.0);
+        // It goes on to its outcome though the caller leaves.
+        let enrolling = self.0.watchers.spawn(async move {
+            let secret = Secret::from(request.token_secret);
+            let enrolled =
+                app.enrollment.enroll(&request.token_id, &secret, &request.csr, clock::unix_ms()).await;
+            if let Ok(enrolled) = &enrolled {
+                entry.resource = format!("nodes/{}", enrolled.name);
+                entry.actor.clone_from(&entry.resource);
+            }
+            let outcome = enrolled.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+            if let Err(error) = app.audit.outcome(&entry, intent, &outcome).await {
+                tracing::error!(error = %Chain(&error), intent, "outcome not written to the audit log");
+            }
+            enrolled
+        });
+        let enrolled = match enrolling.await.map_err(|_| Status::internal("internal error"))? {
             Ok(enrolled) => enrolled,
             Err(error) => {
                 self.0.counts.add("enrollments_refused");
-                tracing::info!(token = request.token_id, %error, "enrollment refused");
+                tracing::info!(token, %error, "enrollment refused");
                 return Err(error.into());
             }
         };

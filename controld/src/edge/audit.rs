@@ -20,6 +20,7 @@ use super::page::PAGE;
 use super::stream::Standing;
 use crate::access::audit::{Kind, hex};
 use crate::access::path::Path;
+use crate::access::principal::Principal;
 use crate::app::App;
 use crate::store::audit::{AuditFilter, AuditRow, Head};
 
@@ -113,15 +114,15 @@ async fn follow(
     mut after: i64,
     outgoing: &mpsc::Sender<Result<FollowResponse, Status>>,
 ) -> Result<(), Status> {
-    let left = |_| Status::cancelled("the reader left");
     let mut written = app.audit.written();
     let mut beat = tokio::time::interval(HEARTBEAT);
     loop {
         let rows = app.audit.after(filter, after, i64::try_from(PAGE).unwrap_or(i64::MAX)).await?;
         let more = rows.len() == PAGE;
         for row in rows {
+            may_read(standing.principal())?;
             after = row.sequence;
-            outgoing.send(Ok(FollowResponse { record: Some(record(row)) })).await.map_err(left)?;
+            standing.send(app, outgoing, FollowResponse { record: Some(record(row)) }).await?;
         }
         if more {
             continue;
@@ -129,17 +130,20 @@ async fn follow(
         tokio::select! {
             // Whatever it says, the log is looked at.
             _ = written.recv() => {}
-            _ = beat.tick() => outgoing.send(Ok(FollowResponse { record: None })).await.map_err(left)?,
+            _ = beat.tick() => standing.send(app, outgoing, FollowResponse { record: None }).await?,
             changed = standing.changed(app) => {
-                if changed?.may(SysAudit, &Path::access()) {
-                    continue;
-                }
-                return Err(Status::permission_denied("you may no longer read the audit log"));
+                changed?;
+                may_read(standing.principal())?;
             }
             () = outgoing.closed() => return Ok(()),
             () = app.stop.cancelled() => return Err(Status::unavailable("the controller is stopping")),
         }
     }
+}
+
+fn may_read(principal: &Principal) -> Result<(), Status> {
+    let may = principal.may(SysAudit, &Path::access());
+    may.then_some(()).ok_or_else(|| Status::permission_denied("you may no longer read the audit log"))
 }
 
 fn record(row: AuditRow) -> AuditRecord {

@@ -16,6 +16,7 @@ use crate::access::policy::{Facts, Who};
 use crate::access::principal::Principal;
 use crate::access::registry::Plan;
 use crate::app::App;
+use crate::store::StoreError;
 use crate::store::requests::Seen;
 
 /// Who calls what, from where.
@@ -160,10 +161,7 @@ impl Call {
                 }
             }
         }
-        let intent = app.audit.intent(&entry).await.map_err(|error| {
-            tracing::error!(error = %Chain(&error), "audit log not written: a change is refused");
-            Status::unavailable("the audit log can't be written: nothing was changed")
-        })?;
+        let intent = on_record(app.audit.intent(&entry).await)?;
         let app = Arc::clone(app);
         let running = app.watchers.clone().spawn(async move {
             let done = work.await;
@@ -201,6 +199,14 @@ impl From<Escalation> for Refused {
     fn from(escalation: Escalation) -> Self {
         Self::Escalates(escalation)
     }
+}
+
+/// A change that can't be put on record is refused.
+pub(super) fn on_record(intent: Result<i64, StoreError>) -> Result<i64, Status> {
+    intent.map_err(|error| {
+        tracing::error!(error = %Chain(&error), "audit log not written: a change is refused");
+        Status::unavailable("the audit log can't be written: nothing was changed")
+    })
 }
 
 /// The one answer for what doesn't exist and for what the caller may not see.

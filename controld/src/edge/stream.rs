@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
-use tokio::sync::broadcast;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, mpsc, watch};
 use tonic::Status;
 
 use super::call::Call;
@@ -25,6 +24,8 @@ pub(super) struct Standing {
     endings: broadcast::Receiver<Ended>,
     policies: watch::Receiver<Arc<Policy>>,
     look: tokio::time::Interval,
+    /// The rights changed while something was sent.
+    moved: bool,
 }
 
 impl Standing {
@@ -35,7 +36,7 @@ impl Standing {
         let mut policies = app.registry.changes();
         // What changed between the gate and here counts as changed.
         policies.mark_changed();
-        Ok(Self { principal, endings: app.sessions.endings(), policies, look })
+        Ok(Self { principal, endings: app.sessions.endings(), policies, look, moved: false })
     }
 
     pub(super) fn principal(&self) -> &Principal {
@@ -44,7 +45,37 @@ impl Standing {
 
     /// Waits until the caller's rights may have changed; refuses once its credential has ended. Can be dropped while it
     /// waits, and asked again.
-    pub(super) async fn changed(&mut self, app: &App) -> Result<&Principal, Status> {
+    pub(super) async fn changed(&mut self, app: &App) -> Result<(), Status> {
+        if !std::mem::take(&mut self.moved) {
+            self.heard(app).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a message, unless the credential ends first: a reader that doesn't read for a while must not find what came
+    /// after that. Rights that change meanwhile are told by [`Standing::changed`].
+    pub(super) async fn send<T>(
+        &mut self,
+        app: &App,
+        outgoing: &mpsc::Sender<Result<T, Status>>,
+        message: T,
+    ) -> Result<(), Status> {
+        loop {
+            tokio::select! {
+                biased;
+                heard = self.heard(app) => {
+                    heard?;
+                    self.moved = true;
+                }
+                room = outgoing.reserve() => {
+                    room.map_err(|_| Status::cancelled("the reader left"))?.send(Ok(message));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn heard(&mut self, app: &App) -> Result<(), Status> {
         loop {
             tokio::select! {
                 ended = self.endings.recv() => {
@@ -61,7 +92,7 @@ impl Standing {
                     }
                     let Principal { user, via, source, .. } = &self.principal;
                     self.principal = Principal::new(user.clone(), via.clone(), *source, policy, clock::unix_ms());
-                    return Ok(&self.principal);
+                    return Ok(());
                 }
             }
         }

@@ -133,8 +133,7 @@ async fn follow(
         server_unix_ms: clock::unix_ms(),
         tick_ms: u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX),
     };
-    let left = |_| Status::cancelled("the watcher left");
-    outgoing.send(Ok(encode(Message::Hello(hello)))).await.map_err(left)?;
+    standing.send(app, outgoing, encode(Message::Hello(hello))).await?;
     let mut again = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
     let mut quiet = true;
     let mut next = None;
@@ -145,41 +144,25 @@ async fn follow(
         match next {
             None => {}
             Some(Next::Refiltered) => {
-                outgoing.send(Ok(encode(Message::Gap(Gap::default())))).await.map_err(left)?;
+                standing.send(app, outgoing, encode(Message::Gap(Gap::default()))).await?;
             }
             Some(Next::Behind(missed_ticks, told)) => {
                 app.counts.add("watchers_fell_behind");
                 // The group lives on while others watch; made anew, it counts from zero.
                 let gap = Gap { missed_ticks, missed_events: seen.saturating_sub(told) };
-                outgoing.send(Ok(encode(Message::Gap(gap)))).await.map_err(left)?;
+                standing.send(app, outgoing, encode(Message::Gap(gap))).await?;
             }
         }
         for piece in snapshot {
-            outgoing.send(Ok(piece)).await.map_err(left)?;
+            standing.send(app, outgoing, piece).await?;
         }
         next = Some(loop {
             tokio::select! {
-                tick = ticks.recv() => match tick {
-                    Ok(tick) => {
-                        quiet = false;
-                        seen = tick.events;
-                        for message in tick.messages.iter() {
-                            outgoing.send(Ok(message.clone())).await.map_err(left)?;
-                        }
-                    }
-                    // What the ring still holds is superseded by the snapshot.
-                    Err(RecvError::Lagged(missed)) => break Next::Behind(missed + ticks.len() as u64, seen),
-                    Err(RecvError::Closed) => return Err(Status::unavailable("the controller is stopping")),
-                },
-                _ = again.tick() => {
-                    if quiet {
-                        let beat = Heartbeat { server_unix_ms: clock::unix_ms() };
-                        outgoing.send(Ok(encode(Message::Heartbeat(beat)))).await.map_err(left)?;
-                    }
-                    quiet = true;
-                }
+                // First what the watcher may no longer see: a snapshot for one that fell behind is taken by it.
+                biased;
                 changed = standing.changed(app) => {
-                    let principal = changed?;
+                    changed?;
+                    let principal = standing.principal();
                     let sight = viewer(principal, &filter.pools);
                     if sight == filter.sight {
                         continue;
@@ -189,6 +172,25 @@ async fn follow(
                     }
                     filter.sight = sight;
                     break Next::Refiltered;
+                }
+                tick = ticks.recv() => match tick {
+                    Ok(tick) => {
+                        quiet = false;
+                        seen = tick.events;
+                        for message in tick.messages.iter() {
+                            standing.send(app, outgoing, message.clone()).await?;
+                        }
+                    }
+                    // What the ring still holds is superseded by the snapshot.
+                    Err(RecvError::Lagged(missed)) => break Next::Behind(missed + ticks.len() as u64, seen),
+                    Err(RecvError::Closed) => return Err(Status::unavailable("the controller is stopping")),
+                },
+                _ = again.tick() => {
+                    if quiet {
+                        let beat = Heartbeat { server_unix_ms: clock::unix_ms() };
+                        standing.send(app, outgoing, encode(Message::Heartbeat(beat))).await?;
+                    }
+                    quiet = true;
                 }
                 () = outgoing.closed() => return Ok(()),
             }

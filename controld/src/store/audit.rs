@@ -36,7 +36,7 @@ pub struct Head {
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
     pub actor: String,
-    /// A resource, or its beginning up to a `/`.
+    /// A resource, or its beginning up to a `/`; what is on record by its path (`/vms/…`) is found too.
     pub resource: String,
     pub since_ms: i64,
     pub until_ms: i64,
@@ -45,7 +45,8 @@ pub struct AuditFilter {
 const ROW: &str =
     "SELECT sequence, at_ms, kind, actor, session, source, rpc, resource, request_id, decision, outcome,
      detail, intent, hash FROM audit";
-const MATCHES: &str = "($1 = '' OR actor = $1) AND ($2 = '' OR resource = $2 OR resource LIKE $2 || '/%')
+const MATCHES: &str = "($1 = '' OR actor = $1)
+     AND ($2 = '' OR ltrim(resource, '/') = $2 OR ltrim(resource, '/') LIKE $2 || '/%')
      AND at_ms >= $3 AND ($4 = 0 OR at_ms < $4)";
 
 impl AuditRow {
@@ -125,6 +126,19 @@ impl Store {
         head(&mut reader).await
     }
 
+    /// Whether the log holds this row as it is here, or held it until retention dropped it.
+    pub async fn holds_audit(&self, row: &Head) -> Result<bool, StoreError> {
+        if row.sequence <= self.audit_anchor().await?.sequence {
+            return Ok(true);
+        }
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM audit WHERE sequence = $1 AND hash = $2)")
+            .bind(row.sequence)
+            .bind(&row.hash)
+            .fetch_one(&self.reader)
+            .await
+            .map_err(doing("read the audit log"))
+    }
+
     /// What the chain begins after.
     pub async fn audit_anchor(&self) -> Result<Head, StoreError> {
         let mut reader = self.reader.acquire().await.map_err(doing("read the audit log"))?;
@@ -162,7 +176,7 @@ impl Store {
     ) -> Result<Vec<AuditRow>, StoreError> {
         sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(&filter.actor)
-            .bind(filter.resource.trim_end_matches('/'))
+            .bind(filter.resource.trim_matches('/'))
             .bind(filter.since_ms)
             .bind(filter.until_ms)
             .bind(place)
