@@ -4,13 +4,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use horcrux_proto::agent::v1::EnrollRequest;
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
+use horcrux_proto::agent::v1::{EnrollRequest, EnrollResponse};
 use horcrux_transport::client::{Connect, ConnectError, Pin, Target, Trust};
+use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
 use horcrux_transport::tls::CONTROLLER_NAME;
+use tonic::Response;
 
-use crate::identity::{Facts, IdentityError, NewKey};
+use crate::identity::{Change, Enrolled, Facts, IdentityError, NewKey};
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -28,6 +30,12 @@ pub enum EnrollError {
     Token,
     #[error("connect")]
     Connect(#[source] ConnectError),
+    #[error(
+        "this node is enrolled already, as {0}: with a token that was made to enroll it again, pass --again to replace its identity"
+    )]
+    Enrolled(String),
+    #[error("which controller it was is not known here: pass --controller https://HOST")]
+    WhichController,
     #[error("the controller refused: {0}")]
     Refused(String),
     #[error("the controller's answer is incomplete")]
@@ -52,14 +60,71 @@ impl JoinToken {
     }
 }
 
-/// Enrolls this node; returns its name, `nodes/{node}`. Tried again after a lost answer, it gets the same one.
+/// What to do where this node has an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    Keep,
+    /// The operator said so: whatever it is, even of another controller.
+    Replace,
+}
+
+/// How an enrollment went.
+#[derive(Debug)]
+pub struct Outcome {
+    /// `nodes/{node}`.
+    pub node: String,
+    /// `spiffe://{cluster}/node/{id}`.
+    pub id: String,
+    /// The name and id that this node had before.
+    pub before: Option<(String, String)>,
+}
+
+/// Enrolls this node with the controller that is given, or with the one that it has. Tried again after a lost answer, with
+/// the same token, it gets the same identity.
 pub async fn enroll(
-    controller: &Target,
+    controller: Option<Target>,
     token: &JoinToken,
     hostname: &str,
     state_dir: &Path,
-) -> Result<String, EnrollError> {
-    let key = NewKey::pending(state_dir).map_err(EnrollError::Identity)?;
+    existing: Existing,
+) -> Result<Outcome, EnrollError> {
+    // Held until the end: a renewal that the running agent began in between would replace what is enrolled here.
+    let change = Change::begin(state_dir).map_err(EnrollError::Identity)?;
+    let before = match (Enrolled::load(state_dir), existing) {
+        (Ok(enrolled), Existing::Keep) => return Err(EnrollError::Enrolled(enrolled.facts.node)),
+        (Ok(enrolled), Existing::Replace) => Some(enrolled),
+        (Err(IdentityError::NotEnrolled), _) => None,
+        (Err(error @ IdentityError::Damaged { .. }), _) => {
+            tracing::warn!(error = %Chain(&error), "the identity that is here is of no use, and is replaced");
+            None
+        }
+        (Err(error), _) => return Err(EnrollError::Identity(error)),
+    };
+    let known = || before.as_ref().and_then(Enrolled::controller);
+    let controller = controller.or_else(known).ok_or(EnrollError::WhichController)?;
+    let key = change.pending(&token.id).map_err(EnrollError::Identity)?;
+    let answer = redeem(&controller, token, &key, hostname).await?;
+    let certificate = answer.certificate.ok_or(EnrollError::Answer)?;
+    let facts = Facts {
+        node: answer.node,
+        controller_host: controller.host,
+        controller_port: Some(controller.port),
+        agents_port: u16::try_from(answer.agents_port).map_err(|_| EnrollError::Answer)?,
+        certificate_expires_unix_ms: certificate.expires_unix_ms,
+        generation: certificate.generation,
+    };
+    let new = key.certified(&certificate, facts).map_err(EnrollError::Identity)?;
+    change.keep(&new).map_err(EnrollError::Identity)?;
+    let before = before.map(|before| (before.facts.node.clone(), before.id()));
+    Ok(Outcome { id: new.id(), node: new.facts.node, before })
+}
+
+async fn redeem(
+    controller: &Target,
+    token: &JoinToken,
+    key: &NewKey,
+    hostname: &str,
+) -> Result<EnrollResponse, EnrollError> {
     let connect = Connect {
         server_name: Some(CONTROLLER_NAME),
         ..Connect::new(controller.clone(), Trust::Pinned(token.pin), DEADLINE)
@@ -73,20 +138,8 @@ pub async fn enroll(
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     });
     request.set_timeout(DEADLINE);
-    let answer = EnrollmentClient::new(channel)
-        .enroll(request)
-        .await
-        .map_err(|status| EnrollError::Refused(status.message().to_owned()))?
-        .into_inner();
-    let certificate = answer.certificate.ok_or(EnrollError::Answer)?;
-    let facts = Facts {
-        node: answer.node.clone(),
-        controller_host: controller.host.clone(),
-        agents_port: u16::try_from(answer.agents_port).map_err(|_| EnrollError::Answer)?,
-        certificate_expires_unix_ms: certificate.expires_unix_ms,
-    };
-    key.certified(state_dir, &certificate, &facts).map_err(EnrollError::Identity)?;
-    Ok(answer.node)
+    let answer = EnrollmentClient::new(channel).enroll(request).await;
+    answer.map(Response::into_inner).map_err(|status| EnrollError::Refused(status.message().to_owned()))
 }
 
 #[cfg(test)]

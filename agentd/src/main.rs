@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use horcrux_agentd::config::Config;
-use horcrux_agentd::enroll::{self, JoinToken};
+use horcrux_agentd::enroll::{self, Existing, JoinToken, Outcome};
 use horcrux_agentd::link::Link;
 use horcrux_agentd::sample::Lane;
 use horcrux_agentd::{collect, host, print};
@@ -30,12 +30,15 @@ struct Cli {
 enum Command {
     /// Get this node's certificate from a controller, with a join token
     Enroll {
-        /// The controller's address for people, for instance https://controller:8006
-        #[arg(long)]
-        controller: Target,
+        /// The controller's address for people, for instance https://controller:8006; with --again, the one that it has
+        #[arg(long, required_unless_present = "again")]
+        controller: Option<Target>,
         /// The file that holds the join token; `-` for standard input
         #[arg(long)]
         token_file: PathBuf,
+        /// Replace the identity that this node has; a running agent takes the new one within seconds
+        #[arg(long)]
+        again: bool,
         /// The settings; without it /etc/horcrux/agentd.toml where that exists
         #[arg(long)]
         config: Option<PathBuf>,
@@ -81,7 +84,7 @@ fn main() -> ExitCode {
 
 fn start(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Enroll { controller, token_file, config } => {
+        Command::Enroll { controller, token_file, again, config } => {
             let config = Config::load(config.as_deref())?;
             let token = if token_file.as_os_str() == "-" {
                 let mut text = String::new();
@@ -95,9 +98,9 @@ fn start(command: Command) -> anyhow::Result<()> {
             let file = config.root.join("proc/sys/kernel/hostname");
             let hostname =
                 std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-            let enrolling = enroll::enroll(&controller, &token, hostname.trim(), &config.state_dir);
-            let node = runtime()?.block_on(enrolling)?;
-            tracing::info!(node, "enrolled");
+            let existing = if again { Existing::Replace } else { Existing::Keep };
+            let enrolling = enroll::enroll(controller, &token, hostname.trim(), &config.state_dir, existing);
+            tell_enrolled(&runtime()?.block_on(enrolling)?);
             Ok(())
         }
         Command::Run { config } => run(&Config::load(config.as_deref())?),
@@ -113,6 +116,17 @@ fn start(command: Command) -> anyhow::Result<()> {
             let mut text = serde_json::to_string_pretty(&cycles).context("print")?;
             text.push('\n');
             std::io::stdout().write_all(text.as_bytes()).context("print")
+        }
+    }
+}
+
+fn tell_enrolled(outcome: &Outcome) {
+    let Outcome { node, id, before } = outcome;
+    match before {
+        None => tracing::info!(node, id, "enrolled"),
+        Some((_, was)) if was == id => tracing::info!(node, id, "enrolled again"),
+        Some((was, was_id)) => {
+            tracing::warn!(node, id, was, was_id, "enrolled as another node than this was");
         }
     }
 }

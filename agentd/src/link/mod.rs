@@ -19,11 +19,10 @@ use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
-use tonic::transport::Channel;
 
 use crate::collect::{self, Running};
 use crate::config::{LONGEST, SHORTEST};
-use crate::identity::{Enrolled, Facts, IdentityError, NewKey};
+use crate::identity::{self, Change, Enrolled, IdentityError, NewKey, Stamp};
 use crate::link::dictionary::Dictionary;
 use crate::present::{News, Present};
 use crate::sample::{Cycle, Found, Object, SourceReport};
@@ -32,6 +31,14 @@ pub mod dictionary;
 mod stream;
 
 use stream::{Stream, attach, ended};
+
+/// How a pause between two dials ended.
+enum Idle {
+    Over,
+    /// Another enrollment replaced the identity that was refused.
+    OtherIdentity,
+    Stopped,
+}
 
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -44,7 +51,9 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// A certificate lives seven days and is renewed after one: six days for a controller to come back in.
-const RENEW_WHEN_LEFT_MS: i64 = 6 * 24 * 3600 * 1000;
+const RENEW_WHEN_LEFT: Duration = Duration::from_secs(6 * 24 * 3600);
+/// A tenth of a day before and after that.
+const RENEW_SPREAD: Duration = Duration::from_secs(2 * 24 * 360);
 
 /// Everything that the task needs.
 #[derive(Debug)]
@@ -63,6 +72,8 @@ pub struct Link {
     counted: u64,
     /// Ids of VMs that don't run any more, not yet told.
     off: Vec<u32>,
+    /// Of the identity that was used last.
+    stamp: Option<Stamp>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +86,18 @@ pub enum LinkError {
     Ended(String),
     #[error("the controller closed the stream")]
     Closed,
-    #[error("the certificate was renewed")]
+    #[error("this node has another certificate")]
     Renewed,
+    #[error("the controller has shut this node out: {0}")]
+    ShutOut(String),
+    #[error("the controller doesn't take this node's certificate: {0} ({ENROLL_AGAIN})")]
+    Unknown(String),
+    #[error("this node's certificate has ended ({ENROLL_AGAIN})")]
+    Expired(#[source] Box<LinkError>),
 }
+
+const ENROLL_AGAIN: &str =
+    "get a token with which to enroll it again, and run `horcrux-agentd enroll --again --token-file FILE`";
 
 impl Link {
     #[must_use]
@@ -101,6 +121,7 @@ impl Link {
             dropped: 0,
             counted: 0,
             off: Vec::new(),
+            stamp: None,
         }
     }
 
@@ -108,9 +129,11 @@ impl Link {
     pub async fn run(mut self, stop: Stop) -> Result<(), LinkError> {
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         let (mut started, mut spread) = (false, Duration::ZERO);
+        // What was said last of a state that only people end: it is said once.
+        let mut told = None;
         loop {
-            let dialled = self.dial(&stop).await;
-            let ended = match dialled {
+            let mut has_lasted = false;
+            let ended = match self.dial(&stop).await {
                 Ok(Some(mut stream)) => {
                     if !started {
                         started = self.tell_start(&mut stream);
@@ -120,8 +143,10 @@ impl Link {
                     if stop.is_cancelled() {
                         return Ok(());
                     }
-                    if since.elapsed() >= LASTED {
+                    has_lasted = since.elapsed() >= LASTED;
+                    if has_lasted {
                         backoff.succeeded();
+                        told = None;
                     }
                     spread = stream.spread;
                     ended
@@ -133,13 +158,29 @@ impl Link {
                 return Err(ended);
             }
             if matches!(ended, LinkError::Renewed) {
+                // By a clock that is wrong, a new certificate is due at once: not in a tight loop.
+                self.stamp = identity::stamp(&self.state_dir);
+                if !has_lasted && matches!(self.idle(backoff.failed(draw()), &stop).await, Idle::Stopped) {
+                    return Ok(());
+                }
                 continue;
             }
             // A thousand nodes that lost the same controller don't come back at once.
             let wait = backoff.failed(draw()).max(std::mem::take(&mut spread).mul_f64(draw()));
-            tracing::warn!(error = %Chain(&ended), retry_in = ?wait, "no controller");
-            if !self.idle(wait, &stop).await {
-                return Ok(());
+            let lasting = ended.lasting();
+            if lasting.is_some() && lasting == told {
+                tracing::debug!(error = %Chain(&ended), retry_in = ?wait, "no controller");
+            } else {
+                tracing::warn!(error = %Chain(&ended), retry_in = ?wait, "no controller");
+            }
+            told = lasting;
+            match self.idle(wait, &stop).await {
+                Idle::Over => {}
+                Idle::OtherIdentity => {
+                    backoff.succeeded();
+                    tracing::info!("this node has a new identity");
+                }
+                Idle::Stopped => return Ok(()),
             }
         }
     }
@@ -152,7 +193,10 @@ impl Link {
             epoch: self.epoch,
             node_unix_ms: clock::unix_ms(),
         };
-        let attaching = attach(self.state_dir.clone(), hello);
+        // Before it is read: one that takes its place from here on is noticed.
+        self.stamp = identity::stamp(&self.state_dir);
+        let enrolled = Enrolled::load(&self.state_dir).map_err(LinkError::Identity)?;
+        let attaching = attach(enrolled, hello);
         tokio::pin!(attaching);
         loop {
             tokio::select! {
@@ -163,14 +207,18 @@ impl Link {
         }
     }
 
-    /// Waits while readings go on; `false` when told to stop.
-    async fn idle(&mut self, wait: Duration, stop: &Stop) -> bool {
+    /// Waits while readings go on, until there is a reason to dial.
+    async fn idle(&mut self, wait: Duration, stop: &Stop) -> Idle {
         let until = Instant::now() + wait;
+        let mut look = interval(LOOK);
         loop {
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return true,
+                () = tokio::time::sleep_until(until) => return Idle::Over,
                 Some((_, cycle)) = self.cycles.recv() => self.keep(&cycle),
-                () = stop.cancelled() => return false,
+                _ = look.tick() => if identity::stamp(&self.state_dir) != self.stamp {
+                    return Idle::OtherIdentity;
+                },
+                () = stop.cancelled() => return Idle::Stopped,
             }
         }
     }
@@ -211,6 +259,7 @@ impl Link {
         self.off.clear();
         stream.owes_whole = true;
         let (mut look, mut age) = (interval(LOOK), interval(LOOK_AT_CERTIFICATE));
+        let renew_at = renew_at(stream.shown.facts.certificate_expires_unix_ms, draw());
         loop {
             tokio::select! {
                 message = stream.incoming.message() => match message {
@@ -220,10 +269,16 @@ impl Link {
                     Err(status) => return ended(&status),
                 },
                 Some((lane, cycle)) = self.cycles.recv() => self.send(lane, &cycle, stream),
-                _ = look.tick() => self.look_for_stuck(stream),
-                _ = age.tick() => match self.renew(&stream.channel).await {
+                _ = look.tick() => {
+                    self.look_for_stuck(stream);
+                    if self.is_replaced(&stream.shown) {
+                        return LinkError::Renewed;
+                    }
+                }
+                _ = age.tick() => match self.renew(stream, renew_at).await {
                     Ok(false) => {}
-                    // The new certificate is used, and with that activated, by the next stream.
+                    // The new certificate is used, and with that activated, by the next stream. This stream's channel
+                    // must not dial any more: it would show the one before.
                     Ok(true) => return LinkError::Renewed,
                     Err(error) => tracing::warn!(error = %Chain(&error), "certificate not renewed"),
                 },
@@ -322,24 +377,61 @@ impl Link {
         }
     }
 
-    /// Renews the certificate if it is time; says whether it did.
-    async fn renew(&self, channel: &Channel) -> Result<bool, LinkError> {
-        let enrolled = Enrolled::load(&self.state_dir).map_err(LinkError::Identity)?;
-        let left = enrolled.facts.certificate_expires_unix_ms.saturating_sub(clock::unix_ms());
-        if left > RENEW_WHEN_LEFT_MS {
+    /// Whether another identity has taken the place of the one that is shown.
+    fn is_replaced(&mut self, shown: &Enrolled) -> bool {
+        let stamp = identity::stamp(&self.state_dir);
+        if stamp == self.stamp {
+            return false;
+        }
+        self.stamp = stamp;
+        match Enrolled::load(&self.state_dir) {
+            Ok(found) => !found.is(shown),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "this node's identity changed, and is of no use");
+                false
+            }
+        }
+    }
+
+    /// Renews the certificate if it is time; says whether another than the one that is shown is to be used from now on.
+    async fn renew(&self, stream: &Stream, renew_at_ms: i64) -> Result<bool, LinkError> {
+        if clock::unix_ms() < renew_at_ms {
             return Ok(false);
         }
+        // Held until the new one is kept: an enrollment meanwhile would be undone.
+        let change = Change::begin(&self.state_dir).map_err(LinkError::Identity)?;
+        let enrolled = Enrolled::load(&self.state_dir).map_err(LinkError::Identity)?;
+        if !enrolled.is(&stream.shown) {
+            return Ok(true);
+        }
         let key = NewKey::generate().map_err(LinkError::Identity)?;
-        let request = RenewRequest { csr: key.request.clone().into(), generation: 0 };
-        let asked = timeout(CONNECT, EnrollmentClient::new(channel.clone()).renew(request)).await;
+        let request = RenewRequest { csr: key.request.clone().into(), generation: enrolled.facts.generation };
+        let asked = timeout(CONNECT, EnrollmentClient::new(stream.channel.clone()).renew(request)).await;
         let answer = asked.map_err(|_| LinkError::Ended("no answer to a renewal".into()))?;
         let certificate = answer.map_err(|status| ended(&status))?.into_inner().certificate;
         let certificate = certificate.ok_or_else(|| LinkError::Ended("an empty renewal".into()))?;
-        let facts = Facts { certificate_expires_unix_ms: certificate.expires_unix_ms, ..enrolled.facts };
-        key.certified(&self.state_dir, &certificate, &facts).map_err(LinkError::Identity)?;
-        tracing::info!("certificate renewed");
+        let new = enrolled.renewed(key, &certificate).map_err(LinkError::Identity)?;
+        change.keep(&new).map_err(LinkError::Identity)?;
+        tracing::info!(generation = new.facts.generation, "certificate renewed");
         Ok(true)
     }
+}
+
+impl LinkError {
+    /// What it says, where only people can change it.
+    fn lasting(&self) -> Option<String> {
+        match self {
+            Self::ShutOut(_) | Self::Unknown(_) | Self::Expired(_) => Some(self.to_string()),
+            Self::Identity(_) | Self::Connect(_) | Self::Ended(_) | Self::Closed | Self::Renewed => None,
+        }
+    }
+}
+
+/// When a certificate is renewed. `draw` is uniform in 0..1: nodes that enrolled together don't renew together.
+fn renew_at(expires_ms: i64, draw: f64) -> i64 {
+    let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or_default();
+    let earliest = expires_ms - ms(RENEW_WHEN_LEFT) - ms(RENEW_SPREAD / 2);
+    earliest + ms(RENEW_SPREAD.mul_f64(draw))
 }
 
 /// VMs that were found not to run.
@@ -350,4 +442,18 @@ fn off(found: &Found) -> impl Iterator<Item = Object> {
     };
     let off = vms.iter().filter(|vm| matches!(vm.state(), VmState::ShutOff | VmState::Crashed));
     off.filter_map(|vm| vm.uuid.parse().ok().map(Object::Vm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_after_a_day_give_or_take_a_tenth() {
+        let (hour, day) = (3_600_000, 24 * 3_600_000);
+        let issued = 1_000_000_000_000;
+        assert_eq!(renew_at(issued + 7 * day, 0.5), issued + day);
+        assert_eq!(renew_at(issued + 7 * day, 0.0), issued + day - 24 * hour / 10);
+        assert_eq!(renew_at(issued + 7 * day, 1.0), issued + day + 24 * hour / 10);
+    }
 }

@@ -1,16 +1,16 @@
 //! One stream: how it is dialled, and what is put on it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
 use horcrux_proto::agent::v1::{AttachRequest, AttachResponse, Hello, Inventory, attach_request};
+use horcrux_transport::clock;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{CONNECT, LinkError};
 use crate::identity::Enrolled;
@@ -25,6 +25,8 @@ pub(super) struct Stream {
     pub(super) outgoing: mpsc::Sender<AttachRequest>,
     pub(super) incoming: Streaming<AttachResponse>,
     pub(super) channel: Channel,
+    /// Whom the controller knows this stream as.
+    pub(super) shown: Enrolled,
     /// The inventory could not be queued: the whole is owed.
     pub(super) owes_whole: bool,
     /// Within which time to dial again when it ends, as the controller wishes.
@@ -63,8 +65,14 @@ impl Stream {
     }
 }
 
-pub(super) async fn attach(state_dir: PathBuf, hello: Hello) -> Result<Stream, LinkError> {
-    let enrolled = Enrolled::load(&state_dir).map_err(LinkError::Identity)?;
+pub(super) async fn attach(enrolled: Enrolled, hello: Hello) -> Result<Stream, LinkError> {
+    let has_ended = enrolled.has_ended(clock::unix_ms());
+    // A clock may be wrong: the controller is asked all the same.
+    let attached = dial(enrolled, hello).await;
+    attached.map_err(|error| if has_ended { LinkError::Expired(Box::new(error)) } else { error })
+}
+
+async fn dial(enrolled: Enrolled, hello: Hello) -> Result<Stream, LinkError> {
     let channel = enrolled.connect(CONNECT).channel().await.map_err(LinkError::Connect)?;
     let (outgoing, messages) = mpsc::channel(OUTGOING);
     let first = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
@@ -75,6 +83,7 @@ pub(super) async fn attach(state_dir: PathBuf, hello: Hello) -> Result<Stream, L
             outgoing,
             incoming: response.into_inner(),
             channel,
+            shown: enrolled,
             owes_whole: true,
             spread: Duration::ZERO,
         }),
@@ -84,5 +93,12 @@ pub(super) async fn attach(state_dir: PathBuf, hello: Hello) -> Result<Stream, L
 }
 
 pub(super) fn ended(status: &Status) -> LinkError {
-    LinkError::Ended(status.message().to_owned())
+    let said = status.message().to_owned();
+    if status.code() == Code::PermissionDenied {
+        LinkError::ShutOut(said)
+    } else if status.code() == Code::Unauthenticated {
+        LinkError::Unknown(said)
+    } else {
+        LinkError::Ended(said)
+    }
 }
