@@ -17,6 +17,10 @@ use horcrux_controld::store::Store;
 use horcrux_proto::name::NodeName;
 use horcrux_transport::{clock, files};
 
+mod rotate_ca;
+
+use rotate_ca::Step;
+
 /// The Horcrux controller.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -68,6 +72,14 @@ enum Command {
         #[arg(long)]
         code_file: PathBuf,
     },
+    /// Replace the certificate authority, on the controller's own host, without a node being shut out
+    RotateCa {
+        /// The settings; without it /etc/horcrux/controld.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[command(subcommand)]
+        step: Step,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,6 +118,10 @@ fn start(command: Command) -> anyhow::Result<()> {
             files::write_private(&code_file, format!("{}\n", made?.expose()).as_bytes())
                 .with_context(|| format!("write {}", code_file.display()))?;
             tracing::info!(file = %code_file.display(), "setup code written: it works once, for an hour");
+        }
+        Command::RotateCa { config, step } => {
+            let config = Config::load(config.as_deref())?;
+            runtime.block_on(rotate_ca::run(&config, step))?;
         }
         Command::JoinToken { config, name, reenroll, minutes, token_file } => {
             let config = Config::load(config.as_deref())?;

@@ -59,8 +59,8 @@ pub(crate) struct Record {
     pub(crate) asked: Vec<(String, Vec<u8>)>,
     /// Certificates that are due for a renewal as soon as they are issued.
     pub(crate) due_at_once: u32,
-    /// They end so long after they were issued.
-    pub(crate) ends_after_ms: Option<i64>,
+    /// What is issued has ended already.
+    pub(crate) ended: bool,
     /// Answers to an enrollment that are lost.
     pub(crate) lose_answers: u32,
     /// Open streams: dropped, they end.
@@ -138,6 +138,9 @@ impl Told {
         let name = format!("spiffe://c/node/{}", record.id);
         params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if record.ended {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
         let request = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
         let leaf = params.signed_by(&request.public_key, &self.issuer).unwrap().der().to_vec();
         let lives = if record.due_at_once > 0 { DAY_MS } else { 7 * DAY_MS };
@@ -145,7 +148,7 @@ impl Told {
         Certificate {
             leaf: leaf.into(),
             authorities: vec![self.authority.clone().into()],
-            expires_unix_ms: clock::unix_ms() + record.ends_after_ms.unwrap_or(lives),
+            expires_unix_ms: clock::unix_ms() + if record.ended { -DAY_MS } else { lives },
             generation: record.generation,
         }
     }

@@ -1,7 +1,8 @@
 //! The controller's certificate authority: made at the first start, kept in the state directory, files 0600.
 //!
 //! It signs two kinds of certificate. A controller's says serverAuth and names the controller; a node's says clientAuth,
-//! names the node and nothing else, and lives seven days. Neither passes for the other.
+//! names the node and nothing else, and lives seven days. Neither passes for the other. While the authority is being
+//! replaced there are two: see [`rotation`].
 
 use std::fs;
 use std::io;
@@ -17,6 +18,8 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use time::{Duration, OffsetDateTime};
 
+pub mod rotation;
+
 const AUTHORITY_DAYS: i64 = 3650;
 /// Made anew at each start, so its end is out of reach.
 const CONTROLLER_DAYS: i64 = 397;
@@ -26,9 +29,18 @@ const CLOCK_SLACK: Duration = Duration::minutes(5);
 
 /// Signs certificates.
 pub struct Authority {
+    /// Signs for controllers, and for nodes while it is the only one.
+    current: Pair,
+    next: Option<Pair>,
+    cluster: String,
+}
+
+/// An authority's key and certificate.
+struct Pair {
     issuer: Issuer<'static, KeyPair>,
     der: Vec<u8>,
-    cluster: String,
+    /// What the serials of its certificates begin with.
+    mark: [u8; 4],
 }
 
 /// A node's new certificate.
@@ -68,6 +80,10 @@ pub enum CaError {
     Lost { path: PathBuf },
     #[error("{} is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: &'static str },
+    #[error("the authority is being replaced already: see `horcrux-controld rotate-ca status`")]
+    Rotating,
+    #[error("the authority is not being replaced: begin with `horcrux-controld rotate-ca start`")]
+    NotRotating,
     #[error("make or sign a certificate")]
     Sign(#[source] rcgen::Error),
     #[error("read back a certificate")]
@@ -87,6 +103,7 @@ impl std::fmt::Debug for Authority {
 impl Authority {
     /// Opens the authority in `dir`, or makes it where there is none and no node has a certificate yet.
     pub fn open(dir: &Path, has_nodes: bool) -> Result<Self, CaError> {
+        rotation::resume(dir)?;
         let (key_path, cert_path, cluster_path) =
             (dir.join("ca-key.pem"), dir.join("ca.pem"), dir.join("cluster"));
         if !cert_path.exists() {
@@ -106,35 +123,39 @@ impl Authority {
         }
         let key = files::read_private(&key_path)
             .map_err(|source| CaError::Read { path: key_path.clone(), source })?;
-        let damaged = |path: &Path, reason| CaError::Damaged { path: path.to_owned(), reason };
-        let key = std::str::from_utf8(&key).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
-        let key = key.ok_or_else(|| damaged(&key_path, "it holds no key"))?;
-        let public = digest(&SHA256, &rcgen::PublicKeyData::subject_public_key_info(&key));
-        let pem = read(&cert_path)?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(CaError::Sign)?;
-        let ders = horcrux_transport::tls::authorities(&cert_path).map_err(CaError::Inspect)?;
-        let der = ders.into_iter().next().ok_or(CaError::Request)?;
-        let cluster = read(&cluster_path)?.trim().to_owned();
-        if cluster.is_empty() || !cluster.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(damaged(&cluster_path, "it holds no cluster's name"));
-        }
-        let authority = Self { issuer, der, cluster };
-        if authority.pin()?.as_bytes() != public.as_ref() {
-            return Err(damaged(&key_path, "it is the key of another certificate than ca.pem"));
-        }
+        let key = String::from_utf8_lossy(&key);
+        let current = Pair::open(&read(&cert_path)?, &key, &cert_path, &key_path)?;
+        let authority = Self { current, next: rotation::next(dir)?, cluster: cluster(dir)? };
         write(&dir.join("ca-fingerprint"), format!("{}\n", authority.pin()?).as_bytes())?;
         Ok(authority)
     }
 
-    /// What join tokens carry and people compare.
+    /// What join tokens carry and people compare: of the authority whose name is on controllers' certificates.
     pub fn pin(&self) -> Result<Pin, CaError> {
-        Pin::of(&self.der).map_err(CaError::Inspect)
+        Pin::of(&self.current.der).map_err(CaError::Inspect)
     }
 
-    /// In DER.
+    /// Of the same, in DER.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
-        &self.der
+        &self.current.der
+    }
+
+    /// All whose certificates are accepted and that nodes are told to trust, in DER: two while one is being replaced.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<Vec<u8>> {
+        [Some(&self.current), self.next.as_ref()].into_iter().flatten().map(|pair| pair.der.clone()).collect()
+    }
+
+    /// Whether another is to take its place.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Signs for nodes.
+    fn newest(&self) -> &Pair {
+        self.next.as_ref().unwrap_or(&self.current)
     }
 
     /// Names this cluster in certificates.
@@ -154,9 +175,9 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         (params.not_before, params.not_after) = (now - CLOCK_SLACK, now + Duration::days(CONTROLLER_DAYS));
-        params.serial_number = Some(serial()?);
-        let signed = params.signed_by(&key, &self.issuer).map_err(CaError::Sign)?;
-        Ok(Identity::from_der(vec![signed.der().to_vec(), self.der.clone()], key.serialize_der()))
+        params.serial_number = Some(self.current.serial()?);
+        let signed = params.signed_by(&key, &self.current.issuer).map_err(CaError::Sign)?;
+        Ok(Identity::from_der(vec![signed.der().to_vec(), self.current.der.clone()], key.serialize_der()))
     }
 
     /// A node's certificate. Of the request only the public key is used.
@@ -175,9 +196,10 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.not_before = now - CLOCK_SLACK;
         params.not_after = now + Duration::days(NODE_DAYS) - CLOCK_SLACK;
-        params.serial_number = Some(serial()?);
+        let pair = self.newest();
+        params.serial_number = Some(pair.serial()?);
         let expires_ms = unix_ms(params.not_after);
-        let signed = params.signed_by(&request.params.public_key, &self.issuer).map_err(CaError::Sign)?;
+        let signed = params.signed_by(&request.params.public_key, &pair.issuer).map_err(CaError::Sign)?;
         let leaf = signed.der().to_vec();
         Ok(NodeCertificate { serial: serial_of(&leaf).map_err(CaError::Inspect)?, leaf, expires_ms })
     }
@@ -192,6 +214,38 @@ impl Authority {
     fn spiffe(&self, role: &str, id: &str) -> Result<SanType, CaError> {
         let uri = format!("spiffe://{}/{role}/{id}", self.cluster);
         uri.try_into().map(SanType::URI).map_err(CaError::Sign)
+    }
+}
+
+impl Pair {
+    /// From PEM; the files are named where something is wrong with them.
+    fn open(certificate: &str, key: &str, cert_path: &Path, key_path: &Path) -> Result<Self, CaError> {
+        let damaged = |path: &Path, reason| CaError::Damaged { path: path.to_owned(), reason };
+        let key = KeyPair::from_pem(key).map_err(|_| damaged(key_path, "it holds no key"))?;
+        let public = digest(&SHA256, &rcgen::PublicKeyData::subject_public_key_info(&key));
+        let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(CaError::Sign)?;
+        let ders = horcrux_transport::tls::authorities(cert_path).map_err(CaError::Inspect)?;
+        let der = ders.into_iter().next().ok_or(CaError::Request)?;
+        let pin = Pin::of(&der).map_err(CaError::Inspect)?;
+        if pin.as_bytes() != public.as_ref() {
+            return Err(damaged(key_path, "it is the key of another certificate than the authority's"));
+        }
+        let [a, b, c, d, ..] = *pin.as_bytes();
+        // Positive, and never shorter than its bytes.
+        Ok(Self { issuer, der, mark: [a & 0x7f | 0x40, b, c, d] })
+    }
+
+    fn serial(&self) -> Result<SerialNumber, CaError> {
+        let mut bytes = [0; 16];
+        SystemRandom::new().fill(&mut bytes).map_err(|_| CaError::Random)?;
+        bytes[..self.mark.len()].copy_from_slice(&self.mark);
+        Ok(SerialNumber::from_slice(&bytes))
+    }
+
+    /// Whether this serial, in hex, is of a certificate that it signed.
+    fn has_signed(&self, serial: &str) -> bool {
+        let mark: String = self.mark.iter().map(|byte| format!("{byte:02x}")).collect();
+        serial.starts_with(&mark)
     }
 }
 
@@ -212,10 +266,20 @@ pub fn random_hex<const BYTES: usize>() -> Result<String, CaError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn authority_params(cluster: &str) -> Result<CertificateParams, CaError> {
+/// The cluster's name in `dir`.
+fn cluster(dir: &Path) -> Result<String, CaError> {
+    let path = dir.join("cluster");
+    let cluster = read(&path)?.trim().to_owned();
+    if cluster.is_empty() || !cluster.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(CaError::Damaged { path, reason: "it holds no cluster's name" });
+    }
+    Ok(cluster)
+}
+
+fn authority_params(name: &str) -> Result<CertificateParams, CaError> {
     let now = now();
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, format!("Horcrux CA {cluster}"));
+    params.distinguished_name.push(DnType::CommonName, format!("Horcrux CA {name}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     (params.not_before, params.not_after) = (now - CLOCK_SLACK, now + Duration::days(AUTHORITY_DAYS));
