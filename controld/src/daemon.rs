@@ -121,8 +121,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 
     let internal = authority.controller(&config.names, ca::now()).map_err(StartError::Authority)?;
     let (tls_changed, public_tls) = watch::channel(public_tls(&config, &authority)?);
-    let agents_tls =
-        tls::agents_server(&internal, &[authority.certificate().to_vec()]).map_err(StartError::Tls)?;
+    let agents_tls = tls::agents_server(&internal, &authority.authorities()).map_err(StartError::Tls)?;
     let (_agents_tls_changed, agents_tls) = watch::channel(agents_tls);
     let public = bind(config.public_listen).await?;
     let agents = bind(config.agents_listen).await?;

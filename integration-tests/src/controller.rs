@@ -49,7 +49,7 @@ impl Place {
 
 impl Controller {
     pub fn start() -> anyhow::Result<Self> {
-        Self::begin(Place::Here, 0, "")
+        Self::begin(Place::Here, 0, "", None)
     }
 
     pub fn start_at(place: Place) -> anyhow::Result<Self> {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
+use horcrux_agentd::enroll::{self, Existing, JoinToken};
 use horcrux_proto::v1::auth_service_client::AuthServiceClient;
 use horcrux_proto::v1::node_service_client::NodeServiceClient;
 use horcrux_proto::v1::{CreateJoinTokenRequest, NodeServiceListRequest, NodeState, SignInRequest};
@@ -149,7 +150,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     let size = Size { vms: cli.vms, containers: cli.containers };
-    let nodes = enroll(cli, &person, states.path()).await?;
+    let nodes = enroll_all(cli, &person, states.path()).await?;
     node::start(nodes, size, &mut tasks, &stop);
     all_connected(cli, &person).await?;
     let latencies = Arc::new(Latencies::default());
@@ -203,7 +204,7 @@ fn table(figures: &serde_json::Value) -> String {
     lines.join("\n")
 }
 
-async fn enroll(cli: &Cli, person: &Person, states: &std::path::Path) -> anyhow::Result<Vec<PathBuf>> {
+async fn enroll_all(cli: &Cli, person: &Person, states: &std::path::Path) -> anyhow::Result<Vec<PathBuf>> {
     let channel = person.channel().await?;
     let mut under_way = JoinSet::new();
     let mut enrolled = Vec::with_capacity(cli.nodes);
@@ -214,8 +215,8 @@ async fn enroll(cli: &Cli, person: &Person, states: &std::path::Path) -> anyhow:
         let token = client.create_join_token(person.asks(request)).await?.into_inner().token;
         let (controller, dir) = (cli.controller.clone(), states.join(&name));
         under_way.spawn(async move {
-            let token = horcrux_agentd::enroll::JoinToken::parse(&token)?;
-            horcrux_agentd::enroll::enroll(&controller, &token, &name, &dir).await?;
+            let token = JoinToken::parse(&token)?;
+            enroll::enroll(Some(controller), &token, &name, &dir, Existing::Keep).await?;
             anyhow::Ok(dir)
         });
         if under_way.len() >= AT_ONCE

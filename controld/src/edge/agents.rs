@@ -102,7 +102,7 @@ impl Enroll {
     fn certificate(&self, issued: NodeCertificate, generation: i64) -> Certificate {
         Certificate {
             leaf: issued.leaf.into(),
-            authorities: vec![self.0.enrollment.authority().certificate().to_vec().into()],
+            authorities: self.0.enrollment.authority().authorities().into_iter().map(Into::into).collect(),
             expires_unix_ms: issued.expires_ms,
             generation: u64::try_from(generation).unwrap_or_default(),
         }
