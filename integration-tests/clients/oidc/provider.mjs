@@ -8,7 +8,7 @@ import { createServer } from 'node:https';
 import { Provider } from 'oidc-provider';
 
 const [, , port, dir, redirect, claims] = process.argv;
-const issuer = `https://127.0.0.1:${port}`;
+const issuer = `https://localhost:${port}`;
 const groups = { alice: ['admins', 'staff'], bob: ['operators'] };
 const names = { 'alice-too': 'alice' };
 const device = 'urn:ietf:params:oauth:grant-type:device_code';

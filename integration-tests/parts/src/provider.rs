@@ -16,6 +16,7 @@ pub enum Claims {
 
 #[derive(Debug)]
 pub struct Provider {
+    /// By name: another site than a controller at 127.0.0.1, as providers are to browsers.
     pub issuer: String,
     authority: Authority,
     _part: Part,
@@ -43,7 +44,7 @@ impl Provider {
         let script = here.join("provider.mjs").display().to_string();
         let (at, dir_name) = (port.to_string(), dir.path().display().to_string());
         let part = Part::start(&node_js(), &[&script, &at, &dir_name, redirect_url, claims], &[port])?;
-        Ok(Self { issuer: format!("https://127.0.0.1:{port}"), authority, _part: part, _dir: dir })
+        Ok(Self { issuer: format!("https://localhost:{port}"), authority, _part: part, _dir: dir })
     }
 
     #[must_use]
