@@ -186,7 +186,7 @@ impl Controller {
     /// Makes a local user with no rights, and signs them in.
     pub fn person(&self, name: &str) -> anyhow::Result<Person> {
         let password_file = format!("{name}.password");
-        fs::write(self.path(&password_file), format!("{name} has a long password\n"))?;
+        fs::write(self.path(&password_file), format!("{name} opens forty-seven wooden doors\n"))?;
         let person = self.somebody(name, &format!("config-{name}"), &password_file)?;
         let admin = self.administrator()?;
         admin.done(&["user", "create", name, "--password-file", &person.password_file()])?;

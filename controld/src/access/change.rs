@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::path::Path;
-use super::policy::{Policy, Who};
+use super::policy::{Policy, Subject, Who};
 use super::privileges::Privileges;
 use super::rights::Rights;
 
@@ -23,12 +23,13 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this would give {who} {missing} on {path}, which you do not have there yourself")]
 pub struct Escalation {
-    pub who: Who,
+    pub who: Subject,
     pub path: Path,
     pub missing: Privileges,
 }
 
-/// Refuses a change by which anyone would gain a privilege that `author` lacks on the same path.
+/// Refuses a change by which anyone would gain a privilege that `author` lacks on the same path; a group too, by itself: who
+/// will be in it is not known, and those of a realm come without anybody's change.
 pub fn check_handed_out(
     before: &Policy,
     after: &Policy,
@@ -36,8 +37,11 @@ pub fn check_handed_out(
     now_ms: i64,
 ) -> Result<(), Escalation> {
     let authors = before.rights(author, now_ms);
-    let affected = affected(before, after, now_ms);
-    let rights = affected.values().flat_map(|(old, new)| [old, new]).chain([&*authors]);
+    let people =
+        affected(before, after, now_ms).into_iter().map(|(who, rights)| (Subject::from(who), rights));
+    let affected: Vec<(Subject, (Rights, Rights))> =
+        people.chain(affected_groups(before, after, now_ms)).collect();
+    let rights = affected.iter().flat_map(|(_, (old, new))| [old, new]).chain([&*authors]);
     let points = points(before, after, rights);
     for (who, (old, new)) in &affected {
         for path in &points {
@@ -60,7 +64,7 @@ pub fn check_covers(policy: &Policy, author: &Who, who: &Who, now_ms: i64) -> Re
     for path in points(policy, policy, [&*authors, &theirs].into_iter()) {
         let missing = theirs.on(&path, policy.labels()) - authors.on(&path, policy.labels());
         if !missing.is_empty() {
-            return Err(Escalation { who: who.clone(), path, missing });
+            return Err(Escalation { who: who.clone().into(), path, missing });
         }
     }
     Ok(())
@@ -96,6 +100,22 @@ fn affected(before: &Policy, after: &Policy, now_ms: i64) -> BTreeMap<Who, (Righ
         (old != new || (relabelled && new.heed_labels())).then_some((who, (old, new)))
     };
     all.into_iter().filter_map(differ).collect()
+}
+
+/// Groups whose grants come to something else, with what they come to for a member who has nothing else.
+fn affected_groups(
+    before: &Policy,
+    after: &Policy,
+    now_ms: i64,
+) -> impl Iterator<Item = (Subject, (Rights, Rights))> {
+    let relabelled = before.labels() != after.labels();
+    let all: BTreeSet<_> =
+        [before, after].into_iter().flat_map(|policy| policy.facts().members.keys().cloned()).collect();
+    all.into_iter().filter_map(move |group| {
+        let (old, new) = (before.of_group(&group, now_ms), after.of_group(&group, now_ms));
+        let differ = old != new || (relabelled && new.heed_labels());
+        differ.then_some((Subject::Group(group), (old, new)))
+    })
 }
 
 fn everybody(policy: &Policy) -> impl Iterator<Item = Who> {

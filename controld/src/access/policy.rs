@@ -76,6 +76,15 @@ pub enum Held {
     ByGroup,
 }
 
+impl From<Who> for Subject {
+    fn from(who: Who) -> Self {
+        match who {
+            Who::User(user) => Self::User(user),
+            Who::Token(id) => Self::Token(id),
+        }
+    }
+}
+
 impl Grant {
     #[must_use]
     pub fn is_live(&self, now_ms: i64) -> bool {
@@ -175,6 +184,13 @@ impl Policy {
         }
     }
 
+    /// What a group's grants come to for a member who has nothing else.
+    #[must_use]
+    pub fn of_group(&self, group: &GroupName, now_ms: i64) -> Rights {
+        let grants = self.grants_of(&Subject::Group(group.clone()));
+        Rights::new(self.by_level(grants.map(|grant| (Held::ByGroup, grant)), now_ms))
+    }
+
     /// The grants that concern `who`, live or not, with how they are held.
     #[must_use]
     pub fn entries(&self, who: &Who) -> Vec<(Held, &Grant)> {
@@ -195,8 +211,16 @@ impl Policy {
         if !self.facts.users.contains(user) {
             return BTreeMap::new();
         }
+        self.by_level(self.entries(who).into_iter(), now_ms)
+    }
+
+    fn by_level<'a>(
+        &self,
+        entries: impl Iterator<Item = (Held, &'a Grant)>,
+        now_ms: i64,
+    ) -> BTreeMap<Box<str>, Level> {
         let mut by_path: BTreeMap<Box<str>, Vec<(Held, &Grant)>> = BTreeMap::new();
-        for (held, grant) in self.entries(who).into_iter().filter(|(_, grant)| grant.is_live(now_ms)) {
+        for (held, grant) in entries.filter(|(_, grant)| grant.is_live(now_ms)) {
             by_path.entry(grant.path.as_str().into()).or_default().push((held, grant));
         }
         by_path.into_iter().map(|(path, entries)| (path, self.level(&entries))).collect()

@@ -87,7 +87,11 @@ impl Standing {
                 changed = self.policies.changed() => {
                     changed.map_err(|_| Status::unavailable("the controller is stopping"))?;
                     let policy = Arc::clone(&self.policies.borrow_and_update());
-                    if !policy.facts().users.contains(&self.principal.user) {
+                    let is_known = match &self.principal.via {
+                        Via::Session { .. } => true,
+                        Via::Token { id } => policy.facts().tokens.contains_key(id),
+                    };
+                    if !is_known || !policy.facts().users.contains(&self.principal.user) {
                         return Err(over());
                     }
                     let Principal { user, via, source, .. } = &self.principal;

@@ -1,7 +1,7 @@
 //! Real daemons on this machine, one test at a time.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
-mod audit;
+mod access;
 mod bad_input;
 mod browser;
 mod clients;
@@ -13,6 +13,3 @@ mod lab;
 mod live;
 mod realms;
 mod recovery;
-mod refiltering;
-mod revocation;
-mod scene;

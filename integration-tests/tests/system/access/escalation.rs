@@ -1,0 +1,126 @@
+//! Nobody hands out what they lack, by whichever way: it is refused, on record, and changes nothing.
+
+use std::fs;
+
+use horcrux_integration_tests::wait_until;
+use serde_json::Value;
+
+use super::scene::{OTHER, Scene, WEB};
+
+/// All that bob could have changed.
+fn state(scene: &Scene) -> Vec<Value> {
+    let of = |noun: &str| scene.admin.json(&[noun, "list"]).unwrap();
+    let mut all: Vec<Value> = ["grant", "group", "role", "pool", "tag", "token"].map(of).to_vec();
+    let users = scene.admin.json(&["user", "list"]).unwrap();
+    let lasting = |user: &Value| (user["user"].clone(), user["disabled"].clone(), user["groups"].clone());
+    all.extend(users.as_array().unwrap().iter().map(|user| serde_json::to_value(lasting(user)).unwrap()));
+    all
+}
+
+fn denials(scene: &Scene) -> usize {
+    let rows = scene.admin.json(&["audit", "list", "--user", "bob@local"]).unwrap();
+    rows.as_array().unwrap().iter().filter(|row| row["kind"] == "denial").count()
+}
+
+/// Bob rules the pool `web` and keeps the accounts, may not get into the pool `dark`, and wants more.
+fn with_a_climber() -> Scene {
+    let scene = Scene::new();
+    let admin = &scene.admin;
+    let password = admin.password_file();
+    for args in [
+        &["role", "create", "PoolBoss", "--privilege", "PermissionsModify,PoolAllocate,VmAudit"][..],
+        &["role", "create", "PeopleBoss", "--privilege", "UserModify,PermissionsModify,SysAudit"],
+        &["pool", "create", "dark"],
+        &["pool", "add", "dark", "vms/other1"],
+        &["group", "create", "strong"],
+        &["group", "create", "empty"],
+        &["user", "create", "carol", "--password-file", &password],
+        &["grant", "create", "--group", "strong", "--role", "Administrator", "--path", "/"],
+        &["grant", "create", "--user", "carol", "--role", "Administrator", "--path", "/"],
+        &["user", "disable", "carol"],
+        &["grant", "create", "--user", "bob", "--role", "VmUser", "--path", "/vms?tag=qa"],
+    ] {
+        admin.done(args).unwrap();
+    }
+    scene.grant("PoolBoss", "/pools");
+    scene.grant("PeopleBoss", "/access");
+    scene
+}
+
+#[test]
+fn no_way_up_is_open_to_who_rules_a_pool_and_keeps_the_accounts() {
+    let scene = with_a_climber();
+    let deny = scene.grant("NoAccess", "/pools/dark");
+    let password = scene.controller.path("new.password");
+    fs::write(&password, "what bob would like it to be\n").unwrap();
+    let (web, other) = (format!("vms/{WEB}"), format!("vms/{OTHER}"));
+    let on_other = format!("/{other}");
+    let ways: [(&str, &[&str]); 16] = [
+        (
+            "a stronger role where he rules",
+            &["grant", "create", "--user", "bob", "--role", "Administrator", "--path", "/pools/web"],
+        ),
+        (
+            "his own role where he doesn't",
+            &["grant", "create", "--user", "bob", "--role", "PoolBoss", "--path", "/"],
+        ),
+        (
+            "a grant on what he can't see",
+            &["grant", "create", "--user", "bob", "--role", "VmUser", "--path", &on_other],
+        ),
+        ("a stronger group", &["group", "add", "strong", "bob"]),
+        (
+            "somebody new in a stronger group",
+            &["user", "create", "eve", "--group", "strong", "--password-file", &password],
+        ),
+        (
+            "a grant for whoever will be in a group",
+            &["grant", "create", "--group", "empty", "--role", "VmAdmin", "--path", "/pools/web"],
+        ),
+        ("an administrator's password", &["user", "set-password", "admin", "--password-file", &password]),
+        ("an administrator's second factor", &["user", "reset-second-factor", "admin", "--yes"]),
+        ("a disabled administrator", &["user", "enable", "carol"]),
+        ("a VM into his pool, to see it", &["pool", "add", "web", &other]),
+        ("his VM into another pool", &["pool", "add", "dark", &web]),
+        ("a tag that a grant of his selects", &["tag", "add", &web, "qa"]),
+        ("that tag on what he can't see", &["tag", "add", &other, "qa"]),
+        (
+            "more in a role that he holds",
+            &[
+                "role",
+                "update",
+                "PoolBoss",
+                "--privilege",
+                "PermissionsModify,PoolAllocate,VmAudit,VmConsole",
+            ],
+        ),
+        ("what is denied to him", &["grant", "delete", &deny, "--yes"]),
+        (
+            "a grant beside what is denied to him",
+            &["grant", "create", "--user", "bob", "--role", "PoolBoss", "--path", "/pools/dark"],
+        ),
+    ];
+    let before = state(&scene);
+    for (way, args) in ways {
+        let refused = denials(&scene);
+        let output = scene.bob.ctl(args).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(matches!(output.status.code(), Some(4 | 5)), "{way}: {:?} {said}", output.status);
+        assert_eq!(state(&scene), before, "{way} changed something");
+        wait_until(&format!("the denial of {way}"), || {
+            let now = denials(&scene);
+            anyhow::ensure!(now > refused, "{now} are on record");
+            Ok(())
+        })
+        .unwrap();
+    }
+    // What he may do, he still may.
+    scene.admin.done(&["user", "create", "dave", "--password-file", &password]).unwrap();
+    for args in [
+        &["grant", "create", "--user", "dave", "--role", "PoolBoss", "--path", "/pools/web"][..],
+        &["user", "set-password", "dave", "--password-file", &password],
+        &["pool", "create", "mine"],
+    ] {
+        scene.bob.done(args).unwrap();
+    }
+}

@@ -1,0 +1,12 @@
+//! Who may do what, with the real controller, agent and command line client.
+
+mod api_tokens;
+mod audit;
+mod escalation;
+mod existence;
+mod explain;
+mod node_identity;
+mod refiltering;
+mod revocation;
+mod scene;
+mod secrets;
