@@ -54,10 +54,10 @@ pub struct App {
     pub stop: Stop,
 }
 
-/// Streams of one session: every tab of a browser holds one.
-const STREAMS_PER_SESSION: usize = 128;
+/// Streams of one user: every tab of a browser holds one.
+const STREAMS_PER_USER: usize = 64;
 
-/// How many streams each session has open.
+/// How many streams each user has open.
 #[derive(Clone, Debug, Default)]
 pub struct Streams(Arc<Mutex<HashMap<String, usize>>>);
 
@@ -65,29 +65,29 @@ pub struct Streams(Arc<Mutex<HashMap<String, usize>>>);
 #[derive(Debug)]
 pub struct StreamPlace {
     streams: Streams,
-    session: String,
+    user: String,
 }
 
 impl Streams {
     #[must_use]
-    pub fn enter(&self, session: &str) -> Option<StreamPlace> {
+    pub fn enter(&self, user: &str) -> Option<StreamPlace> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = open.entry(session.to_owned()).or_default();
-        if *here >= STREAMS_PER_SESSION {
+        let here = open.entry(user.to_owned()).or_default();
+        if *here >= STREAMS_PER_USER {
             return None;
         }
         *here += 1;
-        Some(StreamPlace { streams: self.clone(), session: session.to_owned() })
+        Some(StreamPlace { streams: self.clone(), user: user.to_owned() })
     }
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
         let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = open.get_mut(&self.session) {
+        if let Some(here) = open.get_mut(&self.user) {
             *here -= 1;
             if *here == 0 {
-                open.remove(&self.session);
+                open.remove(&self.user);
             }
         }
     }

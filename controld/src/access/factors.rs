@@ -108,6 +108,7 @@ impl Factors {
             tracing::warn!(user = %user, "recovery code used");
             return Ok(());
         }
+        self.store.attempt_factor(user, MAX_FAILURES).await.map_err(FactorError::Store)?;
         self.wrong(user).await
     }
 
@@ -126,21 +127,22 @@ impl Factors {
             (Purpose::Show, false) => return Err(FactorError::Missing),
             (Purpose::Confirm, false) | (Purpose::Show, true) => {}
         }
-        if factor.failures >= MAX_FAILURES {
+        if !self.store.attempt_factor(user, MAX_FAILURES).await.map_err(FactorError::Store)? {
             return Err(FactorError::Locked);
         }
         let secret = self.seal.open_sealed(&factor.sealed, user.as_str()).ok_or(FactorError::Damaged)?;
         let now = u64::try_from(now_ms / 1000).unwrap_or_default();
         let step = totp(&secret, user)?.check(code, now).and_then(|step| i64::try_from(step).ok());
         let Some(step) = step else { return self.wrong(user).await };
-        if self.store.take_step(user, step, recovery).await.map_err(FactorError::Store)? {
+        if self.store.take_step(user, step, &factor.sealed, recovery).await.map_err(FactorError::Store)? {
             return Ok(());
         }
         self.wrong(user).await
     }
 
     async fn wrong(&self, user: &UserId) -> Result<(), FactorError> {
-        let failures = self.store.factor_failed(user).await.map_err(FactorError::Store)?;
+        let factor = self.store.factor(user).await.map_err(FactorError::Store)?;
+        let failures = factor.map_or(0, |factor| factor.failures);
         if failures == MAX_FAILURES {
             tracing::warn!(user = %user, "second factor locked after wrong codes");
         }
@@ -272,6 +274,19 @@ mod tests {
         fixture.factors.check(user, &recovery, later).await.unwrap();
         assert!(fixture.factors.check(user, &recovery, later).await.is_err(), "once");
         fixture.factors.check(user, &right, later).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_guesses_gets_no_more_attempts_than_one() {
+        let fixture = with_factor().await;
+        let (user, later) = (&fixture.user, NOW_MS + 60_000);
+        let right = fixture.code(later);
+        let wrong: Vec<String> = (0..60).map(|n| format!("{n:06}")).filter(|code| *code != right).collect();
+        let guesses = wrong.iter().map(|code| fixture.factors.check(user, code, later));
+        let told = futures_util::future::join_all(guesses).await;
+        let heard = told.iter().filter(|told| matches!(told, Err(FactorError::Wrong))).count();
+        assert!(heard < usize::try_from(MAX_FAILURES).unwrap(), "{heard}");
+        assert!(matches!(fixture.factors.check(user, &right, later).await, Err(FactorError::Locked)));
     }
 
     #[tokio::test]

@@ -47,7 +47,8 @@ fn is_local_name(text: &str) -> bool {
 impl UserId {
     /// From a name as it was typed or as a realm gives it, and the realm.
     pub fn new(name: &str, realm: &str) -> Result<Self, InvalidField> {
-        let name = name.to_lowercase();
+        // What isn't ASCII is refused below, not brought into another shape first.
+        let name = name.to_ascii_lowercase();
         if !is_realm(realm) {
             return Err(InvalidField {
                 field: "realm",

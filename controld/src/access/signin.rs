@@ -27,6 +27,8 @@ use crate::store::{Store, StoreError};
 
 /// As long as it takes to look for a phone.
 const CHALLENGE_MS: i64 = 5 * 60 * 1000;
+/// As much of a name as tells attempts apart: nobody's is longer, and it is remembered.
+const MAX_TYPED: usize = 130;
 /// Challenges that are open; beyond, the oldest is given up.
 const CHALLENGES: usize = 10_000;
 
@@ -148,7 +150,8 @@ impl SignIns {
             }
             None => false,
         };
-        let typed = format!("{}@{realm}", name.to_lowercase().chars().take(MAX_BYTES).collect::<String>());
+        let cut = |text: &str| text.to_lowercase().chars().take(MAX_TYPED).collect::<String>();
+        let typed = format!("{}@{}", cut(name), cut(realm));
         self.slow_down(&typed, visitor.source, known)?;
         let asker = Asker { source: Some(Source::of(visitor.source)), known };
         let user = self.checked(user, name, realm, password, asker, visitor.source, now_ms).await?;
@@ -193,6 +196,11 @@ impl SignIns {
         self.challenges().remove(&key).ok_or(SignInError::Over)?;
         let (row, carrier) = self.open(&user, visitor, now_ms).await?;
         Ok((row, carrier, recovery))
+    }
+
+    /// Forgets challenges of a user whose password or second factor is another now.
+    pub fn forget_challenges(&self, user: &UserId) {
+        self.challenges().retain(|_, pending| pending.user != *user);
     }
 
     /// Whose challenge it is, for a record.
@@ -418,7 +426,8 @@ impl SignInError {
                 tracing::warn!(error = %Chain(self), "realm not reached");
                 false
             }
-            Self::Password(_) | Self::Store(_) | Self::Session(_) | Self::Key(_) => {
+            Self::Password(PasswordError::Busy) => false,
+            Self::Password(PasswordError::Hash(_)) | Self::Store(_) | Self::Session(_) | Self::Key(_) => {
                 tracing::error!(error = %Chain(self), "sign-in failed");
                 true
             }

@@ -118,13 +118,16 @@ impl AuthService for Auth {
         let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
         let request = request.into_inner();
         let challenge = Secret::from(request.challenge_id);
-        let user = self.0.sign_ins.challenged(&challenge);
+        self.0.sign_ins.knocks("challenge", call.source)?;
+        // What was never asked leaves no trace on the log.
+        let user = self.0.sign_ins.challenged(&challenge).ok_or(SignInError::Over)?;
         let answered = self.0.sign_ins.answer(&challenge, &request.code, &visitor, clock::unix_ms()).await;
         let (recovery_codes, entered) = match answered {
             Ok((row, carrier, codes)) => (codes, Ok(Entered::Session(row, carrier))),
             Err(error) => (Vec::new(), Err(error)),
         };
-        let entered = self.entered(&call, user.as_ref(), entered).await?;
+        let entered = self.entered(&call, Some(&user), entered).await?;
+        self.0.sign_ins.opened("challenge", call.source);
         let response: Response<SignInResponse> = given(&self.0, door, entered)?;
         Ok(response.map(|in_| AnswerChallengeResponse {
             tokens: in_.tokens,
@@ -153,6 +156,7 @@ impl AuthService for Auth {
         let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
         let request = request.into_inner();
         let flow = Secret::from(request.flow_id);
+        self.0.sign_ins.knocks("flow", call.source)?;
         let now_ms = clock::unix_ms();
         let person =
             self.0.provided.finish(&self.0.sign_ins, &flow, &request.code, &request.state, now_ms).await;
@@ -164,11 +168,14 @@ impl AuthService for Auth {
                 self.0.sign_ins.provided(realm, &person, &visitor, now_ms).await
             }
             Ok(None) => {
+                self.0.sign_ins.opened("flow", call.source);
                 return Ok(Response::new(FinishOidcResponse {
                     pending: true,
                     ..FinishOidcResponse::default()
                 }));
             }
+            // There is no such flow: nothing was tried.
+            Err(error @ SignInError::Over) => return Err(error.into()),
             Err(error) => Err(error),
         };
         let user = match &entered {
@@ -177,6 +184,7 @@ impl AuthService for Auth {
             Err(_) => None,
         };
         let entered = self.entered(&call, user.as_ref(), entered).await?;
+        self.0.sign_ins.opened("flow", call.source);
         let response: Response<SignInResponse> = given(&self.0, door, entered)?;
         Ok(response.map(|in_| FinishOidcResponse {
             tokens: in_.tokens,
@@ -188,8 +196,11 @@ impl AuthService for Auth {
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
+        let call = Call::of(&request)?;
+        self.0.sign_ins.knocks("refresh", call.source)?;
         let token = Secret::from(request.into_inner().refresh_token);
         let tokens = self.0.sessions.refresh(&token, clock::unix_ms()).await?;
+        self.0.sign_ins.opened("refresh", call.source);
         Ok(Response::new(RefreshResponse { tokens: Some(super::carried::pair(&tokens)) }))
     }
 
@@ -292,6 +303,7 @@ impl AuthService for Auth {
         let app = Arc::clone(&self.0);
         call.act(&self.0, act, async move {
             app.store.rehash(&user, &password_hash).await?;
+            app.sign_ins.forget_challenges(&user);
             Ok(app.sessions.end_others(&user, &kept).await?)
         })
         .await?;

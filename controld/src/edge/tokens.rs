@@ -25,9 +25,9 @@ use crate::store::tokens::TokenRow;
 
 pub(super) struct Tokens(pub(super) Arc<App>);
 
-const MAX_GRANTS: usize = 50;
+const MAX_GRANTS: usize = 20;
 /// Of one user.
-const MAX_TOKENS: usize = 200;
+const MAX_TOKENS: usize = 50;
 
 #[tonic::async_trait]
 impl TokenService for Tokens {
@@ -65,13 +65,13 @@ impl TokenService for Tokens {
             return Err(Status::invalid_argument("ttl_seconds: an hour to 366 days"));
         }
         if request.full != request.grants.is_empty() || request.grants.len() > MAX_GRANTS {
-            return Err(Status::invalid_argument("grants: 1 to 50, or none and full"));
+            return Err(Status::invalid_argument("grants: 1 to 20, or none and full"));
         }
         let networks = networks(&request.networks)
             .ok_or_else(|| Status::invalid_argument("networks: at most 16, each as 192.0.2.0/24"))?;
         let comment = text("comment", request.comment)?;
         if self.0.store.tokens(Some(&owner)).await?.len() >= MAX_TOKENS {
-            return Err(Status::failed_precondition("you have 200 tokens: revoke some first"));
+            return Err(Status::failed_precondition("you have 50 tokens: revoke some first"));
         }
         let token = NewToken::make().map_err(SignInError::Key)?;
         let mut grants = Vec::new();

@@ -183,7 +183,8 @@ impl UserService for Users {
         call.act(&self.0, act, async move {
             app.store.update_user(&id, &update).await?;
             plan.publish().await?;
-            if update.password_hash.is_some() || update.disabled == Some(true) {
+            if update.ends_sessions() {
+                app.sign_ins.forget_challenges(&id);
                 app.sessions.told(Ended::AllOf { user: id, but: None });
             }
             Ok(())
@@ -223,6 +224,7 @@ impl UserService for Users {
         call.act(&self.0, act, async move {
             app.store.delete_user(&user).await?;
             plan.publish().await?;
+            app.sign_ins.forget_challenges(&user);
             app.sessions.told(Ended::AllOf { user, but: None });
             Ok(())
         })

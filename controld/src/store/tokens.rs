@@ -135,22 +135,24 @@ impl Store {
         done.map(|done| done.rows_affected() == 1).map_err(doing("keep a second factor"))
     }
 
-    /// Takes the code of a step, once: `false` when that step or a later one was taken before. A first code confirms the
+    /// Takes the code of a step, once: `false` when that step or a later one was taken before, or the secret is another now. A first code confirms the
     /// factor and brings its recovery codes.
     pub async fn take_step(
         &self,
         user: &UserId,
         step: i64,
+        sealed: &[u8],
         recovery: &[[u8; 32]],
     ) -> Result<bool, StoreError> {
         let failed = "take a second factor's code";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         let done = sqlx::query(
             "UPDATE second_factors SET last_step = $2, failures = 0, confirmed = 1
-             WHERE user = $1 AND last_step < $2",
+             WHERE user = $1 AND last_step < $2 AND sealed = $3",
         )
         .bind(user.as_str())
         .bind(step)
+        .bind(sealed)
         .execute(&mut *tx)
         .await
         .map_err(doing(failed))?;
@@ -191,15 +193,17 @@ impl Store {
         Ok(true)
     }
 
-    /// Counts a wrong code before it is told, so that no number of attempts at once gets past the bound.
-    pub async fn factor_failed(&self, user: &UserId) -> Result<i64, StoreError> {
-        sqlx::query_scalar(
-            "UPDATE second_factors SET failures = failures + 1 WHERE user = $1 RETURNING failures",
+    /// Counts an attempt before it is checked, so that no number of attempts at once gets past `most`. `false`: it may not be
+    /// made.
+    pub async fn attempt_factor(&self, user: &UserId, most: i64) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE second_factors SET failures = failures + 1 WHERE user = $1 AND failures < $2",
         )
         .bind(user.as_str())
-        .fetch_one(&self.writer)
-        .await
-        .map_err(doing("count a wrong code"))
+        .bind(most)
+        .execute(&self.writer)
+        .await;
+        done.map(|done| done.rows_affected() == 1).map_err(doing("count an attempt at a second factor"))
     }
 
     pub async fn delete_factor(&self, user: &UserId) -> Result<(), StoreError> {

@@ -27,6 +27,14 @@ pub struct UserUpdate {
     pub forget_factor: bool,
 }
 
+impl UserUpdate {
+    /// What a session was opened with is worth nothing any more.
+    #[must_use]
+    pub fn ends_sessions(&self) -> bool {
+        self.password_hash.is_some() || self.disabled == Some(true) || self.forget_factor
+    }
+}
+
 const USER: &str =
     "SELECT id, display_name, subject, password_hash, disabled, created_ms, last_sign_in_ms FROM users";
 /// A device that was not used for longer is like any other.
@@ -94,7 +102,7 @@ impl Store {
         done.map(|done| done.rows_affected() == 1).map_err(doing("note who a user is"))
     }
 
-    /// Changes a user. With a new password, or disabled, they have no session any more.
+    /// Changes a user. With a new password, without their second factor, or disabled, they have no session any more.
     pub async fn update_user(&self, id: &UserId, update: &UserUpdate) -> Result<(), StoreError> {
         let failed = "change a user";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
@@ -109,7 +117,7 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(doing(failed))?;
-        if update.password_hash.is_some() || update.disabled == Some(true) {
+        if update.ends_sessions() {
             sqlx::query("DELETE FROM sessions WHERE user = $1")
                 .bind(id.as_str())
                 .execute(&mut *tx)

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use horcrux_agentd::identity::{Enrolled, NewKey};
+use horcrux_agentd::identity::{Change, Enrolled, NewKey};
 use horcrux_integration_tests::{Controller, PlayedNode};
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
 use horcrux_proto::agent::v1::{Certificate, RenewRequest};
@@ -101,8 +101,8 @@ fn a_copied_certificate_that_a_newer_one_has_replaced_locks_the_node() {
     }
     let key = NewKey::generate().unwrap();
     let certificate = renew(&copy, &key, 1).unwrap();
-    let facts = Enrolled::load(&copy).unwrap().facts;
-    key.certified(&copy, &certificate, &facts).unwrap();
+    let renewed = Enrolled::load(&copy).unwrap().renewed(key, &certificate).unwrap();
+    Change::begin(&copy).unwrap().keep(&renewed).unwrap();
     let thief = PlayedNode::attach(&copy, &[]).unwrap();
     // One stream at a time: the node finds its own ended, and dials again with what was replaced.
     node.end().unwrap();
