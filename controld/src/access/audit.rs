@@ -28,6 +28,8 @@ const CHECKPOINT: Duration = Duration::from_secs(60);
 const PAGE: i64 = 1000;
 /// Longer text is cut: it comes from callers.
 const MAX_TEXT: usize = 512;
+/// What a row says in place of an RPC that vouches for where the log begins.
+const RETENTION: &str = "retention";
 /// Where the last head is noted in the state directory.
 pub const HEAD_FILE: &str = "audit-head";
 
@@ -184,16 +186,22 @@ impl Audit {
         self.store.audit_head().await
     }
 
-    /// Reads the whole log. It must hold the heads in `noted`, beside what this process saw and noted itself.
-    pub async fn verify(&self, mut noted: Vec<Head>) -> Result<Verdict, StoreError> {
-        noted.push(self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        noted.extend(self.noted());
+    /// Reads the whole log. It must hold the heads in `noted`, beside what this process saw and noted itself; and where it
+    /// doesn't begin with row 1, a row of its own must say that retention made it begin there.
+    pub async fn verify(&self, noted: Vec<Head>) -> Result<Verdict, StoreError> {
         let anchor = self.store.audit_anchor().await?;
         let mut verdict = Verdict { head: anchor.clone(), ..Verdict::default() };
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(problem) = anchor.contradicts(&seen, &noted) {
+            verdict.broken = Some((anchor.sequence + 1, problem));
+            return Ok(verdict);
+        }
+        let all = noted.into_iter().chain([seen]).chain(self.noted());
         let mut wanted: HashMap<i64, Vec<Vec<u8>>> = HashMap::new();
-        for head in noted.into_iter().filter(|head| head.sequence > anchor.sequence) {
+        for head in all.filter(|head| head.sequence > anchor.sequence) {
             wanted.entry(head.sequence).or_default().push(head.hash);
         }
+        let mut vouched = anchor.sequence == 0;
         loop {
             let page = self.store.audit_after(&AuditFilter::default(), verdict.head.sequence, PAGE).await?;
             if page.is_empty() {
@@ -205,14 +213,18 @@ impl Audit {
                     verdict.broken = Some((row.sequence, problem));
                     return Ok(verdict);
                 }
+                vouched |= row.rpc == RETENTION && row.detail == dropped(&anchor);
                 verdict.rows += 1;
                 verdict.head = Head { sequence: row.sequence, hash: row.hash };
             }
         }
+        let last = verdict.head.sequence;
         if let Some(&missing) = wanted.keys().min() {
-            let last = verdict.head.sequence;
             let problem = format!("the log ends at row {last}, and row {missing} was on it before");
             verdict.broken = Some((last + 1, problem));
+        } else if !vouched {
+            let problem = "the log begins after this row, and nothing on it says that retention dropped what was before";
+            verdict.broken = Some((anchor.sequence, problem.to_owned()));
         }
         Ok(verdict)
     }
@@ -242,21 +254,29 @@ impl Audit {
 
     /// Drops rows from before `before_ms`, and puts that on record.
     pub async fn purge(&self, before_ms: i64) -> Result<(), StoreError> {
-        if let Some(anchor) = self.store.purge_audit(before_ms).await? {
+        let vouch = |anchor: &Head| {
             let entry = Entry {
                 actor: "controller".to_owned(),
-                detail: format!("rows up to {anchor} were dropped by retention"),
+                rpc: RETENTION.to_owned(),
+                detail: dropped(anchor),
                 ..Entry::default()
             };
-            self.event(&entry, "ok").await?;
-        }
+            row(Kind::Event, &entry, "ok", 0)
+        };
+        self.tell(self.store.purge_audit(before_ms, vouch).await?.into_iter().collect());
         Ok(())
     }
 
     async fn add(&self, rows: Vec<AuditRow>) -> Result<i64, StoreError> {
         let added = self.store.add_audit(rows).await?;
         let first = added.first().map_or(0, |row| row.sequence);
-        for row in added {
+        self.tell(added);
+        Ok(first)
+    }
+
+    /// Tells followers of rows that were written.
+    fn tell(&self, written: Vec<AuditRow>) {
+        for row in written {
             {
                 let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                 if row.sequence > seen.sequence {
@@ -266,7 +286,6 @@ impl Audit {
             // Nobody follows.
             drop(self.written.send(row));
         }
-        Ok(first)
     }
 }
 
@@ -367,7 +386,32 @@ fn row(kind: Kind, entry: &Entry, outcome: &str, intent: i64) -> AuditRow {
     }
 }
 
+/// How a row vouches for where the log begins.
+fn dropped(anchor: &Head) -> String {
+    format!("rows up to {anchor} were dropped")
+}
+
 impl Head {
+    /// Why the log can't rightly begin after this row; `seen` by this process, `noted` elsewhere.
+    fn contradicts(&self, seen: &Self, noted: &[Self]) -> Option<String> {
+        let newest = noted.iter().max_by_key(|head| head.sequence);
+        let same = |head: &&Self| head.sequence == self.sequence && head.hash != self.hash;
+        if seen.sequence < self.sequence {
+            Some(format!(
+                "the log begins after row {}, and the last that was written is {}",
+                self.sequence, seen.sequence
+            ))
+        } else if noted.iter().find(same).is_some() {
+            Some("the row that it begins after had another hash when it was noted".to_owned())
+        } else {
+            let below = newest.filter(|head| head.sequence < self.sequence)?;
+            Some(format!(
+                "the log begins after row {}, so that the newest row that was noted, {}, can't be looked for",
+                self.sequence, below.sequence
+            ))
+        }
+    }
+
     /// `SEQUENCE:HASH`, the hash in hex.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -458,6 +502,44 @@ mod tests {
         // Rows 4 and 5 were edited above, and that shows; what was dropped doesn't.
         assert_eq!(audit.verify(Vec::new()).await.unwrap().broken.map(|(row, _)| row), Some(4));
         assert_eq!(audit.store.audit_anchor().await.unwrap().sequence, 3);
+    }
+
+    #[tokio::test]
+    async fn where_the_log_begins_must_be_vouched_for_by_the_log() {
+        let Fixture { audit, store, _dir } = with_rows(5).await;
+        let noted = audit.head().await.unwrap();
+        audit.purge(i64::MAX).await.unwrap();
+        assert_eq!(
+            audit.store.audit_anchor().await.unwrap().sequence,
+            0,
+            "the last row stays, and with it all"
+        );
+        let cut = "INSERT INTO audit_anchor SELECT 1, sequence, hash FROM audit WHERE sequence = 5; DELETE FROM audit";
+        sqlx::raw_sql(cut).execute(&store.writer).await.unwrap();
+        assert!(
+            audit.verify(vec![noted.clone()]).await.unwrap().broken.is_some(),
+            "a noted head is where it begins"
+        );
+        audit.event(&Entry::default(), "ok").await.unwrap();
+        assert!(audit.verify(Vec::new()).await.unwrap().broken.is_some(), "nothing vouches for it");
+        sqlx::raw_sql("UPDATE audit_anchor SET sequence = 1000").execute(&store.writer).await.unwrap();
+        assert!(audit.verify(Vec::new()).await.unwrap().broken.is_some(), "beyond what was ever written");
+    }
+
+    #[tokio::test]
+    async fn what_retention_dropped_is_vouched_for() {
+        let Fixture { audit, _dir, .. } = with_rows(3).await;
+        let last = audit.before(&AuditFilter::default(), 0, 1).await.unwrap()[0].at_ms;
+        while clock::unix_ms() <= last {
+            tokio::task::yield_now().await;
+        }
+        let kept_from = clock::unix_ms();
+        audit.event(&Entry::default(), "ok").await.unwrap();
+        audit.purge(kept_from).await.unwrap();
+        let verdict = audit.verify(Vec::new()).await.unwrap();
+        assert_eq!((verdict.broken, verdict.rows), (None, 2), "the kept row, and the one that vouches");
+        let noted = audit.head().await.unwrap();
+        assert_eq!(audit.verify(vec![noted]).await.unwrap().broken, None);
     }
 
     #[tokio::test]

@@ -86,36 +86,7 @@ impl Store {
         let failed = "write the audit log";
         // Immediately: the head that is read must be the one that is written after.
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(doing(failed))?;
-        let mut head = head(&mut tx).await?;
-        let mut added = Vec::with_capacity(rows.len());
-        for mut row in rows {
-            row.sequence = head.sequence + 1;
-            row.hash = row.chained_to(&head.hash);
-            sqlx::query(
-                "INSERT INTO audit (sequence, at_ms, kind, actor, session, source, rpc, resource, request_id,
-                 decision, outcome, detail, intent, hash)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-            )
-            .bind(row.sequence)
-            .bind(row.at_ms)
-            .bind(&row.kind)
-            .bind(&row.actor)
-            .bind(&row.session)
-            .bind(&row.source)
-            .bind(&row.rpc)
-            .bind(&row.resource)
-            .bind(&row.request_id)
-            .bind(&row.decision)
-            .bind(&row.outcome)
-            .bind(&row.detail)
-            .bind(row.intent)
-            .bind(&row.hash)
-            .execute(&mut *tx)
-            .await
-            .map_err(doing(failed))?;
-            head = Head { sequence: row.sequence, hash: row.hash.clone() };
-            added.push(row);
-        }
+        let added = append(&mut tx, rows).await?;
         tx.commit().await.map_err(doing(failed))?;
         Ok(added)
     }
@@ -198,8 +169,13 @@ impl Store {
             .map_err(doing("read the audit log"))
     }
 
-    /// Drops rows from before `before_ms`, from the oldest on, and moves the anchor. Returns it where it moved.
-    pub async fn purge_audit(&self, before_ms: i64) -> Result<Option<Head>, StoreError> {
+    /// Drops rows from before `before_ms`, from the oldest on, moves the anchor, and adds the row by which `vouch` says so: all
+    /// of it or nothing. Returns that row.
+    pub async fn purge_audit(
+        &self,
+        before_ms: i64,
+        vouch: impl FnOnce(&Head) -> AuditRow + Send,
+    ) -> Result<Option<AuditRow>, StoreError> {
         let failed = "drop old audit rows";
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(doing(failed))?;
         // Up to the first row that is kept: clocks may have gone backwards.
@@ -230,9 +206,49 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(doing(failed))?;
+        let vouched = append(&mut tx, vec![vouch(&Head { sequence, hash })]).await?;
         tx.commit().await.map_err(doing(failed))?;
-        Ok(Some(Head { sequence, hash }))
+        Ok(vouched.into_iter().next())
     }
+}
+
+/// Adds rows at the end of the chain.
+async fn append(
+    connection: &mut sqlx::SqliteConnection,
+    rows: Vec<AuditRow>,
+) -> Result<Vec<AuditRow>, StoreError> {
+    let failed = "write the audit log";
+    let mut head = head(connection).await?;
+    let mut added = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        row.sequence = head.sequence + 1;
+        row.hash = row.chained_to(&head.hash);
+        sqlx::query(
+            "INSERT INTO audit (sequence, at_ms, kind, actor, session, source, rpc, resource, request_id,
+             decision, outcome, detail, intent, hash)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        )
+        .bind(row.sequence)
+        .bind(row.at_ms)
+        .bind(&row.kind)
+        .bind(&row.actor)
+        .bind(&row.session)
+        .bind(&row.source)
+        .bind(&row.rpc)
+        .bind(&row.resource)
+        .bind(&row.request_id)
+        .bind(&row.decision)
+        .bind(&row.outcome)
+        .bind(&row.detail)
+        .bind(row.intent)
+        .bind(&row.hash)
+        .execute(&mut *connection)
+        .await
+        .map_err(doing(failed))?;
+        head = Head { sequence: row.sequence, hash: row.hash.clone() };
+        added.push(row);
+    }
+    Ok(added)
 }
 
 async fn head(connection: &mut sqlx::SqliteConnection) -> Result<Head, StoreError> {

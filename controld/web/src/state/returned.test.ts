@@ -18,8 +18,9 @@ describe("what the provider sent the browser back with", () => {
     it("is looked for at its own address only, and the flow stays for it", () => {
         const take = vi.fn(flow);
         expect(returned("/", "?code=c&state=s", take)).toBeUndefined();
-        expect(returned("/oidc/x", "?code=c&state=s", take)).toBeUndefined();
+        expect(returned("/oidc/corp/x", "?code=c&state=s", take)).toBeUndefined();
         expect(take).not.toHaveBeenCalled();
+        expect(returned("/oidc/corp", "?code=c&state=s", take)).toMatchObject({ at: "finish" });
         expect(returned("/oidc/", "?code=c&state=s", take)).toMatchObject({ at: "finish" });
     });
 
