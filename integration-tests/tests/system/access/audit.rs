@@ -182,7 +182,7 @@ fn what_was_done_and_what_was_refused_is_found_by_who_and_what_and_when() {
     let (admin, bob) = (controller.administrator().unwrap(), controller.person("bob").unwrap());
     admin.done(&["pool", "create", "web"]).unwrap();
     admin.done(&["grant", "create", "--user", "bob", "--role", "VmUser", "--path", "/pools/web"]).unwrap();
-    assert_eq!(bob.ctl(&["pool", "delete", "web", "--yes"]).unwrap().status.code(), Some(4));
+    assert_eq!(bob.ctl(&["pool", "delete", "web", "--yes"]).unwrap().status.code(), Some(5));
     assert_eq!(bob.ctl(&["user", "list"]).unwrap().status.code(), Some(5));
     let denial = wait_until("the denial", || {
         let rows = rows(&admin, &["--user", "bob@local", "--resource", "pools/web", "--since", "1h"]);
