@@ -161,10 +161,11 @@ impl Controller {
         self.place.command(program)
     }
 
-    /// A command line client that keeps what it knows under `name`.
+    /// A command line client that keeps what it knows under `name`; `admin` is who was made at the start, signed in.
     #[must_use]
     pub fn client(&self, name: &str) -> Client {
-        let dir = self.dir.path().join(format!("client-{name}"));
+        let home = if name == "admin" { "config".to_owned() } else { format!("client-{name}") };
+        let dir = self.dir.path().join(home);
         Client::new(self.place.clone(), self.url(), self.state("ca.pem"), dir)
     }
 
