@@ -227,7 +227,8 @@ impl Shared {
         let shared = Arc::clone(self);
         let started = thread::Builder::new().name("pam".to_owned()).spawn(move || {
             let answer = shared.asking.ask(&request);
-            // Before the answer: who has it may ask again at once.
+            // Before the answer: with it the password is gone, and who has it may ask again at once.
+            drop(request);
             drop(place);
             if said.send(answer).is_err() {
                 tracing::warn!("PAM answered after the deadline");
