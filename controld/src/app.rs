@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::access::audit::{Audit, Entry};
+use crate::access::keys::Seal;
 use crate::access::path::Path;
 use crate::access::principal::Principal;
 use crate::access::provided::Provided;
@@ -39,6 +40,7 @@ pub struct App {
     pub sign_ins: SharedSignIns,
     pub provided: Provided,
     pub audit: Audit,
+    pub seal: Arc<Seal>,
     pub enrollment: Enrollment,
     pub attachments: Attachments,
     pub counts: Counts,

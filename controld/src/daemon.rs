@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::access::audit::Audit;
-use crate::access::factors::Factors;
 use crate::access::jwt::Signer;
 use crate::access::keys::{KeyError, Seal};
 use crate::access::password::{PasswordError, Passwords};
@@ -141,10 +140,13 @@ pub async fn run(config: Config) -> Result<(), StartError> {
             "changes were under way when the controller ended: their outcome is not known"
         );
     }
+    store.drop_claims().await.map_err(StartError::Store)?;
     let registry = Registry::open(store.clone()).await.map_err(StartError::Store)?;
     let signer = Signer::open(&dir, authority.cluster()).map_err(StartError::Keys)?;
-    let sessions = Sessions::new(store.clone(), Arc::new(signer), &config);
-    let sign_ins = sign_ins(&config, &dir, public_port, &store, &registry, &sessions)?;
+    let sessions =
+        Sessions::new(store.clone(), Arc::new(signer), config.session_idle, config.session_absolute);
+    let seal = Arc::new(Seal::open(&dir).map_err(StartError::Keys)?);
+    let sign_ins = sign_ins(&config, &seal, public_port, &store, &registry, &sessions)?;
     let setup_required = !store.has_users().await.map_err(StartError::Store)?;
     if setup_required {
         let file = SetupCode::issue(&store, &dir, started_ms).await.map_err(StartError::Setup)?;
@@ -161,6 +163,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         registry: registry.clone(),
         sessions,
         sign_ins,
+        seal,
         provided: Provided::default(),
         audit,
         enrollment: Enrollment::new(store.clone(), authority.clone()),
@@ -182,6 +185,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let hangup = signal::reload().map_err(StartError::Signals)?;
 
     tasks.spawn("live", |stop| writer.run(stop));
+    let sessions = app.sessions.clone();
+    tasks.spawn("sessions", |stop| sessions.watch(stop));
     tasks.spawn("rights", |stop| registry.run(stop));
     tasks.spawn("audit", |stop| scribe.run(stop));
     tasks.spawn("recorder", |stop| record(recent, recorded, stop));
@@ -334,7 +339,7 @@ async fn housekeeping(
 
 fn sign_ins(
     config: &Config,
-    dir: &Path,
+    seal: &Arc<Seal>,
     port: u16,
     store: &Store,
     registry: &Registry,
@@ -343,8 +348,6 @@ fn sign_ins(
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // One core is left to everything else, where there is one.
     let passwords = Passwords::new(cores.saturating_sub(1).max(1)).map_err(StartError::Passwords)?;
-    let seal = Seal::open(dir).map_err(StartError::Keys)?;
-    let factors = Factors::new(store.clone(), Arc::new(seal));
     let origin = origins(&config.names, port).into_iter().next().unwrap_or_default();
     let realms = config.realms.iter().map(|realm| realm.open(&origin)).collect::<Result<Vec<_>, _>>();
     let realms = realms.map_err(StartError::Realms)?;
@@ -353,7 +356,7 @@ fn sign_ins(
     }
     let (store, registry, sessions) = (store.clone(), registry.clone(), sessions.clone());
     let roles = config.second_factor_roles.clone();
-    Ok(Arc::new(SignIns::new(store, registry, sessions, passwords, factors, realms, roles)))
+    Ok(Arc::new(SignIns::new(store, registry, sessions, passwords, Arc::clone(seal), realms, roles)))
 }
 
 /// Takes a changed certificate into use: at SIGHUP, and within a minute of a change of its file.

@@ -36,14 +36,6 @@ INSERT INTO grants (id, subject_kind, subject, role, path, propagate, created_ms
     FROM users_before WHERE role IS NOT NULL;
 DROP TABLE users_before;
 
--- Addresses from which a user signed in, with when last: there wrong passwords of others don't keep them out.
-CREATE TABLE known_sources (
-    user TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
-    source TEXT NOT NULL,
-    last_ms INTEGER NOT NULL,
-    PRIMARY KEY (user, source)
-) STRICT;
-
 -- TOTP. The secret is sealed with a key that is not in this database.
 CREATE TABLE second_factors (
     user TEXT PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
@@ -185,7 +177,10 @@ DROP TABLE requests;
 CREATE TABLE requests (
     actor TEXT NOT NULL,
     id TEXT NOT NULL,
-    what TEXT NOT NULL,
+    -- A keyed hash of the whole request.
+    mark BLOB NOT NULL,
+    -- 0 while it is being carried out.
+    done INTEGER NOT NULL,
     at_ms INTEGER NOT NULL,
     PRIMARY KEY (actor, id)
 ) STRICT;

@@ -10,6 +10,7 @@ use horcrux_transport::files;
 use horcrux_transport::secret::Secret;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
+use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
@@ -33,8 +34,11 @@ pub enum KeyError {
     Random,
 }
 
-/// Seals small secrets for the store.
-pub struct Seal(LessSafeKey);
+/// Seals small secrets for the store, and marks what must be known again.
+pub struct Seal {
+    key: LessSafeKey,
+    marks: hmac::Key,
+}
 
 impl std::fmt::Debug for Seal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -47,8 +51,9 @@ impl Seal {
     pub fn open(dir: &Path) -> Result<Self, KeyError> {
         let path = dir.join("seal-key");
         let key = read_or_make(&path, || random::<32>().map(|key| key.to_vec()))?;
+        let marks = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), b"horcrux marks");
         let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| KeyError::Damaged { path })?;
-        Ok(Self(LessSafeKey::new(key)))
+        Ok(Self { key: LessSafeKey::new(key), marks: hmac::Key::new(hmac::HMAC_SHA256, marks.as_ref()) })
     }
 
     /// `whose` must be said again to open it.
@@ -57,7 +62,7 @@ impl Seal {
         let mut sealed = secret.to_vec();
         let aad = Aad::from(whose.as_bytes());
         let nonce_given = Nonce::assume_unique_for_key(nonce);
-        self.0.seal_in_place_append_tag(nonce_given, aad, &mut sealed).map_err(|_| KeyError::Random)?;
+        self.key.seal_in_place_append_tag(nonce_given, aad, &mut sealed).map_err(|_| KeyError::Random)?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
@@ -67,9 +72,24 @@ impl Seal {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut plain = sealed.to_vec();
         let aad = Aad::from(whose.as_bytes());
-        let length = self.0.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut plain).ok()?.len();
+        let length =
+            self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut plain).ok()?.len();
         plain.truncate(length);
         Some(plain)
+    }
+
+    /// A keyed hash of `parts` for one purpose: it tells whether they are the same again, and nothing else of them.
+    #[must_use]
+    pub fn mark(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.marks);
+        for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
+            // With its length: no two lists of parts are the same text.
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        }
+        let mut mark = [0; 32];
+        mark.copy_from_slice(context.sign().as_ref());
+        mark
     }
 }
 
@@ -129,6 +149,18 @@ pub fn hash(secret: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_is_of_its_parts_its_purpose_and_this_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let seal = Seal::open(dir.path()).unwrap();
+        let mark = seal.mark("request", &[b"ab", b"c"]);
+        assert_eq!(Seal::open(dir.path()).unwrap().mark("request", &[b"ab", b"c"]), mark);
+        assert_ne!(seal.mark("request", &[b"a", b"bc"]), mark);
+        assert_ne!(seal.mark("device", &[b"ab", b"c"]), mark);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(Seal::open(other.path()).unwrap().mark("request", &[b"ab", b"c"]), mark);
+    }
 
     #[test]
     fn what_was_sealed_opens_for_its_owner_with_the_same_key_only() {

@@ -27,6 +27,7 @@
 
 pub mod audit;
 pub mod change;
+pub mod device;
 pub mod explain;
 pub mod factors;
 pub mod jwt;
@@ -46,6 +47,7 @@ pub mod setup;
 pub mod signin;
 pub mod throttle;
 pub mod tokens;
+pub mod watched;
 
 #[cfg(test)]
 mod reference_tests;

@@ -1,7 +1,7 @@
 //! Passwords: argon2id on threads of their own that give way to everything else, with a short queue and then "try later".
 //!
-//! The queue is shared fairly: one address has few places in it, and those who sign in from where they did before have
-//! places that others can't take.
+//! The queue is shared fairly: one address has few places in it, and those who are known have places that others can't
+//! take.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,6 +12,7 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as
 use horcrux_transport::secret::Secret;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::name::UserId;
 use super::throttle::Source;
 
 /// OWASP's floor for argon2id: 19 MiB, two passes, one lane.
@@ -19,10 +20,12 @@ const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 /// Those who wait for a thread. Each costs about a tenth of a second: beyond this a caller does better to come back.
 const QUEUE_PER_THREAD: usize = 8;
-/// Places in the queue for those who signed in from there before.
+/// Places in the queue for those who are known.
 const KEPT_PER_THREAD: usize = 4;
 /// Of one address at a time.
 const PER_SOURCE: usize = 4;
+/// Of one user who is known at a time.
+const PER_USER: usize = 2;
 /// Longer input only costs us; nobody types it.
 pub const MAX_BYTES: usize = 256;
 pub const MIN_CHARS: usize = 10;
@@ -33,7 +36,7 @@ pub struct Passwords {
     jobs: SyncSender<Job>,
     queue: Arc<Semaphore>,
     kept: Arc<Semaphore>,
-    waiting: Arc<Mutex<HashMap<Source, usize>>>,
+    waiting: Arc<Mutex<HashMap<Asker, usize>>>,
     /// Checked in place of an unknown user's, so that both take the same time.
     nobody: Arc<str>,
 }
@@ -41,12 +44,21 @@ pub struct Passwords {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Asker {
-    /// `None`: the controller itself.
-    pub source: Option<Source>,
-    /// The user signed in from there of late.
-    pub known: bool,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// Whoever is at an address.
+    At(Source),
+    /// Somebody with a session, or on a device that they signed in with before.
+    Known(UserId),
+}
+
+impl Asker {
+    fn places(&self) -> usize {
+        match self {
+            Self::At(_) => PER_SOURCE,
+            Self::Known(_) => PER_USER,
+        }
+    }
 }
 
 /// How a password stands to a stored hash.
@@ -67,18 +79,17 @@ pub enum PasswordError {
 }
 
 struct Place {
-    source: Option<Source>,
-    waiting: Arc<Mutex<HashMap<Source, usize>>>,
+    asker: Asker,
+    waiting: Arc<Mutex<HashMap<Asker, usize>>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(source) = self.source else { return };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = waiting.get_mut(&source) {
+        if let Some(here) = waiting.get_mut(&self.asker) {
             *here -= 1;
             if *here == 0 {
-                waiting.remove(&source);
+                waiting.remove(&self.asker);
             }
         }
     }
@@ -128,12 +139,12 @@ impl Passwords {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
         let place = self.place(asker)?;
-        let in_queue = match self.queue.clone().try_acquire_owned() {
-            Ok(in_queue) => in_queue,
-            Err(_) if asker.known => {
+        let in_queue = match (self.queue.clone().try_acquire_owned(), &place.asker) {
+            (Ok(in_queue), _) => in_queue,
+            (Err(_), Asker::Known(_)) => {
                 self.kept.clone().try_acquire_owned().map_err(|_| PasswordError::Busy)?
             }
-            Err(_) => return Err(PasswordError::Busy),
+            (Err(_), Asker::At(_)) => return Err(PasswordError::Busy),
         };
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move || {
@@ -147,15 +158,14 @@ impl Passwords {
     }
 
     fn place(&self, asker: Asker) -> Result<Place, PasswordError> {
-        if let Some(source) = asker.source {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let here = waiting.entry(source).or_default();
-            if *here >= PER_SOURCE {
-                return Err(PasswordError::Busy);
-            }
-            *here += 1;
+        let bound = asker.places();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = waiting.entry(asker.clone()).or_default();
+        if *here >= bound {
+            return Err(PasswordError::Busy);
         }
-        Ok(Place { source: asker.source, waiting: Arc::clone(&self.waiting) })
+        *here += 1;
+        Ok(Place { asker, waiting: Arc::clone(&self.waiting) })
     }
 }
 
@@ -202,24 +212,30 @@ fn fit(password: &Secret, stored: &str) -> Fit {
 mod tests {
     use super::*;
 
-    const NOBODY: Asker = Asker { source: None, known: false };
-
     fn secret(text: &str) -> Secret {
         Secret::from(text.to_owned())
     }
 
-    fn from(address: &str, known: bool) -> Asker {
-        Asker { source: Some(Source::of(address.parse().unwrap())), known }
+    fn at(address: &str) -> Asker {
+        Asker::At(Source::of(address.parse().unwrap()))
+    }
+
+    fn known(name: &str) -> Asker {
+        Asker::Known(name.parse().unwrap())
     }
 
     #[tokio::test]
     async fn a_password_fits_its_own_hash_only() {
         let passwords = Passwords::new(1).unwrap();
-        let stored = passwords.hash(secret("correct horse"), NOBODY).await.unwrap();
+        let stored = passwords.hash(secret("correct horse"), known("alice")).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        let right = passwords.verify(secret("correct horse"), Some(stored.clone()), NOBODY).await.unwrap();
+        let right =
+            passwords.verify(secret("correct horse"), Some(stored.clone()), known("alice")).await.unwrap();
         assert_eq!(right, Fit::Right);
-        assert_eq!(passwords.verify(secret("wrong horse"), Some(stored), NOBODY).await.unwrap(), Fit::Wrong);
+        assert_eq!(
+            passwords.verify(secret("wrong horse"), Some(stored), known("alice")).await.unwrap(),
+            Fit::Wrong
+        );
     }
 
     #[tokio::test]
@@ -227,13 +243,16 @@ mod tests {
         let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).unwrap());
         let stored = weak.hash_password(b"correct horse").unwrap().to_string();
         let passwords = Passwords::new(1).unwrap();
-        assert_eq!(passwords.verify(secret("correct horse"), Some(stored), NOBODY).await.unwrap(), Fit::Weak);
+        assert_eq!(
+            passwords.verify(secret("correct horse"), Some(stored), known("alice")).await.unwrap(),
+            Fit::Weak
+        );
     }
 
     #[tokio::test]
     async fn an_unknown_user_has_no_password_that_fits() {
         let passwords = Passwords::new(1).unwrap();
-        let fit = passwords.verify(secret("nobody has this password"), None, NOBODY).await.unwrap();
+        let fit = passwords.verify(secret("nobody has this password"), None, known("alice")).await.unwrap();
         assert_eq!(fit, Fit::Wrong);
     }
 
@@ -246,23 +265,25 @@ mod tests {
     #[tokio::test]
     async fn beyond_the_queue_callers_are_told_to_come_back() {
         let passwords = Passwords::new(1).unwrap();
-        let crowd = (0..40).map(|n| from(&format!("192.0.2.{n}"), false)).collect();
+        let crowd = (0..40).map(|n| at(&format!("192.0.2.{n}"))).collect();
         assert_eq!(busy(&passwords, crowd).await, 40 - (1 + QUEUE_PER_THREAD));
     }
 
     #[tokio::test]
     async fn one_address_cannot_take_all_places() {
         let passwords = Passwords::new(1).unwrap();
-        let mut crowd = vec![from("192.0.2.1", false); 40];
-        crowd.push(from("192.0.2.2", false));
+        let mut crowd = vec![at("192.0.2.1"); 40];
+        crowd.push(at("192.0.2.2"));
         assert_eq!(busy(&passwords, crowd).await, 40 - PER_SOURCE);
     }
 
     #[tokio::test]
     async fn who_is_known_has_places_that_a_crowd_cannot_take() {
         let passwords = Passwords::new(1).unwrap();
-        let mut crowd: Vec<_> = (0..40).map(|n| from(&format!("192.0.2.{n}"), false)).collect();
-        crowd.push(from("198.51.100.1", true));
-        assert_eq!(busy(&passwords, crowd).await, 40 - (1 + QUEUE_PER_THREAD));
+        let mut crowd: Vec<_> = (0..40).map(|n| at(&format!("192.0.2.{n}"))).collect();
+        crowd.extend(vec![known("alice"); 10]);
+        crowd.push(known("bob"));
+        let refused = 40 - (1 + QUEUE_PER_THREAD) + 10 - PER_USER;
+        assert_eq!(busy(&passwords, crowd).await, refused, "nor one who is known from others");
     }
 }

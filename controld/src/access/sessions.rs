@@ -2,6 +2,7 @@
 //! refresh token that works once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,25 +13,26 @@ use tokio::sync::broadcast;
 use super::jwt::Signer;
 use super::keys::{KeyError, hash, random_id, random_secret};
 use super::name::UserId;
-use crate::config::Config;
+use super::watched::Watched;
 use crate::store::sessions::{At, HashedSecret, Redeemed, SecretKind, SessionRow};
 use crate::store::{Store, StoreError};
 
 /// The use of a session is written down at most this often.
-const TOUCH_MS: i64 = 60 * 1000;
+pub(super) const TOUCH_MS: i64 = 60 * 1000;
 /// What a client says it is, as far as it is kept.
 const MAX_CLIENT: usize = 120;
-/// Endings that a stream may lag behind: one that misses some asks the store.
+/// Endings that a stream may lag behind: what it misses it is told again, at the next look.
 const ENDINGS: usize = 256;
 
 /// Opens sessions, and knows which stand.
 #[derive(Clone, Debug)]
 pub struct Sessions {
-    store: Store,
+    pub(super) store: Store,
     signer: Arc<Signer>,
     idle_ms: i64,
     absolute_ms: i64,
     ended: broadcast::Sender<Ended>,
+    pub watched: Watched,
 }
 
 /// Something ended, and with it the streams that it opened.
@@ -76,6 +78,8 @@ pub struct Visitor {
     pub source: std::net::IpAddr,
     /// The head of its User-Agent.
     pub agent: String,
+    /// What an earlier sign-in gave it, to be known by.
+    pub device: Option<Secret>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +96,17 @@ pub enum SessionError {
 
 impl Sessions {
     #[must_use]
-    pub fn new(store: Store, signer: Arc<Signer>, config: &Config) -> Self {
-        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-        let (idle_ms, absolute_ms) = (ms(config.session_idle), ms(config.session_absolute));
-        Self { store, signer, idle_ms, absolute_ms, ended: broadcast::Sender::new(ENDINGS) }
+    pub fn new(store: Store, signer: Arc<Signer>, idle: Duration, absolute: Duration) -> Self {
+        let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        let (idle_ms, absolute_ms) = (ms(idle), ms(absolute));
+        Self {
+            store,
+            signer,
+            idle_ms,
+            absolute_ms,
+            ended: broadcast::Sender::new(ENDINGS),
+            watched: Watched::default(),
+        }
     }
 
     #[must_use]
@@ -218,7 +229,7 @@ impl Sessions {
         self.store.purge_sessions(self.at(now_ms)).await.map_err(SessionError::Store)
     }
 
-    fn at(&self, now_ms: i64) -> At {
+    pub(super) fn at(&self, now_ms: i64) -> At {
         At { now_ms, idle_ms: self.idle_ms }
     }
 

@@ -13,14 +13,15 @@ use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
 
+use super::device::Device;
 use super::factors::{FactorError, Factors, NewSecret};
-use super::keys::{KeyError, hash, random_secret};
+use super::keys::{KeyError, Seal, hash, random_secret};
 use super::name::{GroupName, UserId};
 use super::password::{Asker, Fit, MAX_BYTES, PasswordError, Passwords};
 use super::realm::{Checked, Realm};
 use super::registry::Registry;
 use super::sessions::{Carrier, SessionError, Sessions, Visitor};
-use super::throttle::{Source, Throttle};
+use super::throttle::{Source, Throttle, Trier};
 use crate::store::sessions::SessionRow;
 use crate::store::users::UserRow;
 use crate::store::{Store, StoreError};
@@ -40,6 +41,7 @@ pub struct SignIns {
     pub sessions: Sessions,
     pub passwords: Passwords,
     pub factors: Factors,
+    seal: Arc<Seal>,
     realms: Vec<Realm>,
     /// Whoever holds one of these must have a second factor.
     factor_roles: BTreeSet<String>,
@@ -106,16 +108,17 @@ impl SignIns {
         registry: Registry,
         sessions: Sessions,
         passwords: Passwords,
-        factors: Factors,
+        seal: Arc<Seal>,
         realms: Vec<Realm>,
         factor_roles: BTreeSet<String>,
     ) -> Self {
         Self {
+            factors: Factors::new(store.clone(), Arc::clone(&seal)),
             store,
             registry,
             sessions,
             passwords,
-            factors,
+            seal,
             realms,
             factor_roles,
             throttle: Mutex::default(),
@@ -143,19 +146,21 @@ impl SignIns {
         now_ms: i64,
     ) -> Result<Entered, SignInError> {
         let user = UserId::new(name, realm).ok();
-        let known = match &user {
-            Some(user) => {
-                let source = Source::of(visitor.source).to_string();
-                self.store.is_known_source(user, &source, now_ms).await.map_err(SignInError::Store)?
-            }
-            None => false,
+        let mark = visitor.device.as_ref();
+        let device = user
+            .as_ref()
+            .zip(mark)
+            .and_then(|(user, mark)| Some((user.clone(), Device::known(&self.seal, user, mark, now_ms)?)));
+        let source = Source::of(visitor.source);
+        let (trier, asker) = match device {
+            Some((user, device)) => (Trier::Device(device), Asker::Known(user)),
+            None => (Trier::At(source), Asker::At(source)),
         };
         let cut = |text: &str| text.to_lowercase().chars().take(MAX_TYPED).collect::<String>();
         let typed = format!("{}@{}", cut(name), cut(realm));
-        self.slow_down(&typed, visitor.source, known)?;
-        let asker = Asker { source: Some(Source::of(visitor.source)), known };
+        self.slow_down(&typed, trier)?;
         let user = self.checked(user, name, realm, password, asker, visitor.source, now_ms).await?;
-        self.throttle().succeeded(&typed, Source::of(visitor.source), clock::monotonic());
+        self.throttle().succeeded(&typed, trier, clock::monotonic());
         self.first_factor_is_right(user, visitor, now_ms).await
     }
 
@@ -210,21 +215,22 @@ impl SignIns {
     }
 
     /// Whether `password` is `user`'s own, as somebody says who is signed in already.
-    pub async fn is_password_of(
-        &self,
-        user: &UserId,
-        password: Secret,
-        source: IpAddr,
-    ) -> Result<bool, SignInError> {
-        self.slow_down(user.as_str(), source, true)?;
+    pub async fn is_password_of(&self, user: &UserId, password: Secret) -> Result<bool, SignInError> {
+        self.slow_down(user.as_str(), Trier::SignedIn)?;
         let row = self.store.user(user).await.map_err(SignInError::Store)?;
-        let asker = Asker { source: Some(Source::of(source)), known: true };
+        let asker = Asker::Known(user.clone());
         let fit = self.passwords.verify(password, row.and_then(|row| row.password_hash), asker).await;
-        let right = fit.map_err(busy)? != Fit::Wrong;
-        if right {
-            self.throttle().succeeded(user.as_str(), Source::of(source), clock::monotonic());
-        }
-        Ok(right)
+        Ok(fit.map_err(busy)? != Fit::Wrong)
+    }
+
+    /// The hash of a new password, for somebody who is signed in or acts for the host.
+    pub async fn hash(&self, password: Secret, by: &UserId) -> Result<String, SignInError> {
+        self.passwords.hash(password, Asker::Known(by.clone())).await.map_err(busy)
+    }
+
+    /// What a device is to keep that `user` has just signed in with.
+    pub fn device(&self, user: &UserId, now_ms: i64) -> Result<Secret, SignInError> {
+        Device::mark(&self.seal, user, now_ms).map_err(SignInError::Key)
     }
 
     /// Slows down those who try what needs no session, by their address.
@@ -238,14 +244,14 @@ impl SignIns {
         self.throttle().opened(door, Source::of(source), clock::monotonic());
     }
 
-    fn slow_down(&self, typed: &str, source: IpAddr, known: bool) -> Result<(), SignInError> {
-        let (source, now) = (Source::of(source), clock::monotonic());
+    fn slow_down(&self, typed: &str, trier: Trier) -> Result<(), SignInError> {
+        let now = clock::monotonic();
         let mut throttle = self.throttle();
-        let wait = throttle.wait(typed, source, known, now);
+        let wait = throttle.wait(typed, trier, now);
         if !wait.is_zero() {
             return Err(SignInError::Slow(wait));
         }
-        throttle.attempt(typed, source, known, now);
+        throttle.attempt(typed, trier, now);
         Ok(())
     }
 
@@ -276,7 +282,7 @@ impl SignIns {
         };
         let stored = row.filter(|row| !row.disabled).and_then(|row| row.password_hash);
         let again = Secret::from(password.expose().to_owned());
-        let fit = self.passwords.verify(password, stored, asker).await.map_err(busy)?;
+        let fit = self.passwords.verify(password, stored, asker.clone()).await.map_err(busy)?;
         match (user, fit) {
             (None, _) | (_, Fit::Wrong) => Err(SignInError::Refused),
             (Some(user), Fit::Right) => Ok(user),
@@ -395,8 +401,7 @@ impl SignIns {
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<(Box<SessionRow>, Carrier), SignInError> {
-        let source = Source::of(visitor.source).to_string();
-        self.store.signed_in(user, &source, now_ms).await.map_err(SignInError::Store)?;
+        self.store.signed_in(user, now_ms).await.map_err(SignInError::Store)?;
         let (row, carrier) = self.sessions.open(user, visitor, now_ms).await.map_err(SignInError::Session)?;
         Ok((Box::new(row), carrier))
     }

@@ -1,10 +1,13 @@
 //! How fast somebody may try passwords. Wrong ones slow down the address that they come from, and that address with that
-//! name; nobody is locked out by what others type elsewhere. Pure: time is passed in.
+//! name, whether it is a user's or not. A device that the user signed in with before has a pace of its own: nobody is
+//! locked out by what others type, elsewhere or at the same address. Pure: time is passed in.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
+
+use super::device::Device;
 
 /// Attempts in a row, then one in each interval.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +20,10 @@ struct Allowance {
 const PER_SOURCE: Allowance = Allowance { burst: 30, every: Duration::from_secs(2) };
 /// From one address with one name.
 const PER_ACCOUNT_AND_SOURCE: Allowance = Allowance { burst: 6, every: Duration::from_secs(10) };
-/// Where that name signed in from of late: a typing mistake is likelier than a guess.
-const PER_KNOWN: Allowance = Allowance { burst: 10, every: Duration::from_secs(5) };
+/// On a device that this user signed in with of late: a typing mistake is likelier than a guess.
+const PER_DEVICE: Allowance = Allowance { burst: 10, every: Duration::from_secs(5) };
+/// By one user who is signed in, right ones too: each costs us a hash.
+const PER_SESSION: Allowance = Allowance { burst: 10, every: Duration::from_secs(5) };
 /// From one address, of what needs no session and isn't a password: a rack of hosts that enroll comes from one too.
 const PER_DOOR: Allowance = Allowance { burst: 60, every: Duration::from_secs(1) };
 /// Addresses and names that are remembered; beyond, those that have nothing left to wait for are forgotten, then the
@@ -45,6 +50,26 @@ impl Source {
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// Who tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trier {
+    /// Whoever is at an address.
+    At(Source),
+    Device(Device),
+    /// The user themselves, who has a session.
+    SignedIn,
+}
+
+impl Trier {
+    fn allowance(self) -> Allowance {
+        match self {
+            Self::At(_) => PER_ACCOUNT_AND_SOURCE,
+            Self::Device(_) => PER_DEVICE,
+            Self::SignedIn => PER_SESSION,
+        }
     }
 }
 
@@ -78,7 +103,7 @@ impl<K: Eq + Hash + Clone> Debts<K> {
 #[derive(Debug)]
 pub struct Throttle {
     sources: Debts<Source>,
-    pairs: Debts<(String, Source)>,
+    pairs: Debts<(String, Trier)>,
 }
 
 impl Default for Throttle {
@@ -88,30 +113,29 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// How long this address must wait before it is heard with this name; the same for names that exist and that don't.
-    /// `known`: the name signed in from there of late.
+    /// How long they must wait before they are heard with this name; the same for names that exist and that don't.
     #[must_use]
-    pub fn wait(&self, name: &str, source: Source, known: bool, now: Instant) -> Duration {
-        let pair = (name.to_owned(), source);
-        if known {
+    pub fn wait(&self, name: &str, trier: Trier, now: Instant) -> Duration {
+        let by_pair = self.pairs.wait(&(name.to_owned(), trier), trier.allowance(), now);
+        match trier {
+            Trier::At(source) => by_pair.max(self.sources.wait(&source, PER_SOURCE, now)),
             // What others do at the same address doesn't count.
-            return self.pairs.wait(&pair, PER_KNOWN, now);
+            Trier::Device(_) | Trier::SignedIn => by_pair,
         }
-        let by_pair = self.pairs.wait(&pair, PER_ACCOUNT_AND_SOURCE, now);
-        by_pair.max(self.sources.wait(&source, PER_SOURCE, now))
     }
 
     /// Counts an attempt before it is checked, so that no number of attempts at once gets past the bound.
-    pub fn attempt(&mut self, name: &str, source: Source, known: bool, now: Instant) {
-        let allowed = if known { PER_KNOWN } else { PER_ACCOUNT_AND_SOURCE };
-        self.pairs.fail((name.to_owned(), source), allowed, now);
-        self.sources.fail(source, PER_SOURCE, now);
+    pub fn attempt(&mut self, name: &str, trier: Trier, now: Instant) {
+        self.pairs.fail((name.to_owned(), trier), trier.allowance(), now);
+        if let Trier::At(source) = trier {
+            self.sources.fail(source, PER_SOURCE, now);
+        }
     }
 
     /// How long this address must wait before it is heard at `door`; otherwise the attempt is counted.
     pub fn knock(&mut self, door: &'static str, source: Source, now: Instant) -> Duration {
         // No user's name begins so.
-        let pair = (format!("/{door}"), source);
+        let pair = (format!("/{door}"), Trier::At(source));
         let wait = self.pairs.wait(&pair, PER_DOOR, now);
         if wait.is_zero() {
             self.pairs.fail(pair, PER_DOOR, now);
@@ -121,15 +145,17 @@ impl Throttle {
 
     /// What was asked at `door` was right: it doesn't count.
     pub fn opened(&mut self, door: &'static str, source: Source, now: Instant) {
-        if let Some(paid) = self.pairs.0.get_mut(&(format!("/{door}"), source)) {
+        if let Some(paid) = self.pairs.0.get_mut(&(format!("/{door}"), Trier::At(source))) {
             *paid = paid.checked_sub(PER_DOOR.every).unwrap_or(now);
         }
     }
 
-    /// It was right: its name has nothing to wait for from there.
-    pub fn succeeded(&mut self, name: &str, source: Source, now: Instant) {
-        self.pairs.0.remove(&(name.to_owned(), source));
-        if let Some(paid) = self.sources.0.get_mut(&source) {
+    /// It was right: its name has nothing to wait for there.
+    pub fn succeeded(&mut self, name: &str, trier: Trier, now: Instant) {
+        self.pairs.0.remove(&(name.to_owned(), trier));
+        if let Trier::At(source) = trier
+            && let Some(paid) = self.sources.0.get_mut(&source)
+        {
             *paid = paid.checked_sub(PER_SOURCE.every).unwrap_or(now);
         }
     }
@@ -140,20 +166,34 @@ mod tests {
     use horcrux_transport::clock;
 
     use super::*;
+    use crate::access::keys::Seal;
 
     fn source(text: &str) -> Source {
         Source::of(text.parse().unwrap())
     }
 
+    fn at(text: &str) -> Trier {
+        Trier::At(source(text))
+    }
+
+    /// Alice's own.
+    fn device() -> Trier {
+        let dir = tempfile::tempdir().unwrap();
+        let seal = Seal::open(dir.path()).unwrap();
+        let alice = "alice".parse().unwrap();
+        let mark = Device::mark(&seal, &alice, 0).unwrap();
+        Trier::Device(Device::known(&seal, &alice, &mark, 0).unwrap())
+    }
+
     /// Attempts that are heard within a time when one tries as fast as one may.
-    fn heard(throttle: &mut Throttle, name: &str, from: Source, known: bool, within: Duration) -> usize {
+    fn heard(throttle: &mut Throttle, name: &str, from: Trier, within: Duration) -> usize {
         let start = clock::monotonic();
         let (mut now, mut count) = (start, 0);
         while now < start + within {
-            let wait = throttle.wait(name, from, known, now);
+            let wait = throttle.wait(name, from, now);
             now += wait;
             if now < start + within {
-                throttle.attempt(name, from, known, now);
+                throttle.attempt(name, from, now);
                 count += 1;
             }
         }
@@ -163,37 +203,43 @@ mod tests {
     #[test]
     fn a_guesser_is_slowed_down() {
         let mut throttle = Throttle::default();
-        let minute = heard(&mut throttle, "alice", source("192.0.2.1"), false, Duration::from_secs(60));
+        let minute = heard(&mut throttle, "alice", at("192.0.2.1"), Duration::from_secs(60));
         assert!((8..=13).contains(&minute), "{minute}");
     }
 
     #[test]
     fn names_in_turn_are_slowed_down_too() {
         let mut throttle = Throttle::default();
-        let (now, from) = (clock::monotonic(), source("192.0.2.1"));
+        let (now, from) = (clock::monotonic(), at("192.0.2.1"));
         let tried = (0..200).take_while(|n| {
             let name = format!("user{n}");
-            let free = throttle.wait(&name, from, false, now).is_zero();
-            throttle.attempt(&name, from, false, now);
+            let free = throttle.wait(&name, from, now).is_zero();
+            throttle.attempt(&name, from, now);
             free
         });
         assert_eq!(tried.count(), 30);
     }
 
     #[test]
-    fn what_is_tried_elsewhere_keeps_nobody_out() {
+    fn what_others_try_keeps_nobody_out() {
         let mut throttle = Throttle::default();
-        let now = clock::monotonic();
+        let (now, here) = (clock::monotonic(), at("192.0.2.1"));
         for _ in 0..10_000 {
-            throttle.attempt("alice", source("192.0.2.1"), false, now);
+            throttle.attempt("alice", here, now);
         }
-        assert_eq!(throttle.wait("alice", source("192.0.2.2"), false, now), Duration::ZERO);
-        assert!(throttle.wait("alice", source("192.0.2.1"), false, now) > Duration::from_secs(60));
-        assert_eq!(
-            throttle.wait("bob", source("192.0.2.1"), true, now),
-            Duration::ZERO,
-            "bob is known there"
-        );
+        assert!(throttle.wait("alice", here, now) > Duration::from_secs(60));
+        assert_eq!(throttle.wait("alice", at("192.0.2.2"), now), Duration::ZERO, "elsewhere");
+        assert_eq!(throttle.wait("alice", device(), now), Duration::ZERO, "her device, at the same address");
+        assert_eq!(throttle.wait("alice", Trier::SignedIn, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_device_and_a_session_are_slowed_down_by_what_they_try_themselves() {
+        for trier in [device(), Trier::SignedIn] {
+            let mut throttle = Throttle::default();
+            let minute = heard(&mut throttle, "alice", trier, Duration::from_secs(60));
+            assert!((20..=22).contains(&minute), "{minute}");
+        }
     }
 
     #[test]
@@ -212,16 +258,13 @@ mod tests {
     #[test]
     fn success_wipes_the_slate() {
         let mut throttle = Throttle::default();
-        let (now, from) = (clock::monotonic(), source("2001:db8::1"));
+        let (now, from) = (clock::monotonic(), at("2001:db8::1"));
         for _ in 0..6 {
-            throttle.attempt("alice", from, false, now);
+            throttle.attempt("alice", from, now);
         }
-        assert!(
-            throttle.wait("alice", source("2001:db8::2"), false, now) > Duration::ZERO,
-            "the same network"
-        );
+        assert!(throttle.wait("alice", at("2001:db8::2"), now) > Duration::ZERO, "the same network");
         throttle.succeeded("alice", from, now);
-        assert_eq!(throttle.wait("alice", from, false, now), Duration::ZERO);
+        assert_eq!(throttle.wait("alice", from, now), Duration::ZERO);
     }
 
     #[test]

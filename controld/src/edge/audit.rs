@@ -122,7 +122,7 @@ async fn follow(
         for row in rows {
             may_read(standing.principal())?;
             after = row.sequence;
-            standing.send(app, outgoing, FollowResponse { record: Some(record(row)) }).await?;
+            standing.send(outgoing, FollowResponse { record: Some(record(row)) }).await?;
         }
         if more {
             continue;
@@ -130,8 +130,8 @@ async fn follow(
         tokio::select! {
             // Whatever it says, the log is looked at.
             _ = written.recv() => {}
-            _ = beat.tick() => standing.send(app, outgoing, FollowResponse { record: None }).await?,
-            changed = standing.changed(app) => {
+            _ = beat.tick() => standing.send(outgoing, FollowResponse { record: None }).await?,
+            changed = standing.changed() => {
                 changed?;
                 may_read(standing.principal())?;
             }

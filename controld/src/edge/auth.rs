@@ -16,17 +16,15 @@ use horcrux_transport::secret::Secret;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call};
-use super::carried::{Door, csrf_token, forget_cookie, given, session, sessions_of, visitor};
+use super::carried::{csrf_token, forget_cookie, given, session, sessions_of, visitor};
 use super::users::{new_password, user_id};
 use crate::access::name::{LOCAL, UserId};
-use crate::access::password::Asker;
 use crate::access::path::Path;
 use crate::access::policy::Who;
 use crate::access::principal::{Principal, Via};
 use crate::access::sessions::Ended;
 use crate::access::setup;
 use crate::access::signin::{Entered, SignInError};
-use crate::access::throttle::Source;
 use crate::app::App;
 use crate::store::users::UserRow;
 
@@ -57,11 +55,10 @@ impl AuthService for Auth {
                  and so does `horcrux-controld recover-admin` on its host",
             ));
         }
-        let asker = Asker { source: Some(Source::of(call.source)), known: true };
-        let password_hash = self.0.sign_ins.passwords.hash(password, asker).await;
+        let password_hash = self.0.sign_ins.hash(password, &user).await?;
         let row = UserRow {
             id: user.to_string(),
-            password_hash: Some(password_hash.map_err(SignInError::Password)?),
+            password_hash: Some(password_hash),
             created_ms: now_ms,
             ..UserRow::default()
         };
@@ -99,8 +96,10 @@ impl AuthService for Auth {
     }
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
-        let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
+        let (call, mut visitor) = (Call::of(&request)?, visitor(&request)?);
         let request = request.into_inner();
+        // A browser keeps its mark in a cookie.
+        visitor.device = visitor.device.or_else(|| request.device.map(Secret::from));
         let realm = if request.realm.is_empty() { LOCAL } else { &request.realm };
         let password = Secret::from(request.password);
         let now_ms = clock::unix_ms();
@@ -108,14 +107,14 @@ impl AuthService for Auth {
         // The name as typed may be a password: only a user's is kept.
         let user = UserId::new(&request.username, realm).ok();
         let entered = self.entered(&call, user.as_ref(), entered).await?;
-        given(&self.0, door, entered)
+        given(&self.0, entered)
     }
 
     async fn answer_challenge(
         &self,
         request: Request<AnswerChallengeRequest>,
     ) -> Result<Response<AnswerChallengeResponse>, Status> {
-        let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
+        let (call, visitor) = (Call::of(&request)?, visitor(&request)?);
         let request = request.into_inner();
         let challenge = Secret::from(request.challenge_id);
         self.0.sign_ins.knocks("challenge", call.source)?;
@@ -128,7 +127,7 @@ impl AuthService for Auth {
         };
         let entered = self.entered(&call, Some(&user), entered).await?;
         self.0.sign_ins.opened("challenge", call.source);
-        let response: Response<SignInResponse> = given(&self.0, door, entered)?;
+        let response: Response<SignInResponse> = given(&self.0, entered)?;
         Ok(response.map(|in_| AnswerChallengeResponse {
             tokens: in_.tokens,
             csrf_token: in_.csrf_token,
@@ -153,7 +152,7 @@ impl AuthService for Auth {
         &self,
         request: Request<FinishOidcRequest>,
     ) -> Result<Response<FinishOidcResponse>, Status> {
-        let (call, visitor, door) = (Call::of(&request)?, visitor(&request)?, Door::of(&request));
+        let (call, visitor) = (Call::of(&request)?, visitor(&request)?);
         let request = request.into_inner();
         let flow = Secret::from(request.flow_id);
         self.0.sign_ins.knocks("flow", call.source)?;
@@ -185,7 +184,7 @@ impl AuthService for Auth {
         };
         let entered = self.entered(&call, user.as_ref(), entered).await?;
         self.0.sign_ins.opened("flow", call.source);
-        let response: Response<SignInResponse> = given(&self.0, door, entered)?;
+        let response: Response<SignInResponse> = given(&self.0, entered)?;
         Ok(response.map(|in_| FinishOidcResponse {
             tokens: in_.tokens,
             csrf_token: in_.csrf_token,
@@ -295,9 +294,7 @@ impl AuthService for Auth {
         }
         let new = new_password(request.new_password)?;
         self.is_password(&call, &user, request.old_password, "old_password").await?;
-        let asker = Asker { source: Some(Source::of(call.source)), known: true };
-        let password_hash =
-            self.0.sign_ins.passwords.hash(new, asker).await.map_err(SignInError::Password)?;
+        let password_hash = self.0.sign_ins.hash(new, &user).await?;
         let kept = call.principal()?.session().unwrap_or_default().to_owned();
         let act = Act { resource: format!("users/{user}"), detail: "own password".into(), ..Act::default() };
         let app = Arc::clone(&self.0);
@@ -438,7 +435,7 @@ impl Auth {
         password: String,
         field: &str,
     ) -> Result<(), Status> {
-        let right = self.0.sign_ins.is_password_of(user, Secret::from(password), call.source).await?;
+        let right = self.0.sign_ins.is_password_of(user, Secret::from(password)).await?;
         if right {
             return Ok(());
         }

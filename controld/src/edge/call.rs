@@ -4,20 +4,22 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use horcrux_proto::authz::{Privilege, privilege_name};
+use horcrux_proto::authz::{Privilege, privilege_name, requirement};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use tonic::{Request, Status};
+use zeroize::Zeroizing;
 
 use crate::access::audit::Entry;
 use crate::access::change::Escalation;
+use crate::access::keys::Seal;
 use crate::access::path::Path;
 use crate::access::policy::{Facts, Who};
 use crate::access::principal::Principal;
 use crate::access::registry::Plan;
 use crate::app::App;
 use crate::store::StoreError;
-use crate::store::requests::Seen;
+use crate::store::requests::Claim;
 
 /// Who calls what, from where.
 #[derive(Clone, Debug)]
@@ -29,6 +31,9 @@ pub(super) struct Call {
     pub(super) principal: Option<Principal>,
     /// Who acts, where no principal does.
     pub(super) actor: String,
+    pub(super) seal: Arc<Seal>,
+    /// Of what a mutation asks for: the same request has the same mark.
+    pub(super) mark: [u8; 32],
 }
 
 /// A change that is asked for.
@@ -56,8 +61,15 @@ pub(super) enum Done<T> {
 const MAX_REQUEST_ID: usize = 128;
 
 impl Call {
-    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        request.extensions().get::<Self>().cloned().ok_or_else(|| Status::unauthenticated("sign in first"))
+    pub(super) fn of<T: prost::Message>(request: &Request<T>) -> Result<Self, Status> {
+        let found = request.extensions().get::<Self>().cloned();
+        let mut call = found.ok_or_else(|| Status::unauthenticated("sign in first"))?;
+        if requirement(call.method).is_some_and(|known| known.mutation) {
+            // A password may be in it.
+            let asked = Zeroizing::new(request.get_ref().encode_to_vec());
+            call.mark = call.seal.mark("request", &[call.method.as_bytes(), &asked]);
+        }
+        Ok(call)
     }
 
     pub(super) fn principal(&self) -> Result<&Principal, Status> {
@@ -150,43 +162,70 @@ impl Call {
         if validate_only {
             return Ok(Done::Valid);
         }
-        let entry = Entry { decision, detail, request_id: request_id.clone(), ..self.entry(&resource) };
-        let what = format!("{} {resource} {}", self.method, entry.detail);
-        if !request_id.is_empty() {
-            match app.store.seen_request(&entry.actor, &request_id, &what).await? {
-                Seen::New => {}
-                Seen::Done => return Ok(Done::Before),
-                Seen::Other => {
-                    return Err(Status::already_exists("request_id: it stood for another request before"));
-                }
-            }
+        let entry = Entry { decision, detail, request_id, ..self.entry(&resource) };
+        let (app, mark) = (Arc::clone(app), self.mark);
+        let running = app.watchers.clone().spawn(async move { once(&app, &entry, &mark, work).await });
+        running.await.map_err(|_| Status::internal("internal error"))?
+    }
+
+    /// Whether the caller has given this request id before: what it asks for may be there, or be gone, because of that.
+    pub(super) async fn repeats(&self, app: &App, request_id: &str) -> Result<bool, Status> {
+        if request_id.is_empty() {
+            return Ok(false);
         }
-        let intent = on_record(app.audit.intent(&entry).await)?;
-        let app = Arc::clone(app);
-        let running = app.watchers.clone().spawn(async move {
-            let done = work.await;
-            let outcome = match &done {
-                Ok(_) => "ok".to_owned(),
-                Err(status) => format!("{:?}: {}", status.code(), status.message()),
-            };
-            if let Err(error) = app.audit.outcome(&entry, intent, &outcome).await {
-                tracing::error!(error = %Chain(&error), intent, "outcome not written to the audit log");
-            }
-            if done.is_ok() && !request_id.is_empty() {
-                let noted = app.store.note_request(&entry.actor, &request_id, &what, clock::unix_ms()).await;
-                if let Err(error) = noted {
-                    tracing::warn!(error = %Chain(&error), "request id not remembered");
-                }
-            }
-            done
-        });
-        running.await.map_err(|_| Status::internal("internal error"))?.map(Done::Now)
+        Ok(app.store.knows_request(self.principal()?.user.as_str(), request_id).await?)
     }
 
     fn denied(&self, app: &App, privilege: Privilege, path: &Path) {
         app.counts.add("requests_denied");
         app.audit.denial(&Entry { decision: privilege_name(privilege), ..self.entry(path.as_str()) });
     }
+}
+
+/// Does `work`, unless the same request was carried out before or is being carried out.
+async fn once<T>(
+    app: &App,
+    entry: &Entry,
+    mark: &[u8; 32],
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<Done<T>, Status> {
+    let (actor, id) = (&entry.actor, &entry.request_id);
+    if id.is_empty() {
+        return recorded(app, entry, work).await.map(Done::Now);
+    }
+    match app.store.claim_request(actor, id, mark, clock::unix_ms()).await? {
+        Claim::New => {}
+        Claim::Done => return Ok(Done::Before),
+        Claim::Running => {
+            return Err(Status::aborted("request_id: the same request is being carried out: ask again"));
+        }
+        Claim::Other => {
+            return Err(Status::already_exists("request_id: it stood for another request before"));
+        }
+    }
+    let done = recorded(app, entry, work).await;
+    if let Err(error) = app.store.settle_request(actor, id, done.is_ok()).await {
+        tracing::warn!(error = %Chain(&error), "request id not settled");
+    }
+    done.map(Done::Now)
+}
+
+/// Does `work` between an intent and an outcome on record.
+async fn recorded<T>(
+    app: &App,
+    entry: &Entry,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let intent = on_record(app.audit.intent(entry).await)?;
+    let done = work.await;
+    let outcome = match &done {
+        Ok(_) => "ok".to_owned(),
+        Err(status) => format!("{:?}: {}", status.code(), status.message()),
+    };
+    if let Err(error) = app.audit.outcome(entry, intent, &outcome).await {
+        tracing::error!(error = %Chain(&error), intent, "outcome not written to the audit log");
+    }
+    done
 }
 
 /// Why a change of the policy was not prepared.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use horcrux_proto::authz::Privilege;
 use horcrux_proto::v1::{Challenge, Session, SignInResponse, TokenPair, TotpSecret};
 use horcrux_transport::clock;
+use horcrux_transport::secret::Secret;
 use http::HeaderMap;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
+use crate::access::device::KNOWN_SECONDS;
 use crate::access::factors::{FactorError, NewSecret};
 use crate::access::name::UserId;
 use crate::access::path::Path;
@@ -20,6 +22,8 @@ use crate::store::sessions::SessionRow;
 
 /// The browser's session.
 const COOKIE: &str = "__Host-hx";
+/// What a browser is known by when it signs in again.
+const DEVICE: &str = "__Host-hx-device";
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +78,17 @@ impl From<SignInError> for Status {
 }
 
 /// Who is about to open a session.
-pub(super) fn visitor<T>(request: &Request<T>) -> Result<Visitor, Status> {
+pub(super) fn visitor<T: prost::Message>(request: &Request<T>) -> Result<Visitor, Status> {
     let call = Call::of(request)?;
-    let client = match Door::of(request) {
-        Door::Web => Client::Browser,
-        Door::Native => Client::Other,
+    let (client, device) = match Door::of(request) {
+        Door::Web => (Client::Browser, named(request.metadata().as_ref(), DEVICE).map(Secret::from)),
+        Door::Native => (Client::Other, None),
     };
-    Ok(Visitor { client, source: call.source, agent: call.agent })
+    Ok(Visitor { client, source: call.source, agent: call.agent, device })
 }
 
 /// What a sign-in gave, as its caller gets it.
-pub(super) fn given(app: &App, door: Door, entered: Entered) -> Result<Response<SignInResponse>, Status> {
+pub(super) fn given(app: &App, entered: Entered) -> Result<Response<SignInResponse>, Status> {
     let empty = SignInResponse::default();
     match entered {
         Entered::Challenge { id, expires_ms, new } => {
@@ -96,14 +100,18 @@ pub(super) fn given(app: &App, door: Door, entered: Entered) -> Result<Response<
             Ok(Response::new(SignInResponse { challenge: Some(challenge), ..empty }))
         }
         Entered::Session(row, carrier) => {
+            let user = row.user.parse().map_err(|_| Status::internal("internal error"))?;
+            let device = app.sign_ins.device(&user, row.created_ms)?;
             let session = Some(Session { current: true, ..session(app, &row, None) });
-            match (door, carrier) {
-                (_, Carrier::Tokens(tokens)) => {
-                    Ok(Response::new(SignInResponse { tokens: Some(pair(&tokens)), session, ..empty }))
+            match carrier {
+                Carrier::Tokens(tokens) => {
+                    let tokens = TokenPair { device: Some(device.expose().to_owned()), ..pair(&tokens) };
+                    Ok(Response::new(SignInResponse { tokens: Some(tokens), session, ..empty }))
                 }
-                (_, Carrier::Cookie { value, csrf }) => {
+                Carrier::Cookie { value, csrf } => {
                     let response = Response::new(SignInResponse { csrf_token: Some(csrf), session, ..empty });
-                    set_cookie(response, value.expose())
+                    let response = set_cookie(response, COOKIE, value.expose(), None)?;
+                    set_cookie(response, DEVICE, device.expose(), Some(KNOWN_SECONDS))
                 }
             }
         }
@@ -119,6 +127,7 @@ pub(super) fn pair(tokens: &Tokens) -> TokenPair {
         access_token: tokens.access.expose().to_owned(),
         access_expires_unix_ms: tokens.access_expires_ms,
         refresh_token: tokens.refresh.expose().to_owned(),
+        device: None,
     }
 }
 
@@ -158,18 +167,29 @@ pub(super) fn csrf_token<T>(request: &Request<T>) -> Option<String> {
 
 /// The session cookie's value.
 pub(super) fn cookie(headers: &HeaderMap) -> Option<String> {
+    named(headers, COOKIE)
+}
+
+fn named(headers: &HeaderMap, wanted: &str) -> Option<String> {
     let all = headers.get_all(http::header::COOKIE).iter().filter_map(|v| v.to_str().ok());
     let mut pairs = all.flat_map(|line| line.split("; ")).filter_map(|pair| pair.split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value.to_owned())
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
 }
 
 pub(super) fn forget_cookie<T>(response: Response<T>) -> Result<Response<T>, Status> {
-    set_cookie(response, "; Max-Age=0")
+    set_cookie(response, COOKIE, "", Some(0))
 }
 
-fn set_cookie<T>(mut response: Response<T>, value: &str) -> Result<Response<T>, Status> {
-    let cookie = format!("{COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict");
+/// Without an age it goes when the browser is closed.
+fn set_cookie<T>(
+    mut response: Response<T>,
+    name: &str,
+    value: &str,
+    max_age: Option<i64>,
+) -> Result<Response<T>, Status> {
+    let age = max_age.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
+    let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Strict{age}");
     let cookie = cookie.parse().map_err(|_| Status::internal("internal error"))?;
-    response.metadata_mut().insert("set-cookie", cookie);
+    response.metadata_mut().append("set-cookie", cookie);
     Ok(response)
 }

@@ -133,6 +133,8 @@ async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(),
         agent: text(headers, header::USER_AGENT.as_str()).unwrap_or_default().to_owned(),
         principal: None,
         actor: String::new(),
+        seal: Arc::clone(&app.seal),
+        mark: [0; 32],
     };
     if caller != Caller::Anyone {
         call.principal = Some(principal(app, door, method, call.source, headers).await?);

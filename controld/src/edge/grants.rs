@@ -118,7 +118,7 @@ impl GrantService for Grants {
         let Some(grant) = known.cloned() else {
             // Who may remove every grant may know of each.
             call.require(&self.0, PermissionsModify, &Path::root()).map_err(|_| absent())?;
-            return if self.0.repeats(call.principal()?, &request.request_id).await? {
+            return if call.repeats(&self.0, &request.request_id).await? {
                 Ok(Response::new(GrantServiceDeleteResponse {}))
             } else {
                 Err(absent())
@@ -166,7 +166,7 @@ impl GrantService for Grants {
         let request = request.into_inner();
         let (name, held) = (custom(&request.name)?, privileges(&request.privileges)?);
         let taken = self.0.registry.policy().facts().roles.contains_key(&name);
-        if taken && !self.0.repeats(call.principal()?, &request.request_id).await? {
+        if taken && !call.repeats(&self.0, &request.request_id).await? {
             return Err(Status::already_exists(format!("name: the role {name} exists already")));
         }
         let role =
@@ -197,7 +197,7 @@ impl GrantService for Grants {
         let request = request.into_inner();
         let name = custom(&request.name)?;
         let gone = name.clone();
-        let repeated = self.0.repeats(call.principal()?, &request.request_id).await?;
+        let repeated = call.repeats(&self.0, &request.request_id).await?;
         let plan = call
             .plan(&self.0, |facts| {
                 let used = facts.grants.iter().filter(|grant| grant.role == gone).count();

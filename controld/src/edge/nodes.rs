@@ -95,7 +95,7 @@ impl NodeService for Nodes {
         let (row, at) = match self.changeable(&call, &request.name).await {
             Ok(found) => found,
             Err(status) if status.code() == tonic::Code::NotFound => {
-                let repeated = self.0.repeats(call.principal()?, &request.request_id).await?;
+                let repeated = call.repeats(&self.0, &request.request_id).await?;
                 return repeated.then(|| Response::new(NodeServiceDeleteResponse {})).ok_or(status);
             }
             Err(status) => return Err(status),

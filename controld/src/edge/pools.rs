@@ -51,7 +51,7 @@ impl PoolService for Pools {
         call.require(&self.0, PoolAllocate, &at)?;
         let comment = text("comment", request.comment)?;
         let exists = self.comment(&pool).await?.is_some();
-        if exists && !self.0.repeats(call.principal()?, &request.request_id).await? {
+        if exists && !call.repeats(&self.0, &request.request_id).await? {
             return Err(Status::already_exists(format!("name: pools/{pool} exists already")));
         }
         let act = Act {
@@ -131,7 +131,7 @@ impl PoolService for Pools {
         let (pool, at) = pool(&request.name)?;
         self.require(&call, &at)?;
         let exists = self.comment(&pool).await?.is_some();
-        if !exists && !self.0.repeats(call.principal()?, &request.request_id).await? {
+        if !exists && !call.repeats(&self.0, &request.request_id).await? {
             return Err(absent(&format!("pools/{pool}")));
         }
         let plan = call

@@ -1,10 +1,8 @@
 //! A stream's caller over time: whether its credential still stands, and what it may do as that changes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use horcrux_transport::clock;
-use horcrux_transport::error::Chain;
 use tokio::sync::{broadcast, mpsc, watch};
 use tonic::Status;
 
@@ -12,10 +10,8 @@ use super::call::Call;
 use crate::access::policy::Policy;
 use crate::access::principal::{Principal, Via};
 use crate::access::sessions::Ended;
+use crate::access::watched::Mark;
 use crate::app::App;
-
-/// The credential is looked at again this often, whatever was heard: another controller may have ended it.
-const LOOK: Duration = Duration::from_secs(3);
 
 /// The caller of a stream.
 #[derive(Debug)]
@@ -23,7 +19,7 @@ pub(super) struct Standing {
     principal: Principal,
     endings: broadcast::Receiver<Ended>,
     policies: watch::Receiver<Arc<Policy>>,
-    look: tokio::time::Interval,
+    _watched: Mark,
     /// The rights changed while something was sent.
     moved: bool,
 }
@@ -31,12 +27,11 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn of(app: &App, call: &Call) -> Result<Self, Status> {
         let principal = call.principal()?.clone();
-        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let watched = app.sessions.watched.mark(&principal.via);
         let mut policies = app.registry.changes();
         // What changed between the gate and here counts as changed.
         policies.mark_changed();
-        Ok(Self { principal, endings: app.sessions.endings(), policies, look, moved: false })
+        Ok(Self { principal, endings: app.sessions.endings(), policies, _watched: watched, moved: false })
     }
 
     pub(super) fn principal(&self) -> &Principal {
@@ -45,9 +40,9 @@ impl Standing {
 
     /// Waits until the caller's rights may have changed; refuses once its credential has ended. Can be dropped while it
     /// waits, and asked again.
-    pub(super) async fn changed(&mut self, app: &App) -> Result<(), Status> {
+    pub(super) async fn changed(&mut self) -> Result<(), Status> {
         if !std::mem::take(&mut self.moved) {
-            self.heard(app).await?;
+            self.heard().await?;
         }
         Ok(())
     }
@@ -56,14 +51,13 @@ impl Standing {
     /// after that. Rights that change meanwhile are told by [`Standing::changed`].
     pub(super) async fn send<T>(
         &mut self,
-        app: &App,
         outgoing: &mpsc::Sender<Result<T, Status>>,
         message: T,
     ) -> Result<(), Status> {
         loop {
             tokio::select! {
                 biased;
-                heard = self.heard(app) => {
+                heard = self.heard() => {
                     heard?;
                     self.moved = true;
                 }
@@ -75,7 +69,7 @@ impl Standing {
         }
     }
 
-    async fn heard(&mut self, app: &App) -> Result<(), Status> {
+    async fn heard(&mut self) -> Result<(), Status> {
         loop {
             tokio::select! {
                 ended = self.endings.recv() => {
@@ -83,7 +77,6 @@ impl Standing {
                         return Err(over());
                     }
                 }
-                _ = self.look.tick() => self.look(app).await?,
                 changed = self.policies.changed() => {
                     changed.map_err(|_| Status::unavailable("the controller is stopping"))?;
                     let policy = Arc::clone(&self.policies.borrow_and_update());
@@ -112,28 +105,6 @@ impl Standing {
             (Via::Token { .. }, Ended::Session(_) | Ended::AllOf { .. })
             | (Via::Session { .. }, Ended::Token(_)) => false,
         }
-    }
-
-    async fn look(&self, app: &App) -> Result<(), Status> {
-        let now_ms = clock::unix_ms();
-        let stands = match &self.principal.via {
-            Via::Session { id, .. } => match app.sessions.standing(id, now_ms).await {
-                Ok(row) => row.is_some(),
-                // A busy store says nothing of the session; it is asked again.
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "session not checked");
-                    true
-                }
-            },
-            Via::Token { id } => match app.store.token(id).await {
-                Ok(row) => row.is_some_and(|row| now_ms < row.expires_ms),
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "API token not checked");
-                    true
-                }
-            },
-        };
-        stands.then_some(()).ok_or_else(over)
     }
 }
 

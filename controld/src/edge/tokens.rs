@@ -163,7 +163,7 @@ impl TokenService for Tokens {
             call.decision(UserModify, &Path::access())
         };
         let Some(row) = row else {
-            let repeated = self.0.repeats(principal, &request.request_id).await?;
+            let repeated = call.repeats(&self.0, &request.request_id).await?;
             return repeated.then(|| Response::new(TokenServiceRevokeResponse {})).ok_or_else(absent);
         };
         let act = Act {

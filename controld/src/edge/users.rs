@@ -20,12 +20,10 @@ use super::call::{Act, Call, Done};
 use super::page::page;
 use crate::access::factors::MAX_FAILURES;
 use crate::access::name::{GroupName, UserId};
-use crate::access::password::{Asker, MAX_BYTES, MIN_CHARS};
+use crate::access::password::{MAX_BYTES, MIN_CHARS};
 use crate::access::path::Path;
 use crate::access::policy::{Policy, Subject, Who};
 use crate::access::sessions::Ended;
-use crate::access::signin::SignInError;
-use crate::access::throttle::Source;
 use crate::app::App;
 use crate::store::users::{UserRow, UserUpdate};
 
@@ -79,15 +77,13 @@ impl UserService for Users {
                 Ok(())
             })
             .await?;
-        if self.0.store.user(&user).await?.is_some() && !self.repeats(&call, &request.request_id).await? {
+        if self.0.store.user(&user).await?.is_some() && !call.repeats(&self.0, &request.request_id).await? {
             return Err(Status::already_exists(format!("user: {user} exists already")));
         }
-        let asker = Asker { source: Some(Source::of(call.source)), known: true };
+        let by = &call.principal()?.user;
         let password_hash = match password {
-            Some(password) => {
-                Some(self.0.sign_ins.passwords.hash(password, asker).await.map_err(SignInError::Password)?)
-            }
-            None => None,
+            Some(password) if !request.validate_only => Some(self.0.sign_ins.hash(password, by).await?),
+            Some(_) | None => None,
         };
         let row = UserRow {
             id: user.to_string(),
@@ -156,8 +152,7 @@ impl UserService for Users {
         }
         let password_hash = match request.password.map(new_password).transpose()? {
             Some(password) if !request.validate_only => {
-                let asker = Asker { source: Some(Source::of(call.source)), known: true };
-                Some(self.0.sign_ins.passwords.hash(password, asker).await.map_err(SignInError::Password)?)
+                Some(self.0.sign_ins.hash(password, &call.principal()?.user).await?)
             }
             Some(_) | None => None,
         };
@@ -201,7 +196,7 @@ impl UserService for Users {
         let request = request.into_inner();
         let user = user_id(&request.user)?;
         let exists = self.0.store.user(&user).await?.is_some();
-        if !exists && !self.repeats(&call, &request.request_id).await? {
+        if !exists && !call.repeats(&self.0, &request.request_id).await? {
             return Err(no_user(&user));
         }
         let gone = user.clone();
@@ -253,7 +248,7 @@ impl UserService for Users {
             return Err(Status::invalid_argument(format!("name: there is no realm {realm}")));
         }
         let taken = self.0.registry.policy().facts().members.contains_key(&name);
-        if taken && !self.repeats(&call, &request.request_id).await? {
+        if taken && !call.repeats(&self.0, &request.request_id).await? {
             return Err(Status::already_exists(format!("name: the group {name} exists already")));
         }
         let new = name.clone();
@@ -337,7 +332,7 @@ impl UserService for Users {
         let request = request.into_inner();
         let name = group_name(&request.name)?;
         let gone = name.clone();
-        let repeated = self.repeats(&call, &request.request_id).await?;
+        let repeated = call.repeats(&self.0, &request.request_id).await?;
         let plan = call
             .plan(&self.0, |facts| {
                 if facts.members.remove(&gone).is_none() && !repeated {
@@ -390,11 +385,6 @@ impl Users {
     async fn one(&self, id: &UserId) -> Result<User, Status> {
         let users = self.users().await?;
         users.into_iter().find(|user| user.id == id.as_str()).ok_or_else(|| no_user(id))
-    }
-
-    /// Whether this caller sent this id before: what it asked for may be done already.
-    async fn repeats(&self, call: &Call, request_id: &str) -> Result<bool, Status> {
-        self.0.repeats(call.principal()?, request_id).await
     }
 }
 
@@ -502,18 +492,5 @@ impl App {
             }
         };
         Ok(self.store.put_group(group, &comment, members, clock::unix_ms()).await?)
-    }
-
-    /// Whether this caller sent this request id before: what it asks for may be done already.
-    pub(super) async fn repeats(
-        &self,
-        principal: &crate::access::principal::Principal,
-        request_id: &str,
-    ) -> Result<bool, Status> {
-        if request_id.is_empty() {
-            return Ok(false);
-        }
-        let seen = self.store.seen_request(principal.user.as_str(), request_id, "").await?;
-        Ok(seen != crate::store::requests::Seen::New)
     }
 }

@@ -132,7 +132,7 @@ async fn follow(
         server_unix_ms: clock::unix_ms(),
         tick_ms: u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX),
     };
-    standing.send(app, outgoing, encode(Message::Hello(hello))).await?;
+    standing.send(outgoing, encode(Message::Hello(hello))).await?;
     let mut again = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
     let mut quiet = true;
     let mut next = None;
@@ -143,23 +143,23 @@ async fn follow(
         match next {
             None => {}
             Some(Next::Refiltered) => {
-                standing.send(app, outgoing, encode(Message::Gap(Gap::default()))).await?;
+                standing.send(outgoing, encode(Message::Gap(Gap::default()))).await?;
             }
             Some(Next::Behind(missed_ticks, told)) => {
                 app.counts.add("watchers_fell_behind");
                 // The group lives on while others watch; made anew, it counts from zero.
                 let gap = Gap { missed_ticks, missed_events: seen.saturating_sub(told) };
-                standing.send(app, outgoing, encode(Message::Gap(gap))).await?;
+                standing.send(outgoing, encode(Message::Gap(gap))).await?;
             }
         }
         for piece in snapshot {
-            standing.send(app, outgoing, piece).await?;
+            standing.send(outgoing, piece).await?;
         }
         next = Some(loop {
             tokio::select! {
                 // First what the watcher may no longer see: a snapshot for one that fell behind is taken by it.
                 biased;
-                changed = standing.changed(app) => {
+                changed = standing.changed() => {
                     changed?;
                     let principal = standing.principal();
                     let sight = viewer(principal, &filter.pools);
@@ -177,7 +177,7 @@ async fn follow(
                         quiet = false;
                         seen = tick.events;
                         for message in tick.messages.iter() {
-                            standing.send(app, outgoing, message.clone()).await?;
+                            standing.send(outgoing, message.clone()).await?;
                         }
                     }
                     // What the ring still holds is superseded by the snapshot.
@@ -187,7 +187,7 @@ async fn follow(
                 _ = again.tick() => {
                     if quiet {
                         let beat = Heartbeat { server_unix_ms: clock::unix_ms() };
-                        standing.send(app, outgoing, encode(Message::Heartbeat(beat))).await?;
+                        standing.send(outgoing, encode(Message::Heartbeat(beat))).await?;
                     }
                     quiet = true;
                 }

@@ -91,6 +91,12 @@ async fn pools(file: &Path, synchronous: SqliteSynchronous) -> Result<(SqlitePoo
     Ok((writer, reader))
 }
 
+/// `$first, $first+1, …`, for a list of values.
+fn places(first: usize, count: usize) -> String {
+    let all: Vec<String> = (first..first + count).map(|place| format!("${place}")).collect();
+    all.join(", ")
+}
+
 fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |source| StoreError::Query { doing, source }
 }

@@ -1,4 +1,4 @@
-//! Requests that were carried out, by the id that their caller gave: a repetition is answered and not repeated.
+//! Requests by the id that their caller gave: a repetition is answered and not repeated, nor carried out twice at once.
 
 use super::{Store, StoreError, doing};
 
@@ -7,48 +7,91 @@ const KEPT_MS: i64 = 24 * 3600 * 1000;
 
 /// How a request id stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Claim {
+    /// It is the caller's now, to be settled.
     New,
+    /// The same request is being carried out.
+    Running,
     /// The same request was carried out.
     Done,
-    /// The id stood for another request.
+    /// The id stands for another request.
     Other,
 }
 
 impl Store {
-    pub async fn seen_request(&self, actor: &str, id: &str, what: &str) -> Result<Seen, StoreError> {
-        let before: Option<String> =
-            sqlx::query_scalar("SELECT what FROM requests WHERE actor = $1 AND id = $2")
-                .bind(actor)
-                .bind(id)
-                .fetch_optional(&self.writer)
-                .await
-                .map_err(doing("look up a request"))?;
-        Ok(match before {
-            None => Seen::New,
-            Some(before) if before == what => Seen::Done,
-            Some(_) => Seen::Other,
-        })
-    }
-
-    pub async fn note_request(
+    /// Takes an id for the request of this mark, if nobody has it.
+    pub async fn claim_request(
         &self,
         actor: &str,
         id: &str,
-        what: &str,
+        mark: &[u8; 32],
         now_ms: i64,
-    ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO requests (actor, id, what, at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+    ) -> Result<Claim, StoreError> {
+        let failed = "claim a request id";
+        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+        let claimed = sqlx::query(
+            "INSERT INTO requests (actor, id, mark, done, at_ms) VALUES ($1, $2, $3, 0, $4) ON CONFLICT DO NOTHING",
         )
         .bind(actor)
         .bind(id)
-        .bind(what)
+        .bind(mark.as_slice())
         .bind(now_ms)
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await
-        .map(|_| ())
-        .map_err(doing("remember a request"))
+        .map_err(doing(failed))?;
+        let claim = if claimed.rows_affected() > 0 {
+            Claim::New
+        } else {
+            let before: (Vec<u8>, bool) =
+                sqlx::query_as("SELECT mark, done FROM requests WHERE actor = $1 AND id = $2")
+                    .bind(actor)
+                    .bind(id)
+                    .fetch_one(&mut *tx)
+                    .await
+                    .map_err(doing(failed))?;
+            match before {
+                (before, _) if before != mark => Claim::Other,
+                (_, true) => Claim::Done,
+                (_, false) => Claim::Running,
+            }
+        };
+        tx.commit().await.map_err(doing(failed))?;
+        Ok(claim)
+    }
+
+    /// Ends a claim: what was carried out is remembered, and what failed may be asked again.
+    pub async fn settle_request(&self, actor: &str, id: &str, done: bool) -> Result<(), StoreError> {
+        let query = if done {
+            "UPDATE requests SET done = 1 WHERE actor = $1 AND id = $2"
+        } else {
+            "DELETE FROM requests WHERE actor = $1 AND id = $2 AND done = 0"
+        };
+        sqlx::query(query)
+            .bind(actor)
+            .bind(id)
+            .execute(&self.writer)
+            .await
+            .map(|_| ())
+            .map_err(doing("settle a request id"))
+    }
+
+    /// Whether this id was given before.
+    pub async fn knows_request(&self, actor: &str, id: &str) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM requests WHERE actor = $1 AND id = $2)")
+            .bind(actor)
+            .bind(id)
+            .fetch_one(&self.reader)
+            .await
+            .map_err(doing("look up a request id"))
+    }
+
+    /// At the start: what was being carried out when the controller ended may be asked again.
+    pub async fn drop_claims(&self) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM requests WHERE done = 0")
+            .execute(&self.writer)
+            .await
+            .map(|_| ())
+            .map_err(doing("drop claims of request ids"))
     }
 
     pub async fn purge_requests(&self, now_ms: i64) -> Result<(), StoreError> {
@@ -58,5 +101,33 @@ impl Store {
             .await
             .map(|_| ())
             .map_err(doing("forget old requests"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARK: [u8; 32] = [1; 32];
+
+    #[tokio::test]
+    async fn an_id_stands_for_one_request_and_is_free_again_when_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let claim = |actor: &'static str, mark| {
+            let store = store.clone();
+            async move { store.claim_request(actor, "r", &mark, 0).await.unwrap() }
+        };
+        assert_eq!(claim("alice", MARK).await, Claim::New);
+        assert_eq!(claim("alice", MARK).await, Claim::Running);
+        assert_eq!(claim("alice", [2; 32]).await, Claim::Other);
+        assert_eq!(claim("bob", [2; 32]).await, Claim::New);
+        store.settle_request("alice", "r", false).await.unwrap();
+        assert_eq!(claim("alice", MARK).await, Claim::New);
+        store.settle_request("alice", "r", true).await.unwrap();
+        assert_eq!(claim("alice", MARK).await, Claim::Done);
+        store.drop_claims().await.unwrap();
+        assert_eq!(claim("alice", [2; 32]).await, Claim::Other, "what was done is remembered");
+        assert_eq!(claim("bob", MARK).await, Claim::New, "what was cut off is not");
     }
 }

@@ -1,6 +1,8 @@
 //! Sessions and the hashes of the secrets that stand for them.
 
-use super::{Store, StoreError, doing};
+use std::collections::HashMap;
+
+use super::{Store, StoreError, doing, places};
 
 /// What a secret is for. Stored as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,33 @@ impl Store {
             .fetch_all(&self.reader)
             .await
             .map_err(doing("list sessions"))
+    }
+
+    /// Those of `ids` that stand, with when they were last used.
+    pub async fn standing_sessions(
+        &self,
+        ids: &[String],
+        at: At,
+    ) -> Result<HashMap<String, i64>, StoreError> {
+        let places = places(3, ids.len());
+        let query =
+            format!("SELECT s.id, s.last_used_ms FROM sessions s WHERE {ALIVE} AND s.id IN ({places})");
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(at.now_ms).bind(at.now_ms - at.idle_ms);
+        let query = ids.iter().fold(query, |query, id| query.bind(id));
+        let standing: Vec<(String, i64)> =
+            query.fetch_all(&self.reader).await.map_err(doing("look up sessions"))?;
+        Ok(standing.into_iter().collect())
+    }
+
+    pub async fn touch_sessions(&self, ids: &[String], now_ms: i64) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let places = places(2, ids.len());
+        let query = format!("UPDATE sessions SET last_used_ms = $1 WHERE id IN ({places})");
+        let query = sqlx::query(sqlx::AssertSqlSafe(query)).bind(now_ms);
+        let query = ids.iter().fold(query, |query, id| query.bind(id));
+        query.execute(&self.writer).await.map(|_| ()).map_err(doing("note the use of sessions"))
     }
 
     pub async fn touch_session(&self, id: &str, now_ms: i64) -> Result<(), StoreError> {

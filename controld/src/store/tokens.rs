@@ -1,7 +1,9 @@
 //! API tokens and second factors: what programs and people show beside a password.
 
+use std::collections::HashSet;
+
 use super::policy::insert_grant;
-use super::{Store, StoreError, doing};
+use super::{Store, StoreError, doing, places};
 use crate::access::name::UserId;
 use crate::access::policy::Grant;
 
@@ -52,6 +54,21 @@ impl Store {
             .fetch_optional(&self.reader)
             .await
             .map_err(doing("look up an API token"))
+    }
+
+    /// Those of `ids` that are there and have not expired.
+    pub async fn standing_tokens(
+        &self,
+        ids: &[Box<str>],
+        now_ms: i64,
+    ) -> Result<HashSet<String>, StoreError> {
+        let places = places(2, ids.len());
+        let query = format!("SELECT id FROM api_tokens WHERE expires_ms > $1 AND id IN ({places})");
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).bind(now_ms);
+        let query = ids.iter().fold(query, |query, id| query.bind(&**id));
+        let standing: Vec<String> =
+            query.fetch_all(&self.reader).await.map_err(doing("look up API tokens"))?;
+        Ok(standing.into_iter().collect())
     }
 
     pub async fn insert_token(&self, token: &TokenRow, grants: &[Grant]) -> Result<(), StoreError> {

@@ -37,9 +37,6 @@ impl UserUpdate {
 
 const USER: &str =
     "SELECT id, display_name, subject, password_hash, disabled, created_ms, last_sign_in_ms FROM users";
-/// A device that was not used for longer is like any other.
-pub const KNOWN_SOURCE_MS: i64 = 30 * 24 * 3600 * 1000;
-
 impl Store {
     pub async fn users(&self) -> Result<Vec<UserRow>, StoreError> {
         sqlx::query_as(sqlx::AssertSqlSafe(format!("{USER} ORDER BY id")))
@@ -160,45 +157,15 @@ impl Store {
         tx.commit().await.map_err(doing(failed))
     }
 
-    /// Notes a sign-in, and where it came from. What is older than [`KNOWN_SOURCE_MS`] is forgotten.
-    pub async fn signed_in(&self, id: &UserId, source: &str, now_ms: i64) -> Result<(), StoreError> {
-        let failed = "note a sign-in";
-        let mut tx = self.writer.begin().await.map_err(doing(failed))?;
+    /// Notes a sign-in.
+    pub async fn signed_in(&self, id: &UserId, now_ms: i64) -> Result<(), StoreError> {
         sqlx::query("UPDATE users SET last_sign_in_ms = $2 WHERE id = $1")
             .bind(id.as_str())
             .bind(now_ms)
-            .execute(&mut *tx)
+            .execute(&self.writer)
             .await
-            .map_err(doing(failed))?;
-        sqlx::query(
-            "INSERT INTO known_sources (user, source, last_ms) VALUES ($1, $2, $3)
-             ON CONFLICT (user, source) DO UPDATE SET last_ms = excluded.last_ms",
-        )
-        .bind(id.as_str())
-        .bind(source)
-        .bind(now_ms)
-        .execute(&mut *tx)
-        .await
-        .map_err(doing(failed))?;
-        sqlx::query("DELETE FROM known_sources WHERE last_ms < $1")
-            .bind(now_ms - KNOWN_SOURCE_MS)
-            .execute(&mut *tx)
-            .await
-            .map_err(doing(failed))?;
-        tx.commit().await.map_err(doing(failed))
-    }
-
-    /// Whether this user has signed in from there of late.
-    pub async fn is_known_source(&self, id: &UserId, source: &str, now_ms: i64) -> Result<bool, StoreError> {
-        sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM known_sources WHERE user = $1 AND source = $2 AND last_ms > $3)",
-        )
-        .bind(id.as_str())
-        .bind(source)
-        .bind(now_ms - KNOWN_SOURCE_MS)
-        .fetch_one(&self.reader)
-        .await
-        .map_err(doing("look up where a user signed in"))
+            .map(|_| ())
+            .map_err(doing("note a sign-in"))
     }
 
     /// Keeps the hash of a code with which an administrator can be made, in place of those before.
