@@ -10,6 +10,7 @@ use super::path::Path;
 use super::policy::{Policy, Subject, Who};
 use super::privileges::Privileges;
 use super::rights::Rights;
+use super::touched::Touched;
 
 /// What one principal gains and loses on one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,12 +196,11 @@ pub fn changes(before: &Policy, after: &Policy, objects: &[Path], now_ms: i64) -
 /// Those whose rights differ, with what they were and will be.
 fn affected(before: &Policy, after: &Policy, now_ms: i64) -> BTreeMap<Who, (Rights, Rights)> {
     let relabelled = before.labels() != after.labels();
-    let all = everybody(before).chain(everybody(after)).collect::<BTreeSet<_>>();
     let differ = |who: Who| {
         let (old, new) = (before.compile(&who, now_ms), after.compile(&who, now_ms));
         (old != new || (relabelled && new.heed_labels())).then_some((who, (old, new)))
     };
-    all.into_iter().filter_map(differ).collect()
+    Touched::between(before, after).people.into_iter().filter_map(differ).collect()
 }
 
 /// Groups whose grants come to something else, with what they come to for a member who has nothing else.
@@ -210,18 +210,12 @@ fn affected_groups(
     now_ms: i64,
 ) -> impl Iterator<Item = (Subject, (Rights, Rights))> {
     let relabelled = before.labels() != after.labels();
-    let all: BTreeSet<_> =
-        [before, after].into_iter().flat_map(|policy| policy.facts().members.keys().cloned()).collect();
+    let all: Vec<GroupName> = Touched::between(before, after).groups().cloned().collect();
     all.into_iter().filter_map(move |group| {
         let (old, new) = (before.of_group(&group, now_ms), after.of_group(&group, now_ms));
         let differ = old != new || (relabelled && new.heed_labels());
         differ.then_some((Subject::Group(group), (old, new)))
     })
-}
-
-fn everybody(policy: &Policy) -> impl Iterator<Item = Who> {
-    let users = policy.facts().users.iter().cloned().map(Who::User);
-    users.chain(policy.facts().tokens.keys().cloned().map(Who::Token))
 }
 
 fn points<'a>(before: &Policy, after: &Policy, all: impl Iterator<Item = &'a Rights>) -> BTreeSet<Path> {

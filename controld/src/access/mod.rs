@@ -47,6 +47,7 @@ pub mod setup;
 pub mod signin;
 pub mod throttle;
 pub mod tokens;
+mod touched;
 pub mod watched;
 
 #[cfg(test)]

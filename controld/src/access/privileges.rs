@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Sub};
+use std::sync::LazyLock;
 
 use horcrux_proto::authz::{Privilege, privilege_name};
 
@@ -121,7 +122,12 @@ impl fmt::Debug for Privileges {
 
 /// The roles that always exist, with what each holds.
 #[must_use]
-pub fn built_in() -> BTreeMap<&'static str, Privileges> {
+pub fn built_in() -> &'static BTreeMap<&'static str, Privileges> {
+    static ROLES: LazyLock<BTreeMap<&'static str, Privileges>> = LazyLock::new(made);
+    &ROLES
+}
+
+fn made() -> BTreeMap<&'static str, Privileges> {
     use Privilege as P;
     let vm_admin = [
         P::VmAllocate,
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn a_set_survives_its_text() {
         for (name, held) in built_in() {
-            assert_eq!(Privileges::from_text(&held.to_string()), held, "{name}");
+            assert_eq!(Privileges::from_text(&held.to_string()), *held, "{name}");
         }
         assert_eq!(Privileges::from_text("VmAudit,NoSuchThing").to_string(), "VmAudit");
     }

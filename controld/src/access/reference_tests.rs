@@ -12,6 +12,7 @@ use super::path::Path;
 use super::policy::{Facts, Grant, Policy, Subject, TokenScope, Who};
 use super::privileges::Privileges;
 use super::rights::{Labels, Sight};
+use super::touched::Touched;
 
 /// Sets of facts; of each 48 decisions are compared.
 const SETS: u32 = 4_000;
@@ -308,4 +309,66 @@ fn the_laws_hold() {
             assert!(!adds, "seed {seed}: without propagate there is more\n{facts:#?}");
         }
     }
+}
+
+/// One change of the facts, of any kind.
+fn altered(facts: &Facts, dice: &mut Dice) -> Facts {
+    let mut other = facts.clone();
+    let group = dice.one_of(&GROUPS).parse::<GroupName>().unwrap();
+    let someone = user(dice.one_of(&USERS));
+    match dice.below(7) {
+        0 => other.grants.push(grant(dice, 99)),
+        1 if !other.grants.is_empty() => {
+            let at = dice.below(other.grants.len());
+            other.grants.remove(at);
+        }
+        1 => {}
+        2 => other.roles = BTreeMap::from([("Custom".parse().unwrap(), Privileges::all())]),
+        3 => {
+            let members = other.members.get_mut(&group).unwrap();
+            if !members.remove(&someone) {
+                members.insert(someone);
+            }
+        }
+        4 => {
+            if !other.users.remove(&someone) {
+                other.users.insert(someone);
+            }
+        }
+        5 => {
+            let full = dice.once_in(2);
+            other.tokens = BTreeMap::from([("t1".into(), TokenScope { owner: someone, full })]);
+        }
+        _ => other.labels = Arc::new(labels(dice)),
+    }
+    other
+}
+
+#[test]
+fn nobody_is_affected_by_a_change_whom_it_does_not_touch() {
+    let all: Vec<Path> = PATHS.iter().map(|p| path(p)).collect();
+    let mut spared = 0;
+    for seed in 0..SETS {
+        let mut dice = Dice(u64::from(seed));
+        let facts = facts(&mut dice);
+        let other = altered(&facts, &mut dice);
+        let (before, after) = (Policy::new(facts), Policy::new(other));
+        let touched = Touched::between(&before, &after);
+        let (had, has) = (decisions(&before, &all), decisions(&after, &all));
+        for (n, who) in everybody().iter().enumerate() {
+            let at = n * all.len()..(n + 1) * all.len();
+            let is_touched = touched.people.contains(who);
+            assert!(is_touched || had[at.clone()] == has[at], "seed {seed}: {who}\n{before:#?}\n{after:#?}");
+            spared += usize::from(!is_touched);
+        }
+        for group in GROUPS.map(|group| group.parse::<GroupName>().unwrap()) {
+            let is_touched = touched.groups().any(|touched| *touched == group);
+            let (old, new) = (before.of_group(&group, NOW_MS), after.of_group(&group, NOW_MS));
+            let on = |rights: &crate::access::rights::Rights, policy: &Policy| -> Vec<Privileges> {
+                all.iter().map(|path| rights.on(path, policy.labels())).collect()
+            };
+            assert!(is_touched || on(&old, &before) == on(&new, &after), "seed {seed}: {group}");
+        }
+    }
+    assert!(spared > SETS as usize, "most changes are about few: {spared}");
 }

@@ -1,6 +1,5 @@
 //! GrantService: grants, roles, and what they come to.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use horcrux_proto::authz::Privilege::{PermissionsModify, SysAudit};
@@ -153,7 +152,7 @@ impl GrantService for Grants {
         let policy = self.0.registry.policy();
         let role =
             |name: String, held: Privileges, built_in| Role { name, privileges: held.to_wire(), built_in };
-        let fixed = built_in().into_iter().map(|(name, held)| role(name.to_owned(), held, true));
+        let fixed = built_in().iter().map(|(name, held)| role((*name).to_owned(), *held, true));
         let custom = policy.facts().roles.iter().map(|(name, held)| role(name.to_string(), *held, false));
         Ok(Response::new(ListRolesResponse { roles: fixed.chain(custom).collect() }))
     }
@@ -422,8 +421,7 @@ pub(super) fn role_name(text: &str) -> Result<RoleName, Status> {
 
 fn custom(text: &str) -> Result<RoleName, Status> {
     let name = role_name(text)?;
-    let fixed: BTreeMap<&str, Privileges> = built_in();
-    if fixed.keys().any(|fixed| fixed.eq_ignore_ascii_case(name.as_str())) {
+    if built_in().keys().any(|fixed| fixed.eq_ignore_ascii_case(name.as_str())) {
         return Err(Status::failed_precondition(format!("name: {name} is built in, and stays as it is")));
     }
     Ok(name)
