@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use horcrux_transport::client::{self, Target, Trust};
+use horcrux_transport::secret::Secret;
 use horcrux_transport::tls;
 use tonic::transport::Channel;
 
@@ -50,6 +51,19 @@ impl Door {
         Ok(Self { name, url, trusted, channel, known_user: known.and_then(|known| known.user.clone()) })
     }
 
+    /// What this device is known by at the controller since an earlier sign-in. It opens nothing, and without it one signs
+    /// in as from a new device: a file that can't be read is none.
+    #[must_use]
+    pub fn device(&self, app: &App) -> Option<Secret> {
+        let text = app.home.read_secret(&device_file(&self.name)).ok().flatten()?;
+        Some(Secret::from(text.trim().to_owned()))
+    }
+
+    pub fn keep_device(&self, app: &App, device: &Secret) -> Result<(), Failure> {
+        let kept = app.home.write(&device_file(&self.name), device.expose());
+        Ok(kept.map_err(anyhow::Error::from)?)
+    }
+
     /// Remembers the controller as the current one, and what opens it.
     pub async fn keep(&self, app: &App, user: &str, credential: &Credential) -> Result<(), Failure> {
         let file = TokenFile::new(&app.home, &self.name);
@@ -65,6 +79,12 @@ impl Door {
         })
         .await
     }
+}
+
+/// Where a context's device is kept.
+#[must_use]
+pub fn device_file(context: &ContextName) -> String {
+    format!("devices/{context}")
 }
 
 /// Keeps a copy, so that what is trusted doesn't change with somebody else's file.

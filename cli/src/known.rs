@@ -2,6 +2,7 @@
 
 use crate::App;
 use crate::contexts::{ContextName, Contexts, Trusted, unknown};
+use crate::door::device_file;
 use crate::failure::Failure;
 use crate::tokens::TokenFile;
 use crate::view::context::{ContextListView, ContextView};
@@ -47,6 +48,7 @@ pub async fn remove(app: &App, name: &ContextName) -> Result<(), Failure> {
     let lock = tokens.lock(app.deadline).await?;
     tokens.remove()?;
     drop(lock);
+    app.home.remove(&device_file(name)).map_err(anyhow::Error::from)?;
     if let Trusted::Authorities(file) = &removed.trust {
         app.home.remove(file).map_err(anyhow::Error::from)?;
     }

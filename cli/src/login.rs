@@ -138,6 +138,9 @@ async fn enter(app: &App, door: &Door, signed_in: &SignedIn) -> Result<(), Failu
         app.print(codes)?;
     }
     door.keep(app, &signed_in.user, &Credential::Session(signed_in.tokens.clone())).await?;
+    if let Some(device) = &signed_in.device {
+        door.keep_device(app, device)?;
+    }
     app.say(&format!("signed in to {} as {} (context {})", door.url, shown(&signed_in.user), door.name));
     Ok(())
 }

@@ -28,6 +28,8 @@ pub struct SignedIn {
     /// `user@realm`.
     pub user: String,
     pub tokens: Tokens,
+    /// What this device is known by at the next sign-in.
+    pub device: Option<Secret>,
     /// Where a second factor was set up on the way.
     pub recovery_codes: Option<RecoveryCodesView>,
 }
@@ -53,6 +55,7 @@ pub async fn with_password(
         username: username.to_owned(),
         password: password.expose().to_owned(),
         realm: realm.to_owned(),
+        device: door.device(app).map(|device| device.expose().to_owned()),
     };
     let mut client = AuthServiceClient::new(door.channel.clone());
     let answer = refusable(app, door, client.sign_in(request)).await?;
@@ -133,8 +136,9 @@ fn signed_in(
     session: Option<Session>,
     recovery_codes: Vec<String>,
 ) -> Result<SignedIn, Failure> {
-    let pair = tokens.ok_or_else(|| Failure::Refused("the controller sent no tokens".to_owned()))?;
+    let mut pair = tokens.ok_or_else(|| Failure::Refused("the controller sent no tokens".to_owned()))?;
     Ok(SignedIn {
+        device: pair.device.take().map(Secret::from),
         user: session.map(|session| session.user).unwrap_or_default(),
         tokens: Tokens::from(pair),
         recovery_codes: (!recovery_codes.is_empty()).then(|| RecoveryCodesView::from(recovery_codes)),

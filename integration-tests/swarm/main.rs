@@ -105,7 +105,7 @@ impl Person {
         let request = SignInRequest {
             username: cli.user.clone(),
             password: password.trim_end().to_owned(),
-            realm: String::new(),
+            ..SignInRequest::default()
         };
         let answer = AuthServiceClient::new(channel).sign_in(request).await?.into_inner();
         let tokens = answer.tokens.context("a session without tokens")?;

@@ -36,7 +36,7 @@ pub(crate) async fn measure(
                 let request = SignInRequest {
                     username: "admin".to_owned(),
                     password: password.clone(),
-                    realm: String::new(),
+                    ..SignInRequest::default()
                 };
                 match AuthServiceClient::new(channel.clone()).sign_in(request).await {
                     Ok(_) => done += 1,

@@ -66,6 +66,7 @@ impl Controller {
             access_token: format!("access-{generation}"),
             access_expires_unix_ms: clock::unix_ms() + HOUR_MS,
             refresh_token: format!("refresh-{generation}"),
+            device: None,
         }
     }
 

@@ -10,3 +10,4 @@ mod refiltering;
 mod revocation;
 mod scene;
 mod secrets;
+mod sign_in;

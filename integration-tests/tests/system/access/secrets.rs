@@ -98,8 +98,11 @@ fn password_of(person: &Person) -> String {
 
 /// Signs in as a browser would; gives the cookie and the value of `x-horcrux-csrf`.
 fn in_a_browser(controller: &Controller, person: &Person) -> (String, String) {
-    let request =
-        SignInRequest { username: person.name.clone(), password: password_of(person), realm: String::new() };
+    let request = SignInRequest {
+        username: person.name.clone(),
+        password: password_of(person),
+        ..SignInRequest::default()
+    };
     let message = request.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let (body, answer, headers) =
@@ -115,8 +118,9 @@ fn in_a_browser(controller: &Controller, person: &Person) -> (String, String) {
         .unwrap();
     succeeded(&output).unwrap();
     let headers = fs::read_to_string(headers).unwrap();
-    let cookie = headers.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("a cookie");
-    let value = cookie.split_once('=').unwrap().1.split(';').next().unwrap().to_owned();
+    let cookie =
+        headers.lines().find_map(|line| line.strip_prefix("set-cookie: __Host-hx=")).expect("a cookie");
+    let value = cookie.split(';').next().unwrap().to_owned();
     let answer = fs::read(answer).unwrap();
     let length = usize::try_from(u32::from_be_bytes(answer[1..5].try_into().unwrap())).unwrap();
     let signed_in = SignInResponse::decode(&answer[5..5 + length]).unwrap();
@@ -229,7 +233,7 @@ fn second_factor(bob: &Person, planted: &mut Planted) {
         planted.plant("recovery code", code);
     }
     let request =
-        SignInRequest { username: "bob".to_owned(), password: password_of(bob), realm: String::new() };
+        SignInRequest { username: "bob".to_owned(), password: password_of(bob), ..SignInRequest::default() };
     let sign_in = |wire| async { AuthServiceClient::new(wire).sign_in(request).await };
     let challenge =
         bob.caller_with(None).call(sign_in).unwrap().challenge.expect("a second factor is asked for");

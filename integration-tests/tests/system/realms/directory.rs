@@ -20,7 +20,7 @@ fn answered(controller: &Controller, user: &str, realm: &str, password: &str) ->
     let (username, realm, password) = (user.to_owned(), realm.to_owned(), password.to_owned());
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let channel = connect(&target, &trust, Duration::from_secs(30)).await.unwrap();
-        let request = SignInRequest { username, password, realm };
+        let request = SignInRequest { username, password, realm, device: None };
         AuthServiceClient::new(channel).sign_in(request).await.map(drop)
     })
 }

@@ -1,0 +1,131 @@
+//! Who guesses passwords is slowed down, and keeps nobody out; which names there are, nobody learns by it.
+
+use std::fs;
+use std::future::Future;
+
+use horcrux_integration_tests::Controller;
+use horcrux_integration_tests::rpc::Rpc;
+use horcrux_transport::clock;
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+const SIGN_IN: &str = "/horcrux.v1.AuthService/SignIn";
+const PASSWORD: &str = "correct horse battery";
+
+/// Drives one test. Alice is an administrator.
+fn with_controller<F: Future<Output = ()>>(test: impl FnOnce(Rpc) -> F) {
+    let controller = Controller::start().unwrap();
+    let admin = controller.administrator().unwrap();
+    let password = fs::read_to_string(admin.password_file()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let rpc = Rpc::to(&controller).await.unwrap();
+        let admin = rpc.signed_in(&admin.name, password.trim()).await.unwrap();
+        let alice = json!({"user": "alice", "password": PASSWORD});
+        admin.ask("/horcrux.v1.UserService/Create", &alice).await.unwrap();
+        let grant = json!({"user": "alice", "role": "Administrator", "path": "/"});
+        admin.ask("/horcrux.v1.GrantService/Create", &grant).await.unwrap();
+        test(rpc).await;
+    });
+}
+
+async fn sign_in(rpc: &Rpc, name: &str, password: &str, device: Option<&str>) -> Result<Value, Status> {
+    let mut request = json!({"username": name, "password": password});
+    if let Some(device) = device {
+        request["device"] = device.into();
+    }
+    rpc.ask(SIGN_IN, &request).await
+}
+
+/// Wrong passwords until one isn't heard: how many were, and what they were told.
+async fn guess(rpc: &Rpc, name: &str) -> (usize, String) {
+    let mut told = String::new();
+    for heard in 0..50 {
+        let status = sign_in(rpc, name, "wrong horse battery", None).await.unwrap_err();
+        if status.code() == Code::ResourceExhausted {
+            return (heard, told);
+        }
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+        status.message().clone_into(&mut told);
+    }
+    panic!("50 guesses were heard");
+}
+
+#[test]
+fn who_guesses_at_the_same_address_keeps_nobody_out_of_their_own_device() {
+    with_controller(|rpc| async move {
+        let first = sign_in(&rpc, "alice", PASSWORD, None).await.unwrap();
+        let device = first["tokens"]["device"].as_str().unwrap();
+        let user = json!({"user": "bob", "password": PASSWORD});
+        let admin = rpc.with(first["tokens"]["accessToken"].as_str().unwrap());
+        admin.ask("/horcrux.v1.UserService/Create", &user).await.unwrap();
+
+        // A device that isn't alice's helps nobody with her name.
+        let bob = sign_in(&rpc, "bob", PASSWORD, None).await.unwrap();
+        let others = bob["tokens"]["device"].as_str().unwrap();
+        let (heard, _) = guess(&rpc, "alice").await;
+        assert!(heard > 0);
+        for other in [None, Some(others), Some("made-up")] {
+            let status = sign_in(&rpc, "alice", PASSWORD, other).await.unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted, "{other:?}: {status}");
+        }
+
+        let began = clock::monotonic();
+        let in_ = sign_in(&rpc, "alice", PASSWORD, Some(device)).await.unwrap();
+        assert!(in_["tokens"]["accessToken"].is_string());
+        eprintln!("after {heard} guesses from the same address: in, in {:?}", began.elapsed());
+        assert_ne!(in_["tokens"]["device"].as_str(), Some(device), "and known from today on");
+    });
+}
+
+#[test]
+fn a_name_that_exists_is_heard_as_often_and_told_the_same_as_one_that_does_not() {
+    with_controller(|rpc| async move {
+        // Alice has signed in from this very address.
+        sign_in(&rpc, "alice", PASSWORD, None).await.unwrap();
+        let (alice, nobody) = (guess(&rpc, "alice").await, guess(&rpc, "nobody").await);
+        assert_eq!(alice, nobody);
+        assert_eq!(alice.1, "the user name or the password is wrong");
+    });
+}
+
+#[test]
+fn a_request_id_stands_for_the_whole_request() {
+    with_controller(|rpc| async move {
+        let admin = rpc.signed_in("alice", PASSWORD).await.unwrap();
+        let user = "/horcrux.v1.UserService/Create";
+        let bob = json!({"user": "bob", "password": PASSWORD, "requestId": "1"});
+        admin.ask(user, &bob).await.unwrap();
+        admin.ask(user, &bob).await.unwrap();
+        let update = "/horcrux.v1.UserService/Update";
+        let change = |password: &str| json!({"user": "bob", "password": password, "requestId": "2"});
+        admin.ask(update, &change("another horse battery")).await.unwrap();
+        admin.ask(update, &change("another horse battery")).await.unwrap();
+        let other = admin.ask(update, &change("a third horse battery")).await.unwrap_err();
+        assert_eq!(other.code(), Code::AlreadyExists, "{other}");
+        sign_in(&rpc, "bob", "another horse battery", None).await.unwrap();
+    });
+}
+
+#[test]
+fn of_the_same_request_many_times_at_once_one_is_carried_out() {
+    with_controller(|rpc| async move {
+        let admin = rpc.signed_in("alice", PASSWORD).await.unwrap();
+        let create = json!({
+            "user": "alice", "role": "Auditor", "path": "/pools", "requestId": "all the same",
+        });
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (admin, create) = (admin.clone(), create.clone());
+            all.spawn(async move { admin.ask("/horcrux.v1.GrantService/Create", &create).await });
+        }
+        let answers = all.join_all().await;
+        for status in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            assert_eq!(status.code(), Code::Aborted, "{status}");
+        }
+        assert!(answers.iter().any(Result::is_ok));
+        let list = json!({"path": "/pools"});
+        let grants = admin.ask("/horcrux.v1.GrantService/List", &list).await.unwrap();
+        assert_eq!(grants["grants"].as_array().unwrap().len(), 1, "{grants}");
+    });
+}
