@@ -34,6 +34,12 @@ impl Person {
         self.password_file.display().to_string()
     }
 
+    /// What their client keeps is below.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The command line client, which reads no terminal.
     pub fn command(&self, args: &[&str]) -> anyhow::Result<Command> {
         let mut command = self.place.command(&program("horcruxctl")?);

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::future::Future;
+use std::os::unix::fs::MetadataExt as _;
 
-use horcrux_integration_tests::Controller;
 use horcrux_integration_tests::rpc::Rpc;
+use horcrux_integration_tests::{Browser, Controller, wait_until};
 use horcrux_transport::clock;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -76,6 +77,36 @@ fn who_guesses_at_the_same_address_keeps_nobody_out_of_their_own_device() {
         eprintln!("after {heard} guesses from the same address: in, in {:?}", began.elapsed());
         assert_ne!(in_["tokens"]["device"].as_str(), Some(device), "and known from today on");
     });
+}
+
+#[test]
+fn a_browser_and_a_client_are_known_again_by_what_they_keep() {
+    let controller = Controller::start().unwrap();
+    let bob = controller.person("bob").unwrap();
+    let mut browser = Browser::at_the_door(&controller).unwrap();
+    let sign_in = format!("password - bob {}", bob.password_file());
+    let enter = |browser: &mut Browser, what: &str| {
+        browser.ask(&sign_in).unwrap();
+        wait_until(what, || {
+            let page = browser.ask("look")?;
+            anyhow::ensure!(page["user"].as_str().is_some_and(|user| user.ends_with(" bob@local")), "{page}");
+            Ok(())
+        })
+        .unwrap();
+        browser.ask("leave").unwrap();
+    };
+    enter(&mut browser, "the first sign-in");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { guess(&Rpc::to(&controller).await.unwrap(), "bob").await });
+
+    enter(&mut browser, "the sign-in of a browser that is known");
+    bob.sign_in().unwrap();
+    let device = bob.home().join("horcrux/devices");
+    let kept: Vec<_> = fs::read_dir(&device).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(fs::metadata(&kept[0]).unwrap().mode() & 0o777, 0o600);
+    fs::remove_file(&kept[0]).unwrap();
+    let refused = format!("{:#}", bob.sign_in().unwrap_err());
+    assert!(refused.contains("too many attempts"), "as from any device: {refused}");
 }
 
 #[test]
