@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use anyhow::Context as _;
@@ -11,13 +11,16 @@ use serde_json::Value;
 use crate::{Place, program, succeeded};
 
 /// What it keeps is its own: several are signed in to one controller at once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
-    place: Place,
-    url: String,
-    /// The controller's authority.
-    authority: String,
-    dir: PathBuf,
+    pub(crate) place: Place,
+    pub(crate) url: String,
+    /// Of the controller's authority.
+    pub(crate) fingerprint: String,
+    pub(crate) authority: String,
+    /// What it keeps is below.
+    pub(crate) home: PathBuf,
+    pub(crate) log: Option<&'static str>,
 }
 
 /// A run that is answered while it goes on. It says little: what is not read fits into its pipes.
@@ -28,13 +31,16 @@ struct Talk {
 }
 
 impl Client {
-    pub(crate) fn new(place: Place, url: String, authority: String, dir: PathBuf) -> Self {
-        Self { place, url, authority, dir }
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
+    /// It reads no terminal.
     pub fn command(&self, args: &[&str]) -> anyhow::Result<Command> {
         let mut command = self.place.command(&program("horcruxctl")?);
-        command.args(args).env("XDG_CONFIG_HOME", &self.dir).stdin(Stdio::null());
+        command.args(args).env("XDG_CONFIG_HOME", &self.home).stdin(Stdio::null());
+        command.envs(self.log.map(|level| ("HORCRUX_LOG", level)));
         Ok(command)
     }
 
@@ -42,13 +48,17 @@ impl Client {
         self.command(args)?.output().context("run horcruxctl")
     }
 
+    /// As [`Client::ctl`], where it must go well.
+    pub fn done(&self, args: &[&str]) -> anyhow::Result<String> {
+        let output = self.ctl(args)?;
+        succeeded(&output).with_context(|| args.join(" "))?;
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// What it prints as JSON.
     pub fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let mut all = vec!["-o", "json"];
-        all.extend(args);
-        let output = self.ctl(&all)?;
-        succeeded(&output)?;
-        serde_json::from_slice(&output.stdout).context("horcruxctl prints JSON")
+        let text = self.done(&[&["-o", "json"], args].concat())?;
+        serde_json::from_str(&text).context("horcruxctl prints JSON")
     }
 
     /// Signs in with a password.
@@ -63,7 +73,7 @@ impl Client {
         self.enter(&["--user", user, "--password-file", &password, "--second-factor-file", &code])
     }
 
-    fn enter(&self, with: &[&str]) -> anyhow::Result<Output> {
+    pub(crate) fn enter(&self, with: &[&str]) -> anyhow::Result<Output> {
         self.ctl(&[&self.entrance(), with].concat())
     }
 
@@ -101,8 +111,8 @@ impl Client {
     }
 
     fn secret(&self, name: &str, text: &str) -> anyhow::Result<String> {
-        fs::create_dir_all(&self.dir)?;
-        let file = self.dir.join(name);
+        fs::create_dir_all(&self.home)?;
+        let file = self.home.join(name);
         fs::write(&file, text)?;
         Ok(file.display().to_string())
     }

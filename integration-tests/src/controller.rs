@@ -162,11 +162,16 @@ impl Controller {
     }
 
     /// A command line client that keeps what it knows under `name`; `admin` is who was made at the start, signed in.
-    #[must_use]
-    pub fn client(&self, name: &str) -> Client {
+    pub fn client(&self, name: &str) -> anyhow::Result<Client> {
         let home = if name == "admin" { "config".to_owned() } else { format!("client-{name}") };
-        let dir = self.dir.path().join(home);
-        Client::new(self.place.clone(), self.url(), self.state("ca.pem"), dir)
+        Ok(Client {
+            place: self.place.clone(),
+            url: self.url(),
+            fingerprint: self.fingerprint()?.trim().to_owned(),
+            authority: self.state("ca.pem"),
+            home: self.dir.path().join(home),
+            log: self.log,
+        })
     }
 
     /// The command line client, as this controller's administrator.
@@ -181,30 +186,23 @@ impl Controller {
 
     /// Who was made at the start.
     pub fn administrator(&self) -> anyhow::Result<Person> {
-        self.somebody("admin", "config", "password")
+        self.somebody("admin", "password")
     }
 
     /// Makes a local user with no rights, and signs them in.
     pub fn person(&self, name: &str) -> anyhow::Result<Person> {
         let password_file = format!("{name}.password");
         fs::write(self.path(&password_file), format!("{name} opens forty-seven wooden doors\n"))?;
-        let person = self.somebody(name, &format!("config-{name}"), &password_file)?;
+        let person = self.somebody(name, &password_file)?;
         let admin = self.administrator()?;
         admin.done(&["user", "create", name, "--password-file", &person.password_file()])?;
         person.sign_in()?;
         Ok(person)
     }
 
-    fn somebody(&self, name: &str, home: &str, password_file: &str) -> anyhow::Result<Person> {
-        Ok(Person {
-            name: name.to_owned(),
-            place: self.place.clone(),
-            url: self.url(),
-            fingerprint: self.fingerprint()?.trim().to_owned(),
-            home: self.dir.path().join(home),
-            password_file: self.dir.path().join(password_file),
-            log: self.log,
-        })
+    fn somebody(&self, name: &str, password_file: &str) -> anyhow::Result<Person> {
+        let (name, client) = (name.to_owned(), self.client(name)?);
+        Ok(Person { name, client, password_file: self.dir.path().join(password_file) })
     }
 
     /// Changes the controller's records behind its back, as somebody who has got at its files would.

@@ -1,25 +1,28 @@
-//! Somebody with an account, and a home of their own for the command line client.
+//! Somebody with an account, and a client of their own.
 
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::{Caller, Place, program, succeeded};
+use crate::{Caller, Client, succeeded};
 
 /// Works while their controller does.
 #[derive(Clone, Debug)]
 pub struct Person {
     pub name: String,
-    pub(crate) place: Place,
-    pub(crate) url: String,
-    pub(crate) fingerprint: String,
-    /// What the client keeps is below.
-    pub(crate) home: PathBuf,
+    pub(crate) client: Client,
     pub(crate) password_file: PathBuf,
-    pub(crate) log: Option<&'static str>,
+}
+
+impl Deref for Person {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }
 
 impl Person {
@@ -34,43 +37,9 @@ impl Person {
         self.password_file.display().to_string()
     }
 
-    /// What their client keeps is below.
-    #[must_use]
-    pub fn home(&self) -> &Path {
-        &self.home
-    }
-
-    /// The command line client, which reads no terminal.
-    pub fn command(&self, args: &[&str]) -> anyhow::Result<Command> {
-        let mut command = self.place.command(&program("horcruxctl")?);
-        command.args(args).env("XDG_CONFIG_HOME", &self.home).stdin(Stdio::null());
-        command.envs(self.log.map(|level| ("HORCRUX_LOG", level)));
-        Ok(command)
-    }
-
-    pub fn ctl(&self, args: &[&str]) -> anyhow::Result<Output> {
-        self.command(args)?.output().context("run horcruxctl")
-    }
-
-    /// As [`Person::ctl`], where it must go well.
-    pub fn done(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = self.ctl(args)?;
-        succeeded(&output).with_context(|| args.join(" "))?;
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// What the client prints as JSON.
-    pub fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
-        let text = self.done(&[&["-o", "json"], args].concat())?;
-        serde_json::from_str(&text).context("horcruxctl prints JSON")
-    }
-
     /// Signs in with their password.
     pub fn sign_in(&self) -> anyhow::Result<()> {
-        let password = self.password_file();
-        let trust = ["--fingerprint", &self.fingerprint];
-        let user = ["login", &self.url, "--user", &self.name, "--password-file", &password];
-        self.done(&[&user[..], &trust].concat()).map(|_| ())
+        succeeded(&self.enter(&["--user", &self.name, "--password-file", &self.password_file()])?)
     }
 
     /// What the client keeps of the session, or of the API token.
@@ -100,6 +69,6 @@ impl Person {
     #[must_use]
     pub fn elsewhere(&self, home: &str) -> Self {
         let home = self.home.parent().unwrap_or_else(|| Path::new("/")).join(home);
-        Self { home, ..self.clone() }
+        Self { client: Client { home, ..self.client.clone() }, ..self.clone() }
     }
 }

@@ -43,6 +43,7 @@ fn a_watcher_gets_a_snapshot_and_then_a_value_each_second() {
     let _agent = controller.joined("here").unwrap();
     let mut watch = controller
         .client("admin")
+        .unwrap()
         .command(&["-o", "json", "watch", "nodes"])
         .unwrap()
         .stdout(Stdio::piped())

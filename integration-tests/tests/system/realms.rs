@@ -121,12 +121,12 @@ fn pam_lets_a_good_user_in_and_all_others_hear_the_same() {
     let pam = Pam::start().unwrap();
     let settings = format!("[realm.host]\nkind = \"pam\"\nsocket = {:?}\n", pam.socket());
     let controller = Controller::start_with(&settings).unwrap();
-    let good = controller.client("good");
+    let good = controller.client("good").unwrap();
     entered(good.login("hxgood@host", Pam::PASSWORD));
     assert_eq!(whoami(&good)["user"], "hxgood@host");
     assert_eq!(nodes(&good), [""; 0], "who was given nothing sees nothing");
 
-    let other = controller.client("other");
+    let other = controller.client("other").unwrap();
     refused(&controller, other.login("hxgood@host", "a wrong password"));
     for user in ["hxexpired@host", "hxlocked@host", "hxmustchange@host", "hxnobody@host"] {
         refused(&controller, other.login(user, Pam::PASSWORD));

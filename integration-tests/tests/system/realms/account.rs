@@ -7,7 +7,7 @@ use super::{NOT_SIGNED_IN, entered, pictures, said, whoami};
 #[test]
 fn a_session_is_ended_from_the_account_page_and_its_client_is_out() {
     let controller = Controller::start().unwrap();
-    let elsewhere = controller.client("elsewhere");
+    let elsewhere = controller.client("elsewhere").unwrap();
     entered(elsewhere.login("admin", "correct horse battery"));
     let session = whoami(&elsewhere)["session"].as_str().unwrap().to_owned();
     let mut browser = Browser::open(&controller).unwrap();

@@ -31,7 +31,7 @@ fn a_directorys_groups_give_what_their_roles_allow_until_it_takes_them_away() {
     let secrets = Secrets::new();
     let controller = Controller::start_with(&corp(&slapd, &secrets, &slapd.ldaps(), "")).unwrap();
     let _agent = controller.joined("here").unwrap();
-    let alice = controller.client("alice");
+    let alice = controller.client("alice").unwrap();
     entered(alice.login("alice@corp", "alice-pw"));
     assert_eq!(whoami(&alice)["groups"], serde_json::json!([]), "nobody made that group here yet");
     assert_eq!(nodes(&alice), [""; 0]);
@@ -43,7 +43,7 @@ fn a_directorys_groups_give_what_their_roles_allow_until_it_takes_them_away() {
     assert_eq!((&me["user"], &me["groups"][0]), (&"alice@corp".into(), &"admins@corp".into()), "{me}");
     assert_eq!(me["roles"], serde_json::json!(["Auditor"]));
     assert_eq!(nodes(&alice), ["nodes/here"]);
-    let bob = controller.client("bob");
+    let bob = controller.client("bob").unwrap();
     entered(bob.login("bob@corp", "bob-pw"));
     assert_eq!(whoami(&bob)["groups"], serde_json::json!([]));
     assert_eq!(nodes(&bob), [""; 0]);
@@ -54,7 +54,7 @@ fn a_directorys_groups_give_what_their_roles_allow_until_it_takes_them_away() {
              member: uid=alice,ou=people,dc=test\n",
         )
         .unwrap();
-    let again = controller.client("again");
+    let again = controller.client("again").unwrap();
     entered(again.login("alice@corp", "alice-pw"));
     assert_eq!(whoami(&again)["groups"], serde_json::json!([]));
     assert_eq!(nodes(&again), [""; 0]);
@@ -66,7 +66,7 @@ fn whatever_a_sign_in_is_refused_for_it_is_refused_alike() {
     let slapd = Slapd::start(Tls::Newest).unwrap();
     let secrets = Secrets::new();
     let controller = Controller::start_with(&corp(&slapd, &secrets, &slapd.ldaps(), "")).unwrap();
-    let (alice, other) = (controller.client("alice"), controller.client("other"));
+    let (alice, other) = (controller.client("alice").unwrap(), controller.client("other").unwrap());
     entered(alice.login("alice@corp", "alice-pw"));
     controller.json(&["user", "disable", "alice@corp"]).unwrap();
     for (user, password) in [
@@ -105,7 +105,7 @@ fn a_directory_is_asked_over_starttls() {
     let secrets = Secrets::new();
     let settings = corp(&slapd, &secrets, &slapd.ldap(), "start_tls = true");
     let controller = Controller::start_with(&settings).unwrap();
-    let alice = controller.client("alice");
+    let alice = controller.client("alice").unwrap();
     entered(alice.login("alice@corp", "alice-pw"));
     assert_eq!(whoami(&alice)["user"], "alice@corp");
     refused(&controller, alice.login("alice@corp", "bob-pw"));
@@ -117,11 +117,11 @@ fn a_directory_that_is_down_is_said_to_be_and_local_users_sign_in() {
     let secrets = Secrets::new();
     let controller = Controller::start_with(&corp(&slapd, &secrets, &slapd.ldaps(), "")).unwrap();
     slapd.stop();
-    let alice = controller.client("alice");
+    let alice = controller.client("alice").unwrap();
     let (code, text) = said(&alice.login("alice@corp", "alice-pw").unwrap());
     assert_eq!(code, Some(FAILED), "{text}");
     assert!(text.starts_with("error: the realm corp can't be reached now\n"), "{text}");
-    entered(controller.client("local").login("admin", "correct horse battery"));
+    entered(controller.client("local").unwrap().login("admin", "correct horse battery"));
     slapd.run().unwrap();
     entered(alice.login("alice@corp", "alice-pw"));
 }

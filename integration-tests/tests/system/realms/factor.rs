@@ -10,7 +10,7 @@ const PASSWORD: &str = "correct horse battery";
 #[test]
 fn a_second_factor_that_was_set_up_is_asked_for_everywhere_and_each_code_works_once() {
     let mut controller = Controller::start().unwrap();
-    let admin = controller.client("admin");
+    let admin = controller.client("admin").unwrap();
     let mut authenticator = None;
     let recovery = admin.set_up_factor(PASSWORD, |secret| {
         let mut made = Authenticator::new(secret)?;
@@ -22,7 +22,7 @@ fn a_second_factor_that_was_set_up_is_asked_for_everywhere_and_each_code_works_o
     assert_eq!(recovery.len(), 10);
     assert_eq!(whoami(&admin)["second_factor"], true);
 
-    let other = controller.client("other");
+    let other = controller.client("other").unwrap();
     let (code, text) = said(&other.login("admin", PASSWORD).unwrap());
     assert_ne!(code, Some(0), "{text}");
     assert!(text.contains("--second-factor-file"), "{text}");
@@ -92,8 +92,8 @@ fn a_realm_that_requires_a_second_factor_has_the_browser_set_one_up() {
     sees_live_data(&mut browser, "alice@corp");
     assert_eq!(browser.ask("look").unwrap()["recovery"], serde_json::json!([]), "they are shown once");
 
-    let alice = controller.client("alice");
+    let alice = controller.client("alice").unwrap();
     entered(alice.login_with_code("alice@corp", "alice-pw", &codes[0]));
     // The local realm requires none.
-    entered(controller.client("local").login("admin", PASSWORD));
+    entered(controller.client("local").unwrap().login("admin", PASSWORD));
 }

@@ -38,7 +38,7 @@ fn a_person_signs_in_with_a_device_code_and_brings_their_groups() {
     let (provider, controller) = with_provider(&secrets, Claims::Userinfo);
     let _agent = controller.joined("here").unwrap();
     let_see(&controller, "admins@sso");
-    let (alice, bob) = (controller.client("alice"), controller.client("bob"));
+    let (alice, bob) = (controller.client("alice").unwrap(), controller.client("bob").unwrap());
     entered(login(&alice, &provider, "alice"));
     let me = whoami(&alice);
     assert_eq!((&me["user"], &me["groups"]), (&"alice@sso".into(), &serde_json::json!(["admins@sso"])));
@@ -52,7 +52,7 @@ fn a_person_signs_in_with_a_device_code_and_brings_their_groups() {
 fn another_person_of_the_same_name_does_not_become_the_first() {
     let secrets = Secrets::new();
     let (provider, controller) = with_provider(&secrets, Claims::Token);
-    let (alice, other) = (controller.client("alice"), controller.client("other"));
+    let (alice, other) = (controller.client("alice").unwrap(), controller.client("other").unwrap());
     entered(login(&alice, &provider, "alice"));
     let (code, text) = said(&login(&other, &provider, "alice-too").unwrap());
     assert_eq!(code, Some(NOT_SIGNED_IN), "{text}");
