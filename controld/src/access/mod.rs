@@ -26,6 +26,7 @@
 //! change would do and whether its author may hand it out.
 
 pub mod audit;
+pub mod challenges;
 pub mod change;
 pub mod device;
 pub mod explain;

@@ -3,7 +3,7 @@
 //!
 //! An unknown user, an unknown realm, a wrong password and a disabled user look the same and take the same work.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +13,10 @@ use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
 
+use super::challenges::{Challenges, Pending};
 use super::device::Device;
 use super::factors::{FactorError, Factors, NewSecret};
-use super::keys::{KeyError, Seal, hash, random_secret};
+use super::keys::{KeyError, Seal};
 use super::name::{GroupName, UserId};
 use super::password::{Asker, Fit, MAX_BYTES, PasswordError, Passwords};
 use super::realm::{Checked, Realm};
@@ -26,13 +27,8 @@ use crate::store::sessions::SessionRow;
 use crate::store::users::UserRow;
 use crate::store::{Store, StoreError};
 
-/// As long as it takes to look for a phone.
-const CHALLENGE_MS: i64 = 5 * 60 * 1000;
 /// As much of a name as tells attempts apart: nobody's is longer, and it is remembered.
 const MAX_TYPED: usize = 130;
-/// Challenges that are open; beyond, the oldest is given up.
-const CHALLENGES: usize = 10_000;
-
 /// Signs people in.
 #[derive(Debug)]
 pub struct SignIns {
@@ -46,16 +42,7 @@ pub struct SignIns {
     /// Whoever holds one of these must have a second factor.
     factor_roles: BTreeSet<String>,
     throttle: Mutex<Throttle>,
-    challenges: Mutex<HashMap<[u8; 32], Pending>>,
-}
-
-/// The first factor was right.
-#[derive(Clone, Debug)]
-struct Pending {
-    user: UserId,
-    /// There was no second factor, and there must be.
-    sets_up: bool,
-    expires_ms: i64,
+    pub challenges: Challenges,
 }
 
 /// How far a sign-in got.
@@ -122,7 +109,7 @@ impl SignIns {
             realms,
             factor_roles,
             throttle: Mutex::default(),
-            challenges: Mutex::default(),
+            challenges: Challenges::default(),
         }
     }
 
@@ -188,30 +175,17 @@ impl SignIns {
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<(Box<SessionRow>, Carrier, Vec<String>), SignInError> {
-        let key = hash(challenge.expose());
-        let pending = self.challenges().get(&key).filter(|c| now_ms < c.expires_ms).cloned();
-        let Pending { user, sets_up, .. } = pending.ok_or(SignInError::Over)?;
+        let Pending { user, sets_up, .. } =
+            self.challenges.get(challenge, now_ms).ok_or(SignInError::Over)?;
         let recovery = if sets_up {
             self.factors.confirm(&user, code, now_ms).await.map_err(SignInError::Factor)?
         } else {
             self.factors.check(&user, code, now_ms).await.map_err(SignInError::Factor)?;
             Vec::new()
         };
-        // Of two right answers at once one opens a session.
-        self.challenges().remove(&key).ok_or(SignInError::Over)?;
+        self.challenges.take(challenge).ok_or(SignInError::Over)?;
         let (row, carrier) = self.open(&user, visitor, now_ms).await?;
         Ok((row, carrier, recovery))
-    }
-
-    /// Forgets challenges of a user whose password or second factor is another now.
-    pub fn forget_challenges(&self, user: &UserId) {
-        self.challenges().retain(|_, pending| pending.user != *user);
-    }
-
-    /// Whose challenge it is, for a record.
-    #[must_use]
-    pub fn challenged(&self, challenge: &Secret) -> Option<UserId> {
-        self.challenges().get(&hash(challenge.expose())).map(|pending| pending.user.clone())
     }
 
     /// Whether `password` is `user`'s own, as somebody says who is signed in already.
@@ -370,17 +344,8 @@ impl SignIns {
         }
         let new =
             if has { None } else { Some(self.factors.start(&user).await.map_err(SignInError::Factor)?) };
-        let id = random_secret("hxm_").map_err(SignInError::Key)?;
-        let expires_ms = now_ms + CHALLENGE_MS;
-        let mut challenges = self.challenges();
-        if challenges.len() >= CHALLENGES {
-            challenges.retain(|_, pending| now_ms < pending.expires_ms);
-            let oldest = challenges.iter().min_by_key(|(_, p)| p.expires_ms).map(|(key, _)| *key);
-            if let Some(oldest) = oldest.filter(|_| challenges.len() >= CHALLENGES) {
-                challenges.remove(&oldest);
-            }
-        }
-        challenges.insert(hash(id.expose()), Pending { user, sets_up: new.is_some(), expires_ms });
+        let put = self.challenges.put(user, new.is_some(), now_ms);
+        let (id, expires_ms) = put.map_err(SignInError::Key)?;
         Ok(Entered::Challenge { id, expires_ms, new })
     }
 
@@ -408,10 +373,6 @@ impl SignIns {
 
     fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
         self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn challenges(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Pending>> {
-        self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

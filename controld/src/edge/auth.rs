@@ -119,7 +119,8 @@ impl AuthService for Auth {
         let challenge = Secret::from(request.challenge_id);
         self.0.sign_ins.knocks("challenge", call.source)?;
         // What was never asked leaves no trace on the log.
-        let user = self.0.sign_ins.challenged(&challenge).ok_or(SignInError::Over)?;
+        let user =
+            self.0.sign_ins.challenges.get(&challenge, clock::unix_ms()).ok_or(SignInError::Over)?.user;
         let answered = self.0.sign_ins.answer(&challenge, &request.code, &visitor, clock::unix_ms()).await;
         let (recovery_codes, entered) = match answered {
             Ok((row, carrier, codes)) => (codes, Ok(Entered::Session(row, carrier))),
@@ -179,7 +180,9 @@ impl AuthService for Auth {
         };
         let user = match &entered {
             Ok(Entered::Session(row, _)) => row.user.parse().ok(),
-            Ok(Entered::Challenge { id, .. }) => self.0.sign_ins.challenged(id),
+            Ok(Entered::Challenge { id, .. }) => {
+                self.0.sign_ins.challenges.get(id, now_ms).map(|pending| pending.user)
+            }
             Err(_) => None,
         };
         let entered = self.entered(&call, user.as_ref(), entered).await?;
@@ -300,7 +303,7 @@ impl AuthService for Auth {
         let app = Arc::clone(&self.0);
         call.act(&self.0, act, async move {
             app.store.rehash(&user, &password_hash).await?;
-            app.sign_ins.forget_challenges(&user);
+            app.sign_ins.challenges.forget(&user);
             Ok(app.sessions.end_others(&user, &kept).await?)
         })
         .await?;

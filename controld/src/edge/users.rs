@@ -179,7 +179,7 @@ impl UserService for Users {
             app.store.update_user(&id, &update).await?;
             plan.publish().await?;
             if update.ends_sessions() {
-                app.sign_ins.forget_challenges(&id);
+                app.sign_ins.challenges.forget(&id);
                 app.sessions.told(Ended::AllOf { user: id, but: None });
             }
             Ok(())
@@ -219,7 +219,7 @@ impl UserService for Users {
         call.act(&self.0, act, async move {
             app.store.delete_user(&user).await?;
             plan.publish().await?;
-            app.sign_ins.forget_challenges(&user);
+            app.sign_ins.challenges.forget(&user);
             app.sessions.told(Ended::AllOf { user, but: None });
             Ok(())
         })
