@@ -144,7 +144,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let registry = Registry::open(store.clone()).await.map_err(StartError::Store)?;
     let signer = Signer::open(&dir, authority.cluster()).map_err(StartError::Keys)?;
     let sessions = Sessions::new(store.clone(), Arc::new(signer), &config);
-    let sign_ins = sign_ins(&config, &dir, public_port, &store, &registry, &sessions)?;
+    let sign_ins = sign_ins(&config, &dir, public_port, &store, &registry, &sessions, &audit)?;
     let setup_required = !store.has_users().await.map_err(StartError::Store)?;
     if setup_required {
         let file = SetupCode::issue(&store, &dir, started_ms).await.map_err(StartError::Setup)?;
@@ -339,6 +339,7 @@ fn sign_ins(
     store: &Store,
     registry: &Registry,
     sessions: &Sessions,
+    audit: &Audit,
 ) -> Result<Arc<SignIns>, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // One core is left to everything else, where there is one.
@@ -353,7 +354,8 @@ fn sign_ins(
     }
     let (store, registry, sessions) = (store.clone(), registry.clone(), sessions.clone());
     let roles = config.second_factor_roles.clone();
-    Ok(Arc::new(SignIns::new(store, registry, sessions, passwords, factors, realms, roles)))
+    let audit = audit.clone();
+    Ok(Arc::new(SignIns::new(store, registry, sessions, passwords, factors, audit, realms, roles)))
 }
 
 /// Takes a changed certificate into use: at SIGHUP, and within a minute of a change of its file.

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use horcrux_pamd::{Answer, Password, Request};
+use horcrux_pamd::{Answer, AskError, Password, Request};
 use horcrux_proto::v1::{self, RealmKind};
 use horcrux_realms::ldap::Ldap;
 use horcrux_realms::oidc::Oidc;
 use horcrux_realms::{Person, RealmError};
+use horcrux_transport::clock;
 use horcrux_transport::secret::Secret;
 use tokio::sync::Semaphore;
 
@@ -21,6 +22,11 @@ const PAM_DEADLINE: Duration = Duration::from_secs(25);
 const PAM_AT_ONCE: usize = 4;
 /// Questions to a directory at a time.
 const LDAP_AT_ONCE: usize = 16;
+
+/// Refusals come at whole multiples of this after the question. A directory tells an unknown user sooner than a wrong
+/// password, whose hash it computes; and who is disabled here was let in there, which is quicker with PAM, where pamd's own
+/// refusals take three seconds.
+const REFUSAL: Duration = Duration::from_secs(2);
 
 /// One of the realms in the settings.
 #[derive(Debug)]
@@ -118,8 +124,12 @@ impl Realm {
                     let _place = place;
                     horcrux_pamd::ask(&socket, &request, PAM_DEADLINE)
                 });
-                let answer = asked.await.map_err(|error| RealmError::Unavailable(Box::new(error)))?;
-                match answer.map_err(|error| RealmError::Unavailable(Box::new(error)))? {
+                let answer = match asked.await.map_err(|error| RealmError::Unavailable(Box::new(error)))? {
+                    // Such a name or password is nobody's.
+                    Err(AskError::TooLong(_)) => Answer::Refused,
+                    answer => answer.map_err(|error| RealmError::Unavailable(Box::new(error)))?,
+                };
+                match answer {
                     Answer::Accepted { user } => Ok(Checked::Person(Person {
                         subject: user.clone(),
                         display_name: user.clone(),
@@ -145,5 +155,44 @@ impl Realm {
                 }
             }
         }
+    }
+}
+
+/// Waits with a refusal of a realm that is not local and was asked at `asked`, so that its time doesn't tell the reason.
+pub async fn hold_refusal(asked: Instant) {
+    tokio::time::sleep_until((asked + held(clock::monotonic().saturating_duration_since(asked))).into())
+        .await;
+}
+
+/// How long a refusal takes that was known after `known`.
+fn held(known: Duration) -> Duration {
+    let turns = known.as_nanos().div_ceil(REFUSAL.as_nanos()).max(1);
+    REFUSAL.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_come_at_whole_multiples_of_one_time() {
+        let ms = Duration::from_millis;
+        let told = [0, 1, 40, 900, 2000, 2001, 3010, 21_000].map(|known| held(ms(known)).as_secs());
+        assert_eq!(told, [2, 2, 2, 2, 2, 4, 4, 22]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_pam_cannot_be_asked_about_is_refused() {
+        let realm = Realm {
+            name: "host".to_owned(),
+            title: String::new(),
+            requires_factor: false,
+            backend: Backend::pam("/nowhere".into()),
+        };
+        let checked = async |name: String| {
+            realm.check(&name, &Secret::from("x".to_owned()), IpAddr::from([127, 0, 0, 1])).await
+        };
+        assert!(matches!(checked("a".repeat(300)).await, Ok(Checked::Refused)));
+        assert!(checked("alice".to_owned()).await.is_err(), "where nothing listens");
     }
 }
