@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call};
 use super::carried::{Door, csrf_token, forget_cookie, given, session, sessions_of, visitor};
-use super::users::{new_password, user_id};
+use super::fields::{new_password, user_id};
 use crate::access::name::{LOCAL, UserId};
 use crate::access::password::Asker;
 use crate::access::path::Path;

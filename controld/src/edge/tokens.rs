@@ -12,8 +12,8 @@ use horcrux_transport::clock;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, Done, path};
-use super::grants::{add, described, role_name, to_wire};
-use super::users::{text, user_id};
+use super::fields::{role_name, text, user_id};
+use super::grants::{add, described, to_wire};
 use crate::access::keys::random_id;
 use crate::access::path::Path;
 use crate::access::policy::{Grant, Policy, Subject, TokenScope};
