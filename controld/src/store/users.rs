@@ -226,7 +226,8 @@ impl Store {
     }
 
     /// Uses a setup code up and makes its user an administrator, new or not: enabled, with this password, without a second
-    /// factor, holding Administrator on `/`. `false` when the code is not good (any more).
+    /// factor, holding Administrator on `/` and nothing else: a token may be a thief's, and a group may be denied what is
+    /// needed. `false` when the code is not good (any more).
     pub async fn make_administrator(
         &self,
         code: &[u8; 32],
@@ -248,6 +249,10 @@ impl Store {
             "DELETE FROM sessions WHERE user = $1",
             "DELETE FROM second_factors WHERE user = $1",
             "DELETE FROM recovery_codes WHERE user = $1",
+            "DELETE FROM group_members WHERE user = $1",
+            "DELETE FROM grants WHERE subject_kind = 'token'
+             AND subject IN (SELECT id FROM api_tokens WHERE owner = $1)",
+            "DELETE FROM api_tokens WHERE owner = $1",
             "DELETE FROM grants WHERE subject_kind = 'user' AND subject = $1",
         ] {
             sqlx::query(forget).bind(&user.id).execute(&mut *tx).await.map_err(doing(failed))?;
