@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, mpsc};
 pub use self::scribe::Scribe;
 use self::verify::dropped;
 pub use self::verify::{Verdict, hex};
+use super::name::is_disruptive;
 use crate::store::audit::{AuditFilter, AuditRow, Head};
 use crate::store::{Store, StoreError};
 
@@ -206,7 +207,7 @@ impl Audit {
 }
 
 fn row(kind: Kind, entry: &Entry, outcome: &str, intent: i64) -> AuditRow {
-    let cut = |text: &str| text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect::<String>();
+    let cut = |text: &str| text.chars().filter(|c| !is_disruptive(*c)).take(MAX_TEXT).collect::<String>();
     AuditRow {
         sequence: 0,
         at_ms: clock::unix_ms(),
