@@ -23,10 +23,11 @@ const PAM_AT_ONCE: usize = 4;
 /// Questions to a directory at a time.
 const LDAP_AT_ONCE: usize = 16;
 
-/// Refusals come at whole multiples of this after the question. A directory tells an unknown user sooner than a wrong
-/// password, whose hash it computes; and who is disabled here was let in there, which is quicker with PAM, where pamd's own
-/// refusals take three seconds.
-const REFUSAL: Duration = Duration::from_secs(2);
+/// Refusals come at whole multiples of these after the question. A directory tells an unknown user sooner than a wrong
+/// password, whose hash it computes.
+const LDAP_REFUSAL: Duration = Duration::from_secs(2);
+/// pamd's own refusals take three seconds; who is disabled here was let in there, and that is quicker.
+const PAM_REFUSAL: Duration = Duration::from_secs(4);
 
 /// One of the realms in the settings.
 #[derive(Debug)]
@@ -104,6 +105,18 @@ impl Realm {
         }
     }
 
+    /// Waits with a refusal after it was asked at `asked`, so that the time doesn't tell the reason.
+    pub async fn hold_refusal(&self, asked: Instant) {
+        let step = match self.backend {
+            Backend::Pam { .. } => PAM_REFUSAL,
+            Backend::Ldap { .. } => LDAP_REFUSAL,
+            // Not asked with a password.
+            Backend::Local | Backend::Oidc(_) => return,
+        };
+        let known = clock::monotonic().saturating_duration_since(asked);
+        tokio::time::sleep_until((asked + held(known, step)).into()).await;
+    }
+
     /// Asks a realm that is not local.
     pub async fn check(&self, name: &str, password: &Secret, source: IpAddr) -> Result<Checked, RealmError> {
         // Whatever stands behind it: to some an empty password is no password at all.
@@ -158,16 +171,10 @@ impl Realm {
     }
 }
 
-/// Waits with a refusal of a realm that is not local and was asked at `asked`, so that its time doesn't tell the reason.
-pub async fn hold_refusal(asked: Instant) {
-    tokio::time::sleep_until((asked + held(clock::monotonic().saturating_duration_since(asked))).into())
-        .await;
-}
-
-/// How long a refusal takes that was known after `known`.
-fn held(known: Duration) -> Duration {
-    let turns = known.as_nanos().div_ceil(REFUSAL.as_nanos()).max(1);
-    REFUSAL.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX))
+/// How long a refusal takes that was known after `known`: a whole multiple of `step`.
+fn held(known: Duration, step: Duration) -> Duration {
+    let steps = known.as_nanos().div_ceil(step.as_nanos()).max(1);
+    step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -177,8 +184,10 @@ mod tests {
     #[test]
     fn refusals_come_at_whole_multiples_of_one_time() {
         let ms = Duration::from_millis;
-        let told = [0, 1, 40, 900, 2000, 2001, 3010, 21_000].map(|known| held(ms(known)).as_secs());
-        assert_eq!(told, [2, 2, 2, 2, 2, 4, 4, 22]);
+        let told = [0, 1, 900, 2000, 2001, 21_000].map(|known| held(ms(known), LDAP_REFUSAL).as_secs());
+        assert_eq!(told, [2, 2, 2, 2, 4, 22]);
+        let told = [80, 3000, 3200, 4001].map(|known| held(ms(known), PAM_REFUSAL).as_secs());
+        assert_eq!(told, [4, 4, 4, 8]);
     }
 
     #[tokio::test]

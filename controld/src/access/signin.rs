@@ -276,7 +276,7 @@ impl SignIns {
                 Err(source) => Err(SignInError::Unavailable { realm: realm.to_owned(), source }),
             };
             if matches!(checked, Err(SignInError::Refused)) {
-                super::realm::hold_refusal(asked).await;
+                external.hold_refusal(asked).await;
             }
             return checked;
         }
