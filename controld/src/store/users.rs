@@ -281,3 +281,43 @@ impl Store {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_made_an_administrator_by_a_code_has_nothing_from_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let had = "INSERT INTO users (id, password_hash, disabled, created_ms) VALUES ('a@local', 'old', 1, 0);
+             INSERT INTO second_factors (user, sealed, confirmed, failures) VALUES ('a@local', x'00', 1, 8);
+             INSERT INTO recovery_codes (hash, user) VALUES (x'01', 'a@local');
+             INSERT INTO groups (name, created_ms) VALUES ('dark', 0);
+             INSERT INTO group_members (group_name, user) VALUES ('dark', 'a@local');
+             INSERT INTO api_tokens (id, owner, comment, hash, full_scope, networks, created_ms, expires_ms)
+             VALUES ('t1', 'a@local', '', x'02', 0, '', 0, 1);
+             INSERT INTO grants (id, subject_kind, subject, role, path, propagate, created_ms, created_by) VALUES
+             ('g1', 'token', 't1', 'Auditor', '/', 1, 0, ''), ('g2', 'user', 'a@local', 'NoAccess', '/', 1, 0, ''),
+             ('g3', 'group', 'dark', 'NoAccess', '/access', 1, 0, '')";
+        sqlx::raw_sql(had).execute(&store.writer).await.unwrap();
+        store.put_setup_code(&[7; 32], 100).await.unwrap();
+        let row = UserRow {
+            id: "a@local".to_owned(),
+            password_hash: Some("new".to_owned()),
+            created_ms: 1,
+            ..UserRow::default()
+        };
+        assert!(store.make_administrator(&[7; 32], &row, "g4").await.unwrap());
+        let user: UserId = "a@local".parse().unwrap();
+        let there = store.user(&user).await.unwrap().unwrap();
+        assert_eq!((there.password_hash.as_deref(), there.disabled), (Some("new"), false));
+        assert_eq!(store.factor(&user).await.unwrap(), None);
+        assert_eq!(store.tokens(None).await.unwrap(), []);
+        let facts = store.facts().await.unwrap();
+        assert!(facts.members.values().all(std::collections::BTreeSet::is_empty));
+        let grants: Vec<&str> = facts.grants.iter().map(|grant| grant.id.as_str()).collect();
+        assert_eq!(grants, ["g3", "g4"], "a group keeps its own");
+        assert!(!store.make_administrator(&[7; 32], &row, "g5").await.unwrap(), "a code works once");
+    }
+}
