@@ -280,7 +280,11 @@ mod tests {
     async fn a_resource_is_found_by_itself_and_by_its_beginning_and_by_nothing_that_looks_like_a_pattern() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).await.unwrap();
-        let of = |resource: &str| AuditRow { resource: resource.to_owned(), ..AuditRow::default() };
+        let of = |resource: &str| AuditRow {
+            kind: "event".to_owned(),
+            resource: resource.to_owned(),
+            ..AuditRow::default()
+        };
         let resources = ["containers/n1/a_b", "/containers/n1/axb", "pools/a%", "pools/abc", "users/é"];
         store.add_audit(resources.map(of).to_vec()).await.unwrap();
         let found = async |resource: &str| {
