@@ -146,7 +146,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let sessions =
         Sessions::new(store.clone(), Arc::new(signer), config.session_idle, config.session_absolute);
     let seal = Arc::new(Seal::open(&dir).map_err(StartError::Keys)?);
-    let sign_ins = sign_ins(&config, &seal, public_port, &store, &registry, &sessions)?;
+    let sign_ins = sign_ins(&config, &seal, public_port, &store, &registry, &sessions, &audit)?;
     let setup_required = !store.has_users().await.map_err(StartError::Store)?;
     if setup_required {
         let file = SetupCode::issue(&store, &dir, started_ms).await.map_err(StartError::Setup)?;
@@ -344,6 +344,7 @@ fn sign_ins(
     store: &Store,
     registry: &Registry,
     sessions: &Sessions,
+    audit: &Audit,
 ) -> Result<Arc<SignIns>, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     // One core is left to everything else, where there is one.
@@ -356,7 +357,8 @@ fn sign_ins(
     }
     let (store, registry, sessions) = (store.clone(), registry.clone(), sessions.clone());
     let roles = config.second_factor_roles.clone();
-    Ok(Arc::new(SignIns::new(store, registry, sessions, passwords, Arc::clone(seal), realms, roles)))
+    let (audit, seal) = (audit.clone(), Arc::clone(seal));
+    Ok(Arc::new(SignIns::new(store, registry, sessions, passwords, seal, audit, realms, roles)))
 }
 
 /// Takes a changed certificate into use: at SIGHUP, and within a minute of a change of its file.

@@ -110,6 +110,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
         Command::RecoverAdmin { config, code_file } => {
             let config = Config::load(config.as_deref())?;
+            has_state(&config)?;
             let made = runtime.block_on(async {
                 let store = Store::open(&config.state_dir).await?;
                 let (audit, _scribe) = Audit::open(store.clone(), &config.state_dir, None).await?;
@@ -150,5 +151,18 @@ fn start(command: Command) -> anyhow::Result<()> {
             tracing::info!(file = %token_file.display(), "join token written");
         }
     }
+    Ok(())
+}
+
+/// Refuses where no controller keeps its state: a code for a new, empty one would open nothing.
+fn has_state(config: &Config) -> anyhow::Result<()> {
+    let dir = config.state_dir.display();
+    let exists = Store::exists(&config.state_dir)
+        .with_context(|| format!("look into {dir}: run this as root or as the controller's user"))?;
+    anyhow::ensure!(
+        exists,
+        "no controller keeps its state in {dir}: say with --config FILE which settings the controller runs with (without \
+         it they are those in {USUAL})"
+    );
     Ok(())
 }

@@ -11,6 +11,8 @@ mod text;
 
 use std::error::Error;
 
+pub use text::is_disruptive;
+
 /// A person as another system knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {

@@ -21,9 +21,33 @@ pub(crate) fn display(text: &str) -> String {
     text.chars().filter(|c| !is_disruptive(*c)).take(DISPLAY_CHARS).collect::<String>().trim().to_owned()
 }
 
-/// Control characters, and those that turn the direction of what follows.
-fn is_disruptive(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether it steers what shows it, or can't be seen: one name would look as another. Unicode's categories Cc, Cf, Zl and
+/// Zp, as of version 16.
+#[must_use]
+pub fn is_disruptive(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0001}'..='\u{e007f}'
+        )
 }
 
 /// Each once, in order. One that is too long or holds control characters can't be named by a grant here, and is left
@@ -59,6 +83,8 @@ mod tests {
     #[test]
     fn text_for_people_is_bounded_and_does_not_steer_a_terminal() {
         assert_eq!(display("Al\u{1b}[31mice\u{202e}\n"), "Al[31mice");
+        assert_eq!(display("A\u{200b}l\u{ad}i\u{2060}\u{2028}c\u{feff}\u{e0041}\u{61c}e"), "Alice");
+        assert_eq!(display("Zoë Müller 山田 👩"), "Zoë Müller 山田 👩");
         assert_eq!(display(&"é".repeat(300)).chars().count(), 256);
     }
 

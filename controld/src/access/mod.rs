@@ -22,6 +22,14 @@
 //! What follows: the order of grants doesn't matter; adding a denial never adds a privilege; taking propagate away from a
 //! grant that allows never adds one; a token never has what its owner lacks.
 //!
+//! # How a decision is handed on
+//!
+//! Nobody hands out what they lack on a path, whichever way: a grant, a role, a group, a pool, a tag or a token. Who grants
+//! names only subjects that they may see: with SysAudit or UserModify on `/access` everybody, otherwise themselves and their
+//! groups. For others the answer is the same whether they exist or not. A grant on a pool needs the pool; on a node, a guest,
+//! a storage or a network it may be made before the thing is there. What an API token may read of its owner's tokens and
+//! sessions, it reads by UserModify on `/access` alone.
+//!
 //! [`policy`] holds the facts, [`rights`] what they come to for one principal, [`explain`] says why, [`change`] what a
 //! change would do and whether its author may hand it out.
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use horcrux_proto::name::InvalidField;
+pub use horcrux_realms::is_disruptive;
 
 /// The realm whose users the controller keeps itself.
 pub const LOCAL: &str = "local";

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use horcrux_pamd::{Answer, Password, Request};
+use horcrux_pamd::{Answer, AskError, Password, Request};
 use horcrux_proto::v1::{self, RealmKind};
 use horcrux_realms::ldap::Ldap;
 use horcrux_realms::oidc::Oidc;
 use horcrux_realms::{Person, RealmError};
+use horcrux_transport::clock;
 use horcrux_transport::secret::Secret;
 use tokio::sync::Semaphore;
 
@@ -21,6 +22,12 @@ const PAM_DEADLINE: Duration = Duration::from_secs(25);
 const PAM_AT_ONCE: usize = 4;
 /// Questions to a directory at a time.
 const LDAP_AT_ONCE: usize = 16;
+
+/// Refusals come at whole multiples of these after the question. A directory tells an unknown user sooner than a wrong
+/// password, whose hash it computes.
+const LDAP_REFUSAL: Duration = Duration::from_secs(2);
+/// pamd's own refusals take three seconds; who is disabled here was let in there, and that is quicker.
+const PAM_REFUSAL: Duration = Duration::from_secs(4);
 
 /// One of the realms in the settings.
 #[derive(Debug)]
@@ -98,6 +105,18 @@ impl Realm {
         }
     }
 
+    /// Waits with a refusal after it was asked at `asked`, so that the time doesn't tell the reason.
+    pub async fn hold_refusal(&self, asked: Instant) {
+        let step = match self.backend {
+            Backend::Pam { .. } => PAM_REFUSAL,
+            Backend::Ldap { .. } => LDAP_REFUSAL,
+            // Not asked with a password.
+            Backend::Local | Backend::Oidc(_) => return,
+        };
+        let known = clock::monotonic().saturating_duration_since(asked);
+        tokio::time::sleep_until((asked + held(known, step)).into()).await;
+    }
+
     /// Asks a realm that is not local.
     pub async fn check(&self, name: &str, password: &Secret, source: IpAddr) -> Result<Checked, RealmError> {
         // Whatever stands behind it: to some an empty password is no password at all.
@@ -118,8 +137,12 @@ impl Realm {
                     let _place = place;
                     horcrux_pamd::ask(&socket, &request, PAM_DEADLINE)
                 });
-                let answer = asked.await.map_err(|error| RealmError::Unavailable(Box::new(error)))?;
-                match answer.map_err(|error| RealmError::Unavailable(Box::new(error)))? {
+                let answer = match asked.await.map_err(|error| RealmError::Unavailable(Box::new(error)))? {
+                    // Such a name or password is nobody's.
+                    Err(AskError::TooLong(_)) => Answer::Refused,
+                    answer => answer.map_err(|error| RealmError::Unavailable(Box::new(error)))?,
+                };
+                match answer {
                     Answer::Accepted { user } => Ok(Checked::Person(Person {
                         subject: user.clone(),
                         display_name: user.clone(),
@@ -145,5 +168,40 @@ impl Realm {
                 }
             }
         }
+    }
+}
+
+/// How long a refusal takes that was known after `known`: a whole multiple of `step`.
+fn held(known: Duration, step: Duration) -> Duration {
+    let steps = known.as_nanos().div_ceil(step.as_nanos()).max(1);
+    step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_come_at_whole_multiples_of_one_time() {
+        let ms = Duration::from_millis;
+        let told = [0, 1, 900, 2000, 2001, 21_000].map(|known| held(ms(known), LDAP_REFUSAL).as_secs());
+        assert_eq!(told, [2, 2, 2, 2, 4, 22]);
+        let told = [80, 3000, 3200, 4001].map(|known| held(ms(known), PAM_REFUSAL).as_secs());
+        assert_eq!(told, [4, 4, 4, 8]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_pam_cannot_be_asked_about_is_refused() {
+        let realm = Realm {
+            name: "host".to_owned(),
+            title: String::new(),
+            requires_factor: false,
+            backend: Backend::pam("/nowhere".into()),
+        };
+        let checked = async |name: String| {
+            realm.check(&name, &Secret::from("x".to_owned()), IpAddr::from([127, 0, 0, 1])).await
+        };
+        assert!(matches!(checked("a".repeat(300)).await, Ok(Checked::Refused)));
+        assert!(checked("alice".to_owned()).await.is_err(), "where nothing listens");
     }
 }

@@ -86,6 +86,9 @@ pub struct Visitor {
 pub enum SessionError {
     #[error("the session is over: sign in again")]
     Over,
+    /// The caller hears no more than that; what was ended is for the record.
+    #[error("the session is over: sign in again")]
+    Reused { session: String, user: String },
     #[error("keep a session")]
     Store(#[source] StoreError),
     #[error("make a session's secrets")]
@@ -142,7 +145,9 @@ impl Sessions {
                 (Carrier::Tokens(self.tokens(&row, refresh, now_ms)?), kept)
             }
         };
-        self.store.insert_session(&row, &secret).await.map_err(SessionError::Store)?;
+        for ended in self.store.insert_session(&row, &secret).await.map_err(SessionError::Store)? {
+            self.told(Ended::Session(ended));
+        }
         Ok((row, carrier))
     }
 
@@ -154,10 +159,10 @@ impl Sessions {
         let redeemed = self.store.redeem_refresh(&hash(token.expose()), &kept, self.at(now_ms)).await;
         match redeemed.map_err(SessionError::Store)? {
             Redeemed::Session(row) => self.tokens(&row, refresh, now_ms),
-            Redeemed::Reused(session) => {
+            Redeemed::Reused { session, user } => {
                 tracing::warn!(session, "refresh token used twice: its session was ended");
-                self.told(Ended::Session(session));
-                Err(SessionError::Over)
+                self.told(Ended::Session(session.clone()));
+                Err(SessionError::Reused { session, user })
             }
             Redeemed::Unknown => Err(SessionError::Over),
         }

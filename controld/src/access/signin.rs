@@ -13,6 +13,7 @@ use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
 
+use super::audit::{Audit, Entry};
 use super::challenges::{Challenges, Pending};
 use super::device::Device;
 use super::factors::{FactorError, Factors, NewSecret};
@@ -38,6 +39,7 @@ pub struct SignIns {
     pub passwords: Passwords,
     pub factors: Factors,
     seal: Arc<Seal>,
+    audit: Audit,
     realms: Vec<Realm>,
     /// Whoever holds one of these must have a second factor.
     factor_roles: BTreeSet<String>,
@@ -89,6 +91,7 @@ pub enum SignInError {
 }
 
 impl SignIns {
+    #[expect(clippy::too_many_arguments, reason = "its parts, put together once")]
     #[must_use]
     pub fn new(
         store: Store,
@@ -96,6 +99,7 @@ impl SignIns {
         sessions: Sessions,
         passwords: Passwords,
         seal: Arc<Seal>,
+        audit: Audit,
         realms: Vec<Realm>,
         factor_roles: BTreeSet<String>,
     ) -> Self {
@@ -106,6 +110,7 @@ impl SignIns {
             sessions,
             passwords,
             seal,
+            audit,
             realms,
             factor_roles,
             throttle: Mutex::default(),
@@ -159,7 +164,7 @@ impl SignIns {
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<Entered, SignInError> {
-        let user = self.known_person(realm, person, now_ms).await;
+        let user = self.known_person(realm, person, visitor.source, now_ms).await;
         // Nobody typed a name or a password.
         let user = user.map_err(|error| {
             if matches!(error, SignInError::Refused) { SignInError::NotAdmitted } else { error }
@@ -243,12 +248,17 @@ impl SignIns {
         let fits = password.expose().len() <= MAX_BYTES;
         let found = self.realm(realm).filter(|_| fits);
         if let Some(external) = found.filter(|realm| !realm.is_local()) {
-            return match external.check(name, &password, source).await {
-                Ok(Checked::Person(person)) => self.known_person(external, &person, now_ms).await,
+            let asked = clock::monotonic();
+            let checked = match external.check(name, &password, source).await {
+                Ok(Checked::Person(person)) => self.known_person(external, &person, source, now_ms).await,
                 Ok(Checked::Refused) => Err(SignInError::Refused),
                 Ok(Checked::Busy) => Err(SignInError::Busy),
                 Err(source) => Err(SignInError::Unavailable { realm: realm.to_owned(), source }),
             };
+            if matches!(checked, Err(SignInError::Refused)) {
+                external.hold_refusal(asked).await;
+            }
+            return checked;
         }
         let row = match user.as_ref().filter(|_| found.is_some()) {
             Some(user) => self.store.user(user).await.map_err(SignInError::Store)?,
@@ -272,15 +282,25 @@ impl SignIns {
 
     /// The user who is this person, made where they come for the first time. A name that stands for another person of the
     /// realm is not taken over.
-    async fn known_person(&self, realm: &Realm, person: &Person, now_ms: i64) -> Result<UserId, SignInError> {
+    async fn known_person(
+        &self,
+        realm: &Realm,
+        person: &Person,
+        source: IpAddr,
+        now_ms: i64,
+    ) -> Result<UserId, SignInError> {
         let subject = format!("{} {}", realm.name, person.subject);
         let row = self.store.user_by_subject(&subject).await.map_err(SignInError::Store)?;
         let user = match row {
             Some(row) if row.disabled => return Err(SignInError::Refused),
             Some(row) => row.id.parse().map_err(|_| SignInError::Refused)?,
-            None => self.first_visit(realm, person, subject, now_ms).await?,
+            None => {
+                let user = self.first_visit(realm, person, subject, now_ms).await?;
+                self.event(&user, source, "first sign-in".to_owned()).await?;
+                user
+            }
         };
-        self.take_groups(&user, realm, person).await?;
+        self.take_groups(&user, realm, person, source).await?;
         Ok(user)
     }
 
@@ -318,17 +338,41 @@ impl SignIns {
     }
 
     /// A realm's groups count where a group of that name was made here.
-    async fn take_groups(&self, user: &UserId, realm: &Realm, person: &Person) -> Result<(), SignInError> {
+    async fn take_groups(
+        &self,
+        user: &UserId,
+        realm: &Realm,
+        person: &Person,
+        source: IpAddr,
+    ) -> Result<(), SignInError> {
         let policy = self.registry.policy();
         let named = person.groups.iter().filter_map(|group| GroupName::of_realm(group, &realm.name).ok());
         let groups: BTreeSet<GroupName> =
             named.filter(|group| policy.facts().members.contains_key(group)).collect();
-        let changed =
-            self.store.put_memberships(user, &realm.name, &groups).await.map_err(SignInError::Store)?;
-        if changed {
-            self.registry.reload().await.map_err(SignInError::Store)?;
+        let before = self.store.memberships(user, &realm.name).await.map_err(SignInError::Store)?;
+        if before == groups {
+            return Ok(());
         }
-        Ok(())
+        let named =
+            |all: BTreeSet<GroupName>| all.iter().map(GroupName::as_str).collect::<Vec<_>>().join(", ");
+        let (joined, left) = (named(&groups - &before), named(&before - &groups));
+        self.event(user, source, format!("groups, by the realm: joined: {joined}; left: {left}")).await?;
+        self.store.put_memberships(user, &realm.name, &groups).await.map_err(SignInError::Store)?;
+        self.registry.reload().await.map_err(SignInError::Store)
+    }
+
+    /// Puts on record what a realm's word changes here.
+    async fn event(&self, user: &UserId, source: IpAddr, detail: String) -> Result<(), SignInError> {
+        let entry = Entry {
+            actor: user.to_string(),
+            source: source.to_string(),
+            rpc: "sign-in".to_owned(),
+            resource: format!("users/{user}"),
+            decision: format!("realm {}", user.realm()),
+            detail,
+            ..Entry::default()
+        };
+        self.audit.event(&entry, "ok").await.map_err(SignInError::Store)
     }
 
     async fn first_factor_is_right(

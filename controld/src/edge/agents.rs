@@ -12,6 +12,7 @@ use horcrux_proto::agent::v1::{
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
+use horcrux_transport::server::Peer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,6 +22,7 @@ use crate::access::audit::Entry;
 use crate::app::App;
 use crate::fleet::attach::REPLIES;
 use crate::fleet::ca::NodeCertificate;
+use crate::fleet::enrollment::EnrollError;
 use crate::store::nodes::NodeRow;
 
 pub(super) struct Enroll(pub(super) Arc<App>);
@@ -28,6 +30,8 @@ pub(super) struct Link(pub(super) Arc<App>);
 
 /// A request for a P-256 or Ed25519 key is a tenth of this.
 const MAX_CSR: usize = 8 << 10;
+/// As the log names it: the gate of the agents' port knows no calls.
+const RENEW: &str = "/horcrux.agent.v1.Enrollment/Renew";
 
 #[tonic::async_trait]
 impl Enrollment for Enroll {
@@ -53,10 +57,7 @@ impl Enrollment for Enroll {
                 entry.resource = format!("nodes/{}", enrolled.name);
                 entry.actor.clone_from(&entry.resource);
             }
-            let outcome = enrolled.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
-            if let Err(error) = app.audit.outcome(&entry, intent, &outcome).await {
-                tracing::error!(error = %Chain(&error), intent, "outcome not written to the audit log");
-            }
+            ended(&app, &entry, intent, &enrolled).await;
             enrolled
         });
         let enrolled = match enrolling.await.map_err(|_| Status::internal("internal error"))? {
@@ -80,6 +81,7 @@ impl Enrollment for Enroll {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let row = node(&request)?;
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_canonical());
         let RenewRequest { csr, generation } = request.into_inner();
         // 0: an agent that doesn't know its own.
         if generation != 0 && i64::try_from(generation).ok() != Some(row.generation) {
@@ -90,7 +92,24 @@ impl Enrollment for Enroll {
         if csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
         }
-        let certificate = self.0.enrollment.renew(&row.id, &csr).await?;
+        let entry = Entry {
+            actor: format!("nodes/{}", row.name),
+            source: peer.map(|address| address.to_string()).unwrap_or_default(),
+            rpc: RENEW.to_owned(),
+            resource: format!("nodes/{}", row.name),
+            decision: "its certificate".to_owned(),
+            detail: format!("renew: generation {}", row.generation + 1),
+            ..Entry::default()
+        };
+        let intent = on_record(self.0.audit.intent(&entry).await)?;
+        let (app, of) = (Arc::clone(&self.0), row.clone());
+        // It goes on to its outcome though the caller leaves.
+        let renewing = self.0.watchers.spawn(async move {
+            let renewed = app.enrollment.renew(&of.id, &csr).await;
+            ended(&app, &entry, intent, &renewed).await;
+            renewed
+        });
+        let certificate = renewing.await.map_err(|_| Status::internal("internal error"))??;
         tracing::info!(node = row.name, "node certificate renewed");
         Ok(Response::new(RenewResponse {
             certificate: Some(self.certificate(certificate, row.generation + 1)),
@@ -123,6 +142,14 @@ impl AgentLink for Link {
         let stop = self.0.stop.clone();
         self.0.watchers.spawn(attachments.serve(row, request.into_inner(), replies, stop));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// Puts on record how it ended.
+async fn ended<T>(app: &App, entry: &Entry, intent: i64, outcome: &Result<T, EnrollError>) {
+    let outcome = outcome.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+    if let Err(error) = app.audit.outcome(entry, intent, &outcome).await {
+        tracing::error!(error = %Chain(&error), intent, "outcome not written to the audit log");
     }
 }
 

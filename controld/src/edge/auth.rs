@@ -17,12 +17,13 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call};
 use super::carried::{csrf_token, forget_cookie, given, session, sessions_of, visitor};
-use super::users::{new_password, user_id};
+use super::fields::{new_password, user_id};
+use crate::access::audit::Entry;
 use crate::access::name::{LOCAL, UserId};
 use crate::access::path::Path;
 use crate::access::policy::Who;
 use crate::access::principal::{Principal, Via};
-use crate::access::sessions::Ended;
+use crate::access::sessions::{Ended, SessionError};
 use crate::access::setup;
 use crate::access::signin::{Entered, SignInError};
 use crate::app::App;
@@ -68,7 +69,10 @@ impl AuthService for Auth {
         let act = Act {
             resource: format!("users/{user}"),
             decision: "setup code".to_owned(),
-            detail: format!("make {user} an administrator"),
+            detail: format!(
+                "make {user} an administrator: what they had before ends (sessions, API tokens, second factor, \
+                 groups, grants)"
+            ),
             ..Act::default()
         };
         let app = Arc::clone(&self.0);
@@ -77,6 +81,7 @@ impl AuthService for Auth {
             call.act(&self.0, act, async move {
                 let made = app.store.make_administrator(&code, &row, &grant).await?;
                 app.registry.reload().await?;
+                app.sign_ins.challenges.forget(&user);
                 app.sessions.told(Ended::AllOf { user, but: None });
                 app.setup_done();
                 made.then_some(()).ok_or_else(|| Status::permission_denied("the setup code was used already"))
@@ -201,7 +206,14 @@ impl AuthService for Auth {
         let call = Call::of(&request)?;
         self.0.sign_ins.knocks("refresh", call.source)?;
         let token = Secret::from(request.into_inner().refresh_token);
-        let tokens = self.0.sessions.refresh(&token, clock::unix_ms()).await?;
+        let tokens = self.0.sessions.refresh(&token, clock::unix_ms()).await;
+        if let Err(SessionError::Reused { session, user }) = &tokens {
+            let mut call = call.clone();
+            call.actor.clone_from(user);
+            let entry = Entry { session: session.clone(), ..call.entry(&format!("sessions/{session}")) };
+            self.0.audit.event(&entry, "refresh token used twice: its session was ended").await?;
+        }
+        let tokens = tokens?;
         self.0.sign_ins.opened("refresh", call.source);
         Ok(Response::new(RefreshResponse { tokens: Some(super::carried::pair(&tokens)) }))
     }

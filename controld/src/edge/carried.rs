@@ -43,7 +43,7 @@ impl From<SessionError> for Status {
     /// Causes that the caller can do nothing about are for the log alone.
     fn from(error: SessionError) -> Self {
         match error {
-            SessionError::Over => Self::unauthenticated(error.to_string()),
+            SessionError::Over | SessionError::Reused { .. } => Self::unauthenticated(error.to_string()),
             SessionError::Store(_) | SessionError::Key(_) | SessionError::Sign => {
                 SignInError::Session(error).into()
             }
@@ -146,14 +146,14 @@ pub(super) fn session(app: &App, row: &SessionRow, by: Option<&Principal>) -> Se
     }
 }
 
-/// Live sessions of one user, or of all: others' to those who hold UserModify.
+/// Live sessions of one user, or of all: one's own to a person, others' and to an API token by UserModify.
 pub(super) async fn sessions_of(
     app: &Arc<App>,
     call: &Call,
     whose: Option<UserId>,
 ) -> Result<Vec<Session>, Status> {
     let principal = call.principal()?;
-    if whose.as_ref() != Some(&principal.user) {
+    if principal.session().is_none() || whose.as_ref() != Some(&principal.user) {
         call.require(app, Privilege::UserModify, &Path::access())?;
     }
     let rows = app.sessions.list(whose.as_ref(), clock::unix_ms()).await?;

@@ -2,32 +2,33 @@
 
 use std::sync::Arc;
 
-use horcrux_proto::authz::Privilege::{PermissionsModify, SysAudit};
-use horcrux_proto::name::InvalidField;
+use horcrux_proto::authz::Privilege::{PermissionsModify, SysAudit, UserModify};
+use horcrux_proto::name::Resource;
 use horcrux_proto::v1::grant_service_server::GrantService;
 use horcrux_proto::v1::{
     self, CreateRoleRequest, CreateRoleResponse, DeleteRoleRequest, DeleteRoleResponse,
     GrantServiceCreateRequest, GrantServiceCreateResponse, GrantServiceDeleteRequest,
     GrantServiceDeleteResponse, GrantServiceListRequest, GrantServiceListResponse, ListRolesRequest,
-    ListRolesResponse, PrivilegeChange, Role, UpdateRoleRequest, UpdateRoleResponse, WhatIfRequest,
-    WhatIfResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, grant_service_create_request,
+    ListRolesResponse, PrivilegeChange, UpdateRoleRequest, UpdateRoleResponse, WhatIfRequest, WhatIfResponse,
+    WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, grant_service_create_request,
     grant_service_list_request, why_request,
 };
 use horcrux_transport::clock;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, path};
+use super::fields::{group_name, role_name, user_id};
 use super::guests::named_vm;
 use super::page::page;
-use super::users::{group_name, keeps_an_administrator, no_group, no_user, user_id};
+use super::roles::{custom, no_role, privileges};
+use super::users::{keeps_an_administrator, no_group, no_user};
 use crate::access::change::changes;
 use crate::access::explain::{Effect, why};
 use crate::access::keys::random_id;
-use crate::access::name::RoleName;
 use crate::access::path::Path;
 use crate::access::policy::{Facts, Grant, Policy, Subject, Who};
 use crate::access::principal::Principal;
-use crate::access::privileges::{Privileges, built_in};
+use crate::access::privileges::Privileges;
 use crate::access::signin::SignInError;
 use crate::app::App;
 
@@ -73,11 +74,22 @@ impl GrantService for Grants {
         let on = path(&request.path)?;
         call.require(&self.0, PermissionsModify, &on)?;
         let grant = asked_for(&request, call.principal()?)?;
+        self.require_to_name(&call, &grant.subject)?;
         if grant.not_after_ms.is_some_and(|end| end <= clock::unix_ms()) {
             return Err(Status::invalid_argument("not_after_unix_ms: it is past"));
         }
+        let repeated = call.repeats(&self.0, &request.request_id).await?;
         let new = grant.clone();
-        let plan = call.plan(&self.0, |facts| add(facts, new)).await?;
+        let plan = call
+            .plan(&self.0, |facts| match twin(facts, &new, clock::unix_ms()).filter(|_| !repeated) {
+                Some(there) => Err(exists(there, &new)),
+                None => add(facts, new),
+            })
+            .await?;
+        // While nobody else changes anything: the pool isn't deleted meanwhile.
+        if !repeated {
+            self.0.has_pool(&on).await?;
+        }
         keeps_an_administrator(&plan.after)?;
         let act = Act {
             resource: on.to_string(),
@@ -149,12 +161,7 @@ impl GrantService for Grants {
     }
 
     async fn list_roles(&self, _: Request<ListRolesRequest>) -> Result<Response<ListRolesResponse>, Status> {
-        let policy = self.0.registry.policy();
-        let role =
-            |name: String, held: Privileges, built_in| Role { name, privileges: held.to_wire(), built_in };
-        let fixed = built_in().iter().map(|(name, held)| role((*name).to_owned(), *held, true));
-        let custom = policy.facts().roles.iter().map(|(name, held)| role(name.to_string(), *held, false));
-        Ok(Response::new(ListRolesResponse { roles: fixed.chain(custom).collect() }))
+        Ok(Response::new(ListRolesResponse { roles: self.0.roles() }))
     }
 
     async fn create_role(
@@ -181,7 +188,7 @@ impl GrantService for Grants {
         let request = request.into_inner();
         let (name, held) = (custom(&request.name)?, privileges(&request.privileges)?);
         if !self.0.registry.policy().facts().roles.contains_key(&name) {
-            return Err(no_role(&name));
+            return Err(no_role(self.0.registry.policy().facts(), &name));
         }
         let role =
             self.put_role(&call, name, held, "change", request.request_id, request.validate_only).await?;
@@ -193,35 +200,7 @@ impl GrantService for Grants {
         request: Request<DeleteRoleRequest>,
     ) -> Result<Response<DeleteRoleResponse>, Status> {
         let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let name = custom(&request.name)?;
-        let gone = name.clone();
-        let repeated = call.repeats(&self.0, &request.request_id).await?;
-        let plan = call
-            .plan(&self.0, |facts| {
-                let used = facts.grants.iter().filter(|grant| grant.role == gone).count();
-                if used > 0 {
-                    return Err(Status::failed_precondition(format!(
-                        "name: {used} grants name the role {gone}: remove them first"
-                    )));
-                }
-                let was_there = facts.roles.remove(&gone).is_some();
-                (was_there || repeated).then_some(()).ok_or_else(|| no_role(&gone))
-            })
-            .await?;
-        let act = Act {
-            resource: format!("roles/{name}"),
-            decision: call.decision(PermissionsModify, &Path::access()),
-            detail: "delete".to_owned(),
-            request_id: request.request_id,
-            validate_only: request.validate_only,
-        };
-        let app = Arc::clone(&self.0);
-        call.act(&self.0, act, async move {
-            app.store.delete_role(&name).await?;
-            Ok(plan.publish().await?)
-        })
-        .await?;
+        self.forget_role(&call, request.into_inner()).await?;
         Ok(Response::new(DeleteRoleResponse {}))
     }
 
@@ -310,37 +289,34 @@ impl GrantService for Grants {
 }
 
 impl Grants {
-    async fn put_role(
-        &self,
-        call: &Call,
-        name: RoleName,
-        held: Privileges,
-        doing: &str,
-        request_id: String,
-        validate_only: bool,
-    ) -> Result<Role, Status> {
-        let new = name.clone();
-        let plan = call
-            .plan(&self.0, |facts| {
-                facts.roles.insert(new, held);
-                Ok(())
-            })
-            .await?;
-        keeps_an_administrator(&plan.after)?;
-        let act = Act {
-            resource: format!("roles/{name}"),
-            decision: call.decision(PermissionsModify, &Path::access()),
-            detail: format!("{doing}: {held}"),
-            request_id,
-            validate_only,
+    /// Refuses, on record, to give something to somebody whom the caller may not see. Otherwise whoever may grant on one VM
+    /// could ask who exists.
+    fn require_to_name(&self, call: &Call, subject: &Subject) -> Result<(), Status> {
+        let principal = call.principal()?;
+        let (field, own) = match subject {
+            Subject::User(user) => ("user", *user == principal.user),
+            Subject::Group(group) => ("group", principal.policy.groups(&principal.user).contains(group)),
+            Subject::Token(_) => ("token", false),
         };
-        let (app, new) = (Arc::clone(&self.0), name.clone());
-        let done = call.act(&self.0, act, async move {
-            app.store.put_role(&new, held, clock::unix_ms()).await?;
-            Ok(plan.publish().await?)
-        });
-        done.await?;
-        Ok(Role { name: name.to_string(), privileges: held.to_wire(), built_in: false })
+        if own || principal.may(UserModify, &Path::access()) {
+            return Ok(());
+        }
+        call.require(&self.0, SysAudit, &Path::access()).map_err(|status| {
+            let why = status.message();
+            Status::permission_denied(format!("{field}: who sees no others can name only themselves: {why}"))
+        })
+    }
+}
+
+impl App {
+    /// Refuses a path that names a pool which doesn't exist. Other things may come later, and be prepared for.
+    async fn has_pool(&self, path: &Path) -> Result<(), Status> {
+        let Some(Resource::Pool(pool)) = path.resource() else { return Ok(()) };
+        let exists = self.store.pools().await?.iter().any(|row| row.name == pool.as_str());
+        exists.then_some(()).ok_or_else(|| {
+            let make = format!("make it first (`horcruxctl pool create {pool}`)");
+            Status::not_found(format!("path: the pool {pool} does not exist: {make}"))
+        })
     }
 }
 
@@ -364,9 +340,29 @@ fn asked_for(request: &GrantServiceCreateRequest, author: &Principal) -> Result<
     })
 }
 
+/// A grant that gives the same, and has not ended.
+fn twin<'a>(facts: &'a Facts, new: &Grant, now_ms: i64) -> Option<&'a Grant> {
+    facts.grants.iter().find(|known| {
+        (&known.subject, &known.role, &known.path) == (&new.subject, &new.role, &new.path)
+            && known.propagates() == new.propagates()
+            && known.is_live(now_ms)
+    })
+}
+
+fn exists(there: &Grant, new: &Grant) -> Status {
+    let Grant { id, subject, role, path, .. } = there;
+    let what = format!("the grant {id} gives {subject} {role} on {path} already");
+    if there.not_after_ms == new.not_after_ms {
+        return Status::already_exists(what);
+    }
+    Status::already_exists(format!(
+        "{what}, with another end: remove it and grant again (`horcruxctl grant delete {id}`)"
+    ))
+}
+
 /// Adds a grant whose role and subject exist.
 pub(super) fn add(facts: &mut Facts, grant: Grant) -> Result<(), Status> {
-    facts.role(&grant.role).ok_or_else(|| no_role(&grant.role))?;
+    facts.role(&grant.role).ok_or_else(|| no_role(facts, &grant.role))?;
     match &grant.subject {
         // One who is disabled gets nothing from it, and keeps it.
         Subject::User(user) if !facts.users.contains(user) => return Err(no_user(user)),
@@ -413,25 +409,4 @@ fn effect(effect: Effect) -> WhyEffect {
         Effect::NotPropagated => WhyEffect::NotPropagated,
         Effect::Expired => WhyEffect::Expired,
     }
-}
-
-pub(super) fn role_name(text: &str) -> Result<RoleName, Status> {
-    text.parse().map_err(|error: InvalidField| Status::invalid_argument(error.to_string()))
-}
-
-fn custom(text: &str) -> Result<RoleName, Status> {
-    let name = role_name(text)?;
-    if built_in().keys().any(|fixed| fixed.eq_ignore_ascii_case(name.as_str())) {
-        return Err(Status::failed_precondition(format!("name: {name} is built in, and stays as it is")));
-    }
-    Ok(name)
-}
-
-fn privileges(numbers: &[i32]) -> Result<Privileges, Status> {
-    let held = Privileges::from_wire(numbers).filter(|held| !held.is_empty());
-    held.ok_or_else(|| Status::invalid_argument("privileges: at least one, and only known ones"))
-}
-
-fn no_role(name: &RoleName) -> Status {
-    Status::not_found(format!("the role {name} does not exist"))
 }

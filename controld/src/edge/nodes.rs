@@ -16,9 +16,9 @@ use horcrux_transport::error::Chain;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, Done, absent};
+use super::fields::text;
 use super::guests::object;
 use super::page::page;
-use super::users::text;
 use crate::access::path::Path;
 use crate::app::App;
 use crate::fleet::enrollment::{DEFAULT_TTL, EnrollError, MAX_TTL, MIN_TTL, Purpose};

@@ -15,8 +15,8 @@ use horcrux_transport::clock;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, absent};
+use super::fields::{listed, text};
 use super::guests::named_vm;
-use super::users::{listed, text};
 use crate::access::path::{Path, Tag};
 use crate::access::principal::Principal;
 use crate::access::rights::Labels;

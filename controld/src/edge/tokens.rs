@@ -12,8 +12,8 @@ use horcrux_transport::clock;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, Done, path};
-use super::grants::{add, described, role_name, to_wire};
-use super::users::{text, user_id};
+use super::fields::{role_name, text, user_id};
+use super::grants::{add, described, to_wire};
 use crate::access::keys::random_id;
 use crate::access::path::Path;
 use crate::access::policy::{Grant, Policy, Subject, TokenScope};
@@ -37,13 +37,14 @@ impl TokenService for Tokens {
     ) -> Result<Response<TokenServiceListResponse>, Status> {
         let call = Call::of(&request)?;
         let asked = request.into_inner().user;
-        let own = &call.principal()?.user;
+        let principal = call.principal()?;
         let whose = match asked.as_str() {
-            "" => Some(own.clone()),
+            "" => Some(principal.user.clone()),
             "*" => None,
             name => Some(user_id(name)?),
         };
-        if whose.as_ref() != Some(own) {
+        // A token doesn't look around among its siblings.
+        if principal.session().is_none() || whose.as_ref() != Some(&principal.user) {
             call.require(&self.0, UserModify, &Path::access())?;
         }
         let policy = self.0.registry.policy();

@@ -4,23 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use horcrux_proto::authz::Privilege::UserModify;
-use horcrux_proto::name::InvalidField;
 use horcrux_proto::v1::user_service_server::UserService;
 use horcrux_proto::v1::{
-    CreateGroupRequest, CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, Group,
-    ListGroupsRequest, ListGroupsResponse, UpdateGroupRequest, UpdateGroupResponse, User,
-    UserServiceCreateRequest, UserServiceCreateResponse, UserServiceDeleteRequest, UserServiceDeleteResponse,
-    UserServiceListRequest, UserServiceListResponse, UserServiceUpdateRequest, UserServiceUpdateResponse,
+    CreateGroupRequest, CreateGroupResponse, DeleteGroupRequest, DeleteGroupResponse, ListGroupsRequest,
+    ListGroupsResponse, UpdateGroupRequest, UpdateGroupResponse, User, UserServiceCreateRequest,
+    UserServiceCreateResponse, UserServiceDeleteRequest, UserServiceDeleteResponse, UserServiceListRequest,
+    UserServiceListResponse, UserServiceUpdateRequest, UserServiceUpdateResponse,
 };
 use horcrux_transport::clock;
-use horcrux_transport::secret::Secret;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, Done};
+use super::fields::{listed, local_group, new_password, text, user_id};
 use super::page::page;
 use crate::access::factors::MAX_FAILURES;
 use crate::access::name::{GroupName, UserId};
-use crate::access::password::{MAX_BYTES, MIN_CHARS};
 use crate::access::path::Path;
 use crate::access::policy::{Policy, Subject, Who};
 use crate::access::sessions::Ended;
@@ -28,9 +26,6 @@ use crate::app::App;
 use crate::store::users::{UserRow, UserUpdate};
 
 pub(super) struct Users(pub(super) Arc<App>);
-
-const MAX_TEXT: usize = 256;
-const MAX_MEMBERS: usize = 1000;
 
 #[tonic::async_trait]
 impl UserService for Users {
@@ -129,6 +124,21 @@ impl UserService for Users {
         let row = self.0.store.user(&user).await?.ok_or_else(|| no_user(&user))?;
         if request.password.is_some() && !user.is_local() {
             return Err(Status::invalid_argument("password: it is kept by the user's realm"));
+        }
+        // For oneself these ask for the old password, or for a code: a session that was left open must not do without.
+        if user == call.principal()?.user {
+            if request.password.is_some() {
+                return Err(Status::failed_precondition(
+                    "password: your own is changed by AuthService/ChangePassword, which asks for the old one \
+                     (`horcruxctl password`)",
+                ));
+            }
+            if request.reset_second_factor {
+                return Err(Status::failed_precondition(
+                    "reset_second_factor: your own is removed by AuthService/RemoveTotp, which asks for a code of it or \
+                     a recovery code (`horcruxctl totp remove`)",
+                ));
+            }
         }
         // With their password or without their second factor one can be who they are.
         if request.password.is_some() || request.reset_second_factor {
@@ -239,39 +249,7 @@ impl UserService for Users {
         request: Request<CreateGroupRequest>,
     ) -> Result<Response<CreateGroupResponse>, Status> {
         let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let name = group_name(&request.name)?;
-        let comment = text("comment", request.comment)?;
-        if let Some(realm) = name.realm()
-            && self.0.sign_ins.realm(realm).is_none()
-        {
-            return Err(Status::invalid_argument(format!("name: there is no realm {realm}")));
-        }
-        let taken = self.0.registry.policy().facts().members.contains_key(&name);
-        if taken && !call.repeats(&self.0, &request.request_id).await? {
-            return Err(Status::already_exists(format!("name: the group {name} exists already")));
-        }
-        let new = name.clone();
-        let plan = call
-            .plan(&self.0, |facts| {
-                facts.members.entry(new).or_default();
-                Ok(())
-            })
-            .await?;
-        let act = Act {
-            resource: format!("groups/{name}"),
-            decision: call.decision(UserModify, &Path::access()),
-            detail: "create".to_owned(),
-            request_id: request.request_id,
-            validate_only: request.validate_only,
-        };
-        let (app, new, told) = (Arc::clone(&self.0), name.clone(), comment.clone());
-        let done = call.act(&self.0, act, async move {
-            app.put_members(&new, Some(told), &BTreeSet::new()).await?;
-            Ok(plan.publish().await?)
-        });
-        done.await?;
-        let group = Group { name: name.to_string(), comment, members: Vec::new() };
+        let group = self.made_group(&call, request.into_inner()).await?;
         Ok(Response::new(CreateGroupResponse { group: Some(group) }))
     }
 
@@ -280,47 +258,7 @@ impl UserService for Users {
         request: Request<UpdateGroupRequest>,
     ) -> Result<Response<UpdateGroupResponse>, Status> {
         let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let name = group_name(&request.name)?;
-        if request.add_members.len() + request.remove_members.len() > MAX_MEMBERS {
-            return Err(Status::invalid_argument("add_members, remove_members: at most 1000"));
-        }
-        let ids = |all: &[String]| all.iter().map(|id| user_id(id)).collect::<Result<BTreeSet<_>, _>>();
-        let (add, remove) = (ids(&request.add_members)?, ids(&request.remove_members)?);
-        if name.realm().is_some() && !(add.is_empty() && remove.is_empty()) {
-            return Err(Status::failed_precondition("name: who is in this group is said by its realm"));
-        }
-        let comment = request.comment.map(|comment| text("comment", comment)).transpose()?;
-        let users: BTreeSet<String> = self.0.store.users().await?.into_iter().map(|row| row.id).collect();
-        if let Some(missing) = add.iter().find(|user| !users.contains(user.as_str())) {
-            return Err(no_user(missing));
-        }
-        let mut members = BTreeSet::new();
-        let plan = call
-            .plan(&self.0, |facts| {
-                let there = facts.members.get_mut(&name).ok_or_else(|| no_group(&name))?;
-                there.extend(add.iter().cloned());
-                there.retain(|member| !remove.contains(member));
-                members.clone_from(there);
-                Ok(())
-            })
-            .await?;
-        keeps_an_administrator(&plan.after)?;
-        let act = Act {
-            resource: format!("groups/{name}"),
-            decision: call.decision(UserModify, &Path::access()),
-            detail: format!("add: {}; remove: {}", listed(&add), listed(&remove)),
-            request_id: request.request_id,
-            validate_only: request.validate_only,
-        };
-        let (app, of, told) = (Arc::clone(&self.0), name.clone(), members.clone());
-        let done = call.act(&self.0, act, async move {
-            app.put_members(&of, comment, &told).await?;
-            Ok(plan.publish().await?)
-        });
-        done.await?;
-        let groups = self.0.groups().await?;
-        let group = groups.into_iter().find(|group| group.name == name.as_str());
+        let group = self.changed_group(&call, request.into_inner()).await?;
         Ok(Response::new(UpdateGroupResponse { group }))
     }
 
@@ -329,33 +267,7 @@ impl UserService for Users {
         request: Request<DeleteGroupRequest>,
     ) -> Result<Response<DeleteGroupResponse>, Status> {
         let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let name = group_name(&request.name)?;
-        let gone = name.clone();
-        let repeated = call.repeats(&self.0, &request.request_id).await?;
-        let plan = call
-            .plan(&self.0, |facts| {
-                if facts.members.remove(&gone).is_none() && !repeated {
-                    return Err(no_group(&gone));
-                }
-                facts.grants.retain(|grant| grant.subject != Subject::Group(gone.clone()));
-                Ok(())
-            })
-            .await?;
-        keeps_an_administrator(&plan.after)?;
-        let act = Act {
-            resource: format!("groups/{name}"),
-            decision: call.decision(UserModify, &Path::access()),
-            detail: "delete".to_owned(),
-            request_id: request.request_id,
-            validate_only: request.validate_only,
-        };
-        let app = Arc::clone(&self.0);
-        call.act(&self.0, act, async move {
-            app.store.delete_group(&name).await?;
-            Ok(plan.publish().await?)
-        })
-        .await?;
+        self.forget_group(&call, request.into_inner()).await?;
         Ok(Response::new(DeleteGroupResponse {}))
     }
 }
@@ -406,91 +318,10 @@ pub(super) fn keeps_an_administrator(after: &Policy) -> Result<(), Status> {
     ))
 }
 
-pub(super) fn user_id(text: &str) -> Result<UserId, Status> {
-    text.parse().map_err(|error: InvalidField| Status::invalid_argument(error.to_string()))
-}
-
-pub(super) fn group_name(text: &str) -> Result<GroupName, Status> {
-    text.parse().map_err(|error: InvalidField| Status::invalid_argument(error.to_string()))
-}
-
-fn local_group(text: &str) -> Result<GroupName, Status> {
-    let group = group_name(text)?;
-    match group.realm() {
-        None => Ok(group),
-        Some(_) => {
-            Err(Status::failed_precondition(format!("groups: who is in {group} is said by its realm")))
-        }
-    }
-}
-
 pub(super) fn no_user(user: &UserId) -> Status {
     Status::not_found(format!("the user {user} does not exist"))
 }
 
 pub(super) fn no_group(group: &GroupName) -> Status {
     Status::not_found(format!("the group {group} does not exist"))
-}
-
-/// Text that a person wrote for people.
-pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
-    if text.len() > MAX_TEXT || text.chars().any(char::is_control) {
-        return Err(Status::invalid_argument(format!(
-            "{field}: at most {MAX_TEXT} bytes, no control characters"
-        )));
-    }
-    Ok(text)
-}
-
-pub(super) fn new_password(password: String) -> Result<Secret, Status> {
-    if password.chars().count() < MIN_CHARS {
-        return Err(Status::invalid_argument(format!("password: at least {MIN_CHARS} characters")));
-    }
-    if password.len() > MAX_BYTES {
-        return Err(Status::invalid_argument(format!("password: at most {MAX_BYTES} bytes")));
-    }
-    Ok(Secret::from(password))
-}
-
-pub(super) fn listed<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
-    all.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-impl App {
-    pub(super) async fn groups(&self) -> Result<Vec<Group>, Status> {
-        let policy = self.registry.policy();
-        let members = |name: &str| {
-            let group = name.parse::<GroupName>().ok();
-            group
-                .and_then(|group| policy.facts().members.get(&group))
-                .map(|all| all.iter().map(ToString::to_string).collect())
-        };
-        let rows = self.store.groups().await?;
-        let told = rows.into_iter().map(|row| Group {
-            members: members(&row.name).unwrap_or_default(),
-            name: row.name,
-            comment: row.comment,
-        });
-        Ok(told.collect())
-    }
-
-    /// Stores a group with its members; `None` leaves its comment.
-    async fn put_members(
-        &self,
-        group: &GroupName,
-        comment: Option<String>,
-        members: &BTreeSet<UserId>,
-    ) -> Result<(), Status> {
-        let comment = match comment {
-            Some(comment) => comment,
-            None => {
-                let rows = self.store.groups().await?;
-                rows.into_iter()
-                    .find(|row| row.name == group.as_str())
-                    .map(|row| row.comment)
-                    .unwrap_or_default()
-            }
-        };
-        Ok(self.store.put_group(group, &comment, members, clock::unix_ms()).await?)
-    }
 }

@@ -6,6 +6,8 @@ use horcrux_proto::agent::v1::{Event, Inventory, SampleBatch};
 use horcrux_proto::name::{ContainerId, VmUuid};
 use horcrux_proto::v1::{Absence, ContainerFacts, EventKind, VmFacts};
 
+use crate::access::name::is_disruptive;
+
 /// VMs, or containers, of one node; far beyond what a host runs, and what keeps a hostile node from growing the controller.
 const MAX_GUESTS: usize = 20_000;
 const MAX_TEXT: usize = 512;
@@ -116,15 +118,10 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
 
 /// Text from a node, without what steers terminals and not longer than people read.
 pub fn bounded(text: String) -> String {
-    // Marks that turn the direction of writing can make a name look like another.
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if text.len() <= MAX_TEXT && !text.contains(steers) {
+    if text.len() <= MAX_TEXT && !text.contains(is_disruptive) {
         return text;
     }
-    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).take(MAX_TEXT / 4).collect()
+    text.chars().map(|c| if is_disruptive(c) { '\u{fffd}' } else { c }).take(MAX_TEXT / 4).collect()
 }
 
 /// The pieces of a complete inventory that came so far.
@@ -262,6 +259,7 @@ mod tests {
     #[test]
     fn text_that_steers_a_terminal_is_made_plain() {
         assert_eq!(bounded("web\u{1b}[2J\u{9b}\u{202e}".to_owned()), "web\u{fffd}[2J\u{fffd}\u{fffd}");
+        assert_eq!(bounded("we\u{200b}b".to_owned()), "we\u{fffd}b");
         assert_eq!(bounded("Büro 1".to_owned()), "Büro 1");
     }
 

@@ -45,8 +45,9 @@ pub struct AuditFilter {
 const ROW: &str =
     "SELECT sequence, at_ms, kind, actor, session, source, rpc, resource, request_id, decision, outcome,
      detail, intent, hash FROM audit";
+// No LIKE: `_` is part of many names, and would stand for any character.
 const MATCHES: &str = "($1 = '' OR actor = $1)
-     AND ($2 = '' OR ltrim(resource, '/') = $2 OR ltrim(resource, '/') LIKE $2 || '/%')
+     AND ($2 = '' OR ltrim(resource, '/') = $2 OR substr(ltrim(resource, '/'), 1, length($2) + 1) = $2 || '/')
      AND at_ms >= $3 AND ($4 = 0 OR at_ms < $4)";
 
 impl AuditRow {
@@ -269,4 +270,34 @@ async fn anchor(connection: &mut sqlx::SqliteConnection) -> Result<Head, StoreEr
         .await
         .map_err(doing("read the audit log"))?;
     Ok(anchor.map(|(sequence, hash)| Head { sequence, hash }).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_resource_is_found_by_itself_and_by_its_beginning_and_by_nothing_that_looks_like_a_pattern() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let of = |resource: &str| AuditRow {
+            kind: "event".to_owned(),
+            resource: resource.to_owned(),
+            ..AuditRow::default()
+        };
+        let resources = ["containers/n1/a_b", "/containers/n1/axb", "pools/a%", "pools/abc", "users/é"];
+        store.add_audit(resources.map(of).to_vec()).await.unwrap();
+        let found = async |resource: &str| {
+            let filter = AuditFilter { resource: resource.to_owned(), ..AuditFilter::default() };
+            let rows = store.audit_after(&filter, 0, 10).await.unwrap();
+            rows.into_iter().map(|row| row.resource).collect::<Vec<_>>()
+        };
+        assert_eq!(found("containers/n1/a_b").await, ["containers/n1/a_b"]);
+        assert_eq!(found("containers/n1").await, ["containers/n1/a_b", "/containers/n1/axb"]);
+        assert_eq!(found("/pools/").await, ["pools/a%", "pools/abc"]);
+        assert_eq!(found("users").await, ["users/é"]);
+        for pattern in ["container_", "%", "_____", "containers/n_", "Pools"] {
+            assert_eq!(found(pattern).await, Vec::<String>::new(), "{pattern}");
+        }
+    }
 }

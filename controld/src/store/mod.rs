@@ -2,6 +2,7 @@
 //! for the last hour of samples (`synchronous=NORMAL`: after a power cut its last moments may be gone, never its
 //! integrity).
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,15 +48,21 @@ pub enum StoreError {
     },
 }
 
+const FILE: &str = "control.db";
 /// How long a query waits for a connection or a lock before it fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Concurrent reads; each is short.
 const READERS: u32 = 4;
 
 impl Store {
+    /// Whether a controller keeps its record in `dir`.
+    pub fn exists(dir: &Path) -> io::Result<bool> {
+        dir.join(FILE).try_exists()
+    }
+
     /// Opens or makes `control.db` in `dir`.
     pub async fn open(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join("control.db");
+        let path = dir.join(FILE);
         let (writer, reader) = pools(&path, SqliteSynchronous::Full).await?;
         let migrated = sqlx::migrate!("migrations/control").run(&writer).await;
         migrated.map_err(|source| StoreError::Migrate { path, source })?;

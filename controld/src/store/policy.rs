@@ -161,43 +161,42 @@ impl Store {
         tx.commit().await.map_err(doing(failed))
     }
 
-    /// Sets in which of the groups of `realm` a user is. `true` when that changed something.
+    /// In which of the groups of `realm` a user is.
+    pub async fn memberships(&self, user: &UserId, realm: &str) -> Result<BTreeSet<GroupName>, StoreError> {
+        let names: Vec<String> = sqlx::query_scalar("SELECT group_name FROM group_members WHERE user = $1")
+            .bind(user.as_str())
+            .fetch_all(&self.reader)
+            .await
+            .map_err(doing("read what groups a realm named"))?;
+        let groups = names.iter().filter_map(|name| name.parse::<GroupName>().ok());
+        Ok(groups.filter(|group| group.realm() == Some(realm)).collect())
+    }
+
+    /// Sets in which of the groups of `realm` a user is.
     pub async fn put_memberships(
         &self,
         user: &UserId,
         realm: &str,
         groups: &BTreeSet<GroupName>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let failed = "store what groups a realm names";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
-        let before: Vec<String> = sqlx::query_scalar("SELECT group_name FROM group_members WHERE user = $1")
+        // No realm's name holds a character that has a meaning in a pattern.
+        sqlx::query("DELETE FROM group_members WHERE user = $1 AND group_name LIKE '%@' || $2")
             .bind(user.as_str())
-            .fetch_all(&mut *tx)
+            .bind(realm)
+            .execute(&mut *tx)
             .await
             .map_err(doing(failed))?;
-        let before: BTreeSet<GroupName> = before
-            .iter()
-            .filter_map(|name| name.parse::<GroupName>().ok())
-            .filter(|group| group.realm() == Some(realm))
-            .collect();
-        for left in before.difference(groups) {
-            sqlx::query("DELETE FROM group_members WHERE user = $1 AND group_name = $2")
-                .bind(user.as_str())
-                .bind(left.as_str())
-                .execute(&mut *tx)
-                .await
-                .map_err(doing(failed))?;
-        }
-        for joined in groups.difference(&before) {
+        for group in groups {
             sqlx::query("INSERT INTO group_members (group_name, user) VALUES ($1, $2)")
-                .bind(joined.as_str())
+                .bind(group.as_str())
                 .bind(user.as_str())
                 .execute(&mut *tx)
                 .await
                 .map_err(doing(failed))?;
         }
-        tx.commit().await.map_err(doing(failed))?;
-        Ok(before != *groups)
+        tx.commit().await.map_err(doing(failed))
     }
 
     /// Forgets a group and its grants.

@@ -53,11 +53,16 @@ pub struct At {
 pub enum Redeemed {
     /// First use; of this session.
     Session(SessionRow),
-    /// Used before: its session, of this id, was ended.
-    Reused(String),
+    /// Used before: its session was ended.
+    Reused {
+        session: String,
+        user: String,
+    },
     Unknown,
 }
 
+/// Of one user. Who has more lost most of them: scripts that sign in and never out.
+const MAX_SESSIONS: i64 = 100;
 const SESSION: &str =
     "SELECT s.id, s.user, s.created_ms, s.expires_ms, s.last_used_ms, s.source, s.client FROM sessions s";
 /// A session, its end and its user are good.
@@ -65,7 +70,13 @@ const ALIVE: &str = "s.expires_ms > $1 AND s.last_used_ms > $2
      AND EXISTS (SELECT 1 FROM users u WHERE u.id = s.user AND NOT u.disabled)";
 
 impl Store {
-    pub async fn insert_session(&self, row: &SessionRow, secret: &HashedSecret) -> Result<(), StoreError> {
+    /// Opens a session. Beyond [`MAX_SESSIONS`] those of the same user end that were not used for the longest time; returns
+    /// their ids.
+    pub async fn insert_session(
+        &self,
+        row: &SessionRow,
+        secret: &HashedSecret,
+    ) -> Result<Vec<String>, StoreError> {
         let failed = "open a session";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         sqlx::query(
@@ -83,7 +94,18 @@ impl Store {
         .await
         .map_err(doing(failed))?;
         insert_secret(&mut tx, &row.id, secret).await?;
-        tx.commit().await.map_err(doing(failed))
+        let ended = sqlx::query_scalar(
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE user = $1 AND id <> $2
+             ORDER BY last_used_ms DESC, created_ms DESC, id LIMIT -1 OFFSET $3) RETURNING id",
+        )
+        .bind(&row.user)
+        .bind(&row.id)
+        .bind(MAX_SESSIONS - 1)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(doing(failed))?;
+        tx.commit().await.map_err(doing(failed))?;
+        Ok(ended)
     }
 
     /// The session behind a cookie, if all is good.
@@ -171,10 +193,10 @@ impl Store {
         let failed = "redeem a refresh token";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         let query = format!(
-            "SELECT s.id, x.used FROM sessions s JOIN session_secrets x ON x.session = s.id
+            "SELECT s.id, s.user, x.used FROM sessions s JOIN session_secrets x ON x.session = s.id
              WHERE {ALIVE} AND x.hash = $3 AND x.kind = 'refresh' AND x.expires_ms > $1"
         );
-        let known: Option<(String, bool)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+        let known: Option<(String, String, bool)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(at.now_ms)
             .bind(at.now_ms - at.idle_ms)
             .bind(hash.as_slice())
@@ -183,15 +205,15 @@ impl Store {
             .map_err(doing(failed))?;
         let outcome = match known {
             None => Redeemed::Unknown,
-            Some((session, true)) => {
+            Some((session, user, true)) => {
                 sqlx::query("DELETE FROM sessions WHERE id = $1")
                     .bind(&session)
                     .execute(&mut *tx)
                     .await
                     .map_err(doing(failed))?;
-                Redeemed::Reused(session)
+                Redeemed::Reused { session, user }
             }
-            Some((session, false)) => {
+            Some((session, _, false)) => {
                 sqlx::query("UPDATE session_secrets SET used = 1 WHERE hash = $1")
                     .bind(hash.as_slice())
                     .execute(&mut *tx)
@@ -259,4 +281,53 @@ async fn insert_secret(
         .await
         .map(|_| ())
         .map_err(doing("store a session's secret"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::users::UserRow;
+
+    #[tokio::test]
+    async fn of_too_many_sessions_the_ones_that_lay_unused_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        for user in ["alice@local", "bob@local"] {
+            store.insert_user(&UserRow { id: user.to_owned(), ..UserRow::default() }).await.unwrap();
+        }
+        let open = async |number: i64, user: &str| {
+            let row = SessionRow {
+                id: format!("{user} {number}"),
+                user: user.to_owned(),
+                created_ms: 0,
+                expires_ms: i64::MAX,
+                last_used_ms: number,
+                source: String::new(),
+                client: String::new(),
+            };
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&number.to_be_bytes());
+            hash[8] = user.as_bytes()[0];
+            let secret = HashedSecret { hash, kind: SecretKind::Cookie, expires_ms: i64::MAX };
+            store.insert_session(&row, &secret).await.unwrap()
+        };
+        for number in 1..=MAX_SESSIONS {
+            assert!(open(number, "alice@local").await.is_empty(), "{number}");
+            assert!(open(number, "bob@local").await.is_empty(), "{number}");
+        }
+        store.touch_session("alice@local 1", 1000).await.unwrap();
+        // The new one stays, though its clock is behind.
+        assert_eq!(open(0, "alice@local").await, ["alice@local 2"]);
+        let at = At { now_ms: 1, idle_ms: 10 };
+        for (user, first) in [("alice@local", "alice@local 0"), ("bob@local", "bob@local 1")] {
+            let mut left = store.sessions(Some(user), at).await.unwrap();
+            left.sort_by_key(|row| row.id.clone());
+            assert_eq!((left.len(), left[0].id.as_str()), (100, first));
+        }
+        let secrets: i64 = sqlx::query_scalar("SELECT count(*) FROM session_secrets")
+            .fetch_one(&store.reader)
+            .await
+            .unwrap();
+        assert_eq!(secrets, 2 * MAX_SESSIONS, "what stood for an ended session is gone");
+    }
 }

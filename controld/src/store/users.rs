@@ -193,7 +193,8 @@ impl Store {
     }
 
     /// Uses a setup code up and makes its user an administrator, new or not: enabled, with this password, without a second
-    /// factor, holding Administrator on `/`. `false` when the code is not good (any more).
+    /// factor, holding Administrator on `/` and nothing else: a token may be a thief's, and a group may be denied what is
+    /// needed. `false` when the code is not good (any more).
     pub async fn make_administrator(
         &self,
         code: &[u8; 32],
@@ -215,6 +216,10 @@ impl Store {
             "DELETE FROM sessions WHERE user = $1",
             "DELETE FROM second_factors WHERE user = $1",
             "DELETE FROM recovery_codes WHERE user = $1",
+            "DELETE FROM group_members WHERE user = $1",
+            "DELETE FROM grants WHERE subject_kind = 'token'
+             AND subject IN (SELECT id FROM api_tokens WHERE owner = $1)",
+            "DELETE FROM api_tokens WHERE owner = $1",
             "DELETE FROM grants WHERE subject_kind = 'user' AND subject = $1",
         ] {
             sqlx::query(forget).bind(&user.id).execute(&mut *tx).await.map_err(doing(failed))?;
@@ -241,5 +246,45 @@ impl Store {
         .map_err(doing(failed))?;
         tx.commit().await.map_err(doing(failed))?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_made_an_administrator_by_a_code_has_nothing_from_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let had = "INSERT INTO users (id, password_hash, disabled, created_ms) VALUES ('a@local', 'old', 1, 0);
+             INSERT INTO second_factors (user, sealed, confirmed, failures) VALUES ('a@local', x'00', 1, 8);
+             INSERT INTO recovery_codes (hash, user) VALUES (x'01', 'a@local');
+             INSERT INTO groups (name, created_ms) VALUES ('dark', 0);
+             INSERT INTO group_members (group_name, user) VALUES ('dark', 'a@local');
+             INSERT INTO api_tokens (id, owner, comment, hash, full_scope, networks, created_ms, expires_ms)
+             VALUES ('t1', 'a@local', '', x'02', 0, '', 0, 1);
+             INSERT INTO grants (id, subject_kind, subject, role, path, propagate, created_ms, created_by) VALUES
+             ('g1', 'token', 't1', 'Auditor', '/', 1, 0, ''), ('g2', 'user', 'a@local', 'NoAccess', '/', 1, 0, ''),
+             ('g3', 'group', 'dark', 'NoAccess', '/access', 1, 0, '')";
+        sqlx::raw_sql(had).execute(&store.writer).await.unwrap();
+        store.put_setup_code(&[7; 32], 100).await.unwrap();
+        let row = UserRow {
+            id: "a@local".to_owned(),
+            password_hash: Some("new".to_owned()),
+            created_ms: 1,
+            ..UserRow::default()
+        };
+        assert!(store.make_administrator(&[7; 32], &row, "g4").await.unwrap());
+        let user: UserId = "a@local".parse().unwrap();
+        let there = store.user(&user).await.unwrap().unwrap();
+        assert_eq!((there.password_hash.as_deref(), there.disabled), (Some("new"), false));
+        assert_eq!(store.factor(&user).await.unwrap(), None);
+        assert_eq!(store.tokens(None).await.unwrap(), []);
+        let facts = store.facts().await.unwrap();
+        assert!(facts.members.values().all(std::collections::BTreeSet::is_empty));
+        let grants: Vec<&str> = facts.grants.iter().map(|grant| grant.id.as_str()).collect();
+        assert_eq!(grants, ["g3", "g4"], "a group keeps its own");
+        assert!(!store.make_administrator(&[7; 32], &row, "g5").await.unwrap(), "a code works once");
     }
 }

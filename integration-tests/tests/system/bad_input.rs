@@ -54,6 +54,29 @@ fn wrong_settings_are_all_told_at_once_and_nothing_starts() {
 }
 
 #[test]
+fn an_administrator_is_recovered_where_a_controller_keeps_its_state_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (state, code) = (path("state"), path("code"));
+    fs::create_dir(&state).unwrap();
+    fs::write(path("controld.toml"), format!("state_dir = {state:?}\n")).unwrap();
+    let recover = |more: &[&str]| {
+        let refused = run("horcrux-controld", &[&["recover-admin", "--code-file", &code], more].concat());
+        assert_eq!(refused.status.code(), Some(1));
+        said(&refused)
+    };
+    let told = recover(&["--config", &path("controld.toml")]);
+    assert!(told.contains(&state) && told.contains("--config"), "{told}");
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 0, "a new, empty state was made");
+    assert!(!Path::new(&code).exists());
+    // As on a host whose controller has its settings elsewhere.
+    if !Path::new("/etc/horcrux/controld.toml").exists() && !Path::new("/var/lib/horcrux-controld").exists() {
+        let told = recover(&[]);
+        assert!(told.contains("/etc/horcrux/controld.toml") && told.contains("--config"), "{told}");
+    }
+}
+
+#[test]
 fn a_thing_that_is_not_there_is_named() {
     let controller = Controller::start().unwrap();
     for (noun, name) in [("node", "nowhere"), ("vm", "nothing"), ("container", "nobody")] {

@@ -253,7 +253,9 @@ fn rows(method: &str, ids: &BTreeMap<&str, String>) -> Option<Vec<(&'static str,
         }
         "v1.UserService/Update" => {
             let mut rows = users(&|user| valid(json!({"user": user, "displayName": "x"})))?;
+            // Of who calls in the first column and by the full token.
             rows.push(("an administrator's password", valid(json!({"user": "u0", "password": PASSWORD}))));
+            rows.push(("another's", valid(json!({"user": "u9", "password": PASSWORD}))));
             rows.push(("a user's password", valid(json!({"user": "u7", "password": PASSWORD}))));
             rows.push(("enable an administrator", valid(json!({"user": "u8", "disabled": false}))));
             Some(rows)

@@ -12,6 +12,7 @@ use std::process::Output;
 
 use horcrux_integration_tests::{Browser, Client, Controller, Pam, wait_until};
 use horcrux_test_parts::Slapd;
+use horcrux_transport::clock;
 use serde_json::Value;
 
 /// Exit codes of the command line client.
@@ -127,12 +128,18 @@ fn pam_lets_a_good_user_in_and_all_others_hear_the_same() {
     assert_eq!(nodes(&good), [""; 0], "who was given nothing sees nothing");
 
     let other = controller.client("other").unwrap();
-    refused(&controller, other.login("hxgood@host", "a wrong password"));
+    let turned_away = |user: &str, password: &str| {
+        let began = clock::monotonic();
+        refused(&controller, other.login(user, password));
+        let took = began.elapsed();
+        assert!(took.as_secs() >= 4, "{user}: {took:?}");
+    };
+    turned_away("hxgood@host", "a wrong password");
     for user in ["hxexpired@host", "hxlocked@host", "hxmustchange@host", "hxnobody@host"] {
-        refused(&controller, other.login(user, Pam::PASSWORD));
+        turned_away(user, Pam::PASSWORD);
     }
     controller.json(&["user", "disable", "hxgood@host"]).unwrap();
-    refused(&controller, other.login("hxgood@host", Pam::PASSWORD));
+    turned_away("hxgood@host", Pam::PASSWORD);
     let (code, _) = said(&good.ctl(&["whoami"]).unwrap());
     assert_eq!(code, Some(NOT_SIGNED_IN), "the session from before is over");
     let log = pam.daemon.log();

@@ -56,6 +56,9 @@ fn a_token_does_what_its_grants_and_its_owner_allow_at_that_moment() {
     let password = ci.password_file();
     let change = ["password", "--old-password-file", &password, "--new-password-file", &password];
     assert_eq!(exit(&ci, &change), Some(5));
+    // Nor look around among its owner's sessions and tokens.
+    assert_eq!(exit(&ci, &["session", "list"]), Some(5));
+    assert_eq!(exit(&ci, &["token", "list"]), Some(5));
     let why = |privilege| {
         ci.json(&["auth", "why", "--token", id, privilege, "/vms/web1"]).unwrap()["allowed"].clone()
     };

@@ -8,9 +8,11 @@ use std::thread;
 
 use anyhow::ensure;
 use horcrux_integration_tests::{Controller, Person, program, succeeded, wait_until};
-use horcrux_proto::v1::CreateGroupRequest;
+use horcrux_proto::v1::auth_service_client::AuthServiceClient;
 use horcrux_proto::v1::user_service_client::UserServiceClient;
+use horcrux_proto::v1::{CreateGroupRequest, RefreshRequest, WhoAmIRequest};
 use serde_json::Value;
+use tonic::Code;
 
 fn rows(person: &Person, args: &[&str]) -> Vec<Value> {
     let listed = person.json(&[&["audit", "list", "--limit", "100000"], args].concat()).unwrap();
@@ -203,6 +205,9 @@ fn what_was_done_and_what_was_refused_is_found_by_who_and_what_and_when() {
     assert_eq!(made["actor"], "admin@local");
     assert!(made["decision"].as_str().unwrap().contains("Administrator@/"), "what allowed it: {made}");
     assert_eq!(rows(&admin, &["--resource", "pools/we"]), Vec::<Value>::new(), "a name is not its beginning");
+    for pattern in ["pool_", "%", "pools/w_b"] {
+        assert_eq!(rows(&admin, &["--resource", pattern]), Vec::<Value>::new(), "{pattern}");
+    }
     assert!(rows(&admin, &["--since", "2100-01-01T00:00:00Z"]).is_empty());
     let own = rows(&admin, &["--user", "bob@local"]);
     assert!(
@@ -237,10 +242,22 @@ fn a_wrong_password_is_on_record_without_what_was_typed() {
 fn a_code_from_the_controllers_host_brings_an_administrator_back_once() {
     let mut controller = Controller::start().unwrap();
     let admin = controller.administrator().unwrap();
+    let token = admin.json(&["token", "create", "--comment", "x", "--full"]).unwrap();
+    let with_token = admin.caller_with(token["secret"].as_str());
+    let who_am_i =
+        || with_token.call(|w| async { AuthServiceClient::new(w).who_am_i(WhoAmIRequest {}).await });
+    who_am_i().unwrap();
+    // A group of theirs must not keep them out.
+    admin.done(&["group", "create", "dark"]).unwrap();
+    admin.done(&["group", "add", "dark", "admin"]).unwrap();
     // The last administrator can't be disabled as long as the controller is asked.
     assert!(!admin.ctl(&["user", "disable", "admin"]).unwrap().status.success());
     controller.daemon.kill().unwrap();
-    alter(&controller, "UPDATE users SET disabled = 1");
+    alter(
+        &controller,
+        "UPDATE users SET disabled = 1; INSERT INTO grants (id, subject_kind, subject, role, path, propagate, \
+         created_ms, created_by) VALUES ('dark', 'group', 'dark', 'NoAccess', '/access', 1, 0, '')",
+    );
     controller.restart().unwrap();
     assert_eq!(admin.ctl(&["user", "list"]).unwrap().status.code(), Some(3));
     let code = controller.path("code");
@@ -266,5 +283,32 @@ fn a_code_from_the_controllers_host_brings_an_administrator_back_once() {
     for rpc in ["recover-admin", "/horcrux.v1.AuthService/CompleteSetup"] {
         assert!(made.iter().any(|row| row["rpc"] == rpc), "{rpc}: {made:?}");
     }
+    let intent = made.iter().find(|row| row["kind"] == "intent").unwrap();
+    assert!(intent["detail"].as_str().unwrap().contains("API tokens"), "{intent}");
+    assert_eq!(who_am_i().unwrap_err().code(), Code::Unauthenticated, "who had the account may have made it");
     assert_eq!(verified(&back, &[]).0, Some(0));
+}
+
+#[test]
+fn a_refresh_token_that_is_used_twice_is_on_record_with_the_session_that_it_ended() {
+    let controller = Controller::start().unwrap();
+    let (admin, bob) = (controller.administrator().unwrap(), controller.person("bob").unwrap());
+    let sessions = admin.json(&["session", "list", "--user", "bob@local"]).unwrap();
+    let refresh_token = bob.tokens().unwrap()["refresh_token"].as_str().unwrap().to_owned();
+    let refresh = || {
+        let request = RefreshRequest { refresh_token: refresh_token.clone() };
+        bob.caller_with(None).call(|wire| async { AuthServiceClient::new(wire).refresh(request).await })
+    };
+    refresh().unwrap();
+    assert_eq!(refresh().unwrap_err().code(), Code::Unauthenticated);
+    // It is over: nothing is left to be ended.
+    assert_eq!(refresh().unwrap_err().code(), Code::Unauthenticated);
+    let id = sessions[0]["id"].as_str().unwrap();
+    let of_session = rows(&admin, &["--resource", &format!("sessions/{id}")]);
+    assert_eq!(of_session.len(), 1, "{of_session:?}");
+    let row = &of_session[0];
+    assert_eq!((&row["actor"], &row["kind"]), (&"bob@local".into(), &"event".into()), "{row}");
+    assert_eq!((&row["session"], &row["source"]), (&id.into(), &"127.0.0.1".into()), "{row}");
+    assert_eq!(row["rpc"], "/horcrux.v1.AuthService/Refresh");
+    assert!(row["outcome"].as_str().unwrap().contains("used twice"), "{row}");
 }

@@ -3,7 +3,10 @@
 use std::fs;
 
 use horcrux_integration_tests::wait_until;
+use horcrux_proto::v1::UserServiceUpdateRequest;
+use horcrux_proto::v1::user_service_client::UserServiceClient;
 use serde_json::Value;
+use tonic::Code;
 
 use super::scene::{OTHER, Scene, WEB};
 
@@ -122,5 +125,40 @@ fn no_way_up_is_open_to_who_rules_a_pool_and_keeps_the_accounts() {
         &["pool", "create", "mine"],
     ] {
         scene.bob.done(args).unwrap();
+    }
+}
+
+#[test]
+fn ones_own_password_and_second_factor_are_changed_by_who_can_show_them() {
+    let scene = Scene::new();
+    let password = scene.controller.path("new.password");
+    fs::write(&password, "whoever sat down at an open session\n").unwrap();
+    for (args, instead) in [
+        (&["user", "set-password", "admin", "--password-file", &password][..], "horcruxctl password"),
+        (&["user", "reset-second-factor", "admin", "--yes"], "horcruxctl totp remove"),
+    ] {
+        let output = scene.admin.ctl(args).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains(instead), "{said}");
+    }
+    scene.admin.elsewhere("config-2").sign_in().unwrap();
+    // A token is no other person.
+    let made = scene.admin.json(&["token", "create", "--comment", "x", "--full"]).unwrap();
+    let token = scene.admin.caller_with(made["secret"].as_str());
+    let request = UserServiceUpdateRequest {
+        user: "admin@local".to_owned(),
+        reset_second_factor: true,
+        ..UserServiceUpdateRequest::default()
+    };
+    let refused =
+        token.call(|wire| async { UserServiceClient::new(wire).update(request).await }).unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    // Others' are what it is for.
+    for args in [
+        &["user", "set-password", "bob", "--password-file", &password][..],
+        &["user", "reset-second-factor", "bob", "--yes"],
+    ] {
+        scene.admin.done(args).unwrap();
     }
 }

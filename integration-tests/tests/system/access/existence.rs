@@ -149,6 +149,58 @@ fn whose_what_is_looks_as_nobodys_to_who_has_no_rights() {
 }
 
 #[test]
+fn who_may_grant_on_one_vm_learns_of_nobody() {
+    let scene = Scene::new();
+    for args in [
+        &["role", "create", "Granter", "--privilege", "PermissionsModify,VmAudit"][..],
+        &["role", "create", "Viewer", "--privilege", "SysAudit"],
+        &["group", "create", "ops"],
+        &["group", "create", "own"],
+        &["group", "add", "own", "bob"],
+    ] {
+        scene.admin.done(args).unwrap();
+    }
+    let on = format!("/vms/{WEB}");
+    scene.grant("Granter", &on);
+    let bob = &scene.bob.caller().unwrap();
+    let create = |wire: Wire, subject: grant_service_create_request::Subject| {
+        let (role, path, subject) = ("Granter".to_owned(), on.clone(), Some(subject));
+        let no_propagate = true;
+        let request = GrantServiceCreateRequest { subject, role, path, no_propagate, ..Default::default() };
+        async move { GrantServiceClient::new(wire).create(request).await }
+    };
+    use grant_service_create_request::Subject::{Group, User};
+    same(bob, "GrantService/Create for a user", ("admin@local", "nobody@local"), |w, user| {
+        create(w, User(user))
+    });
+    same(bob, "GrantService/Create for a group", ("ops", "gone"), |w, group| create(w, Group(group)));
+    let refused = bob.call(|w| create(w, User("admin@local".to_owned()))).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+    assert!(refused.message().contains("user: ") && refused.message().contains("SysAudit"), "{refused}");
+    // Whom he knows of he may name, and everybody once he may see them.
+    for subject in [User("bob@local".to_owned()), Group("own".to_owned())] {
+        bob.call(|w| create(w, subject)).unwrap();
+    }
+    scene.grant("Viewer", "/access");
+    bob.call(|w| create(w, User("admin@local".to_owned()))).unwrap();
+    let refused = bob.call(|w| create(w, User("nobody@local".to_owned()))).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound, "{refused}");
+}
+
+#[test]
+fn a_pool_looks_as_none_to_who_may_not_grant_on_it() {
+    let scene = Scene::new();
+    let bob = &scene.bob.caller().unwrap();
+    same(bob, "GrantService/Create on a pool", ("/pools/web", "/pools/gone"), |w, path| async {
+        let subject = Some(grant_service_create_request::Subject::User("bob@local".to_owned()));
+        let role = "VmUser".to_owned();
+        GrantServiceClient::new(w)
+            .create(GrantServiceCreateRequest { subject, role, path, ..Default::default() })
+            .await
+    });
+}
+
+#[test]
 fn a_watch_filter_says_nothing_of_what_is_not_the_watchers() {
     let scene = Scene::new();
     let bob = scene.bob.caller().unwrap();

@@ -5,6 +5,7 @@ mod audit;
 mod escalation;
 mod existence;
 mod explain;
+mod grants;
 mod node_identity;
 mod refiltering;
 mod revocation;

@@ -113,6 +113,17 @@ fn a_copied_certificate_that_a_newer_one_has_replaced_locks_the_node() {
 }
 
 #[test]
+fn a_renewal_is_on_record() {
+    let controller = Controller::start().unwrap();
+    let _node = controller.play("web1", &[]).unwrap();
+    renew(&state(&controller), &NewKey::generate().unwrap(), 1).unwrap();
+    let row = on_record(&controller, "renew: generation 2");
+    assert_eq!((&row["kind"], &row["outcome"]), (&"outcome".into(), &"ok".into()), "{row}");
+    assert_eq!((&row["actor"], &row["source"]), (&"nodes/web1".into(), &"127.0.0.1".into()), "{row}");
+    assert_eq!(row["rpc"], "/horcrux.agent.v1.Enrollment/Renew");
+}
+
+#[test]
 fn a_renewal_under_another_generation_locks_the_node() {
     let controller = Controller::start().unwrap();
     let node = controller.play("web1", &[]).unwrap();

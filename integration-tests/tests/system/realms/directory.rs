@@ -7,6 +7,7 @@ use horcrux_proto::v1::SignInRequest;
 use horcrux_proto::v1::auth_service_client::AuthServiceClient;
 use horcrux_test_parts::{Slapd, Tls};
 use horcrux_transport::client::{Target, Trust, connect};
+use horcrux_transport::clock;
 use tonic::{Code, Status};
 
 use super::{
@@ -59,6 +60,20 @@ fn a_directorys_groups_give_what_their_roles_allow_until_it_takes_them_away() {
     assert_eq!(whoami(&again)["groups"], serde_json::json!([]));
     assert_eq!(nodes(&again), [""; 0]);
     assert_eq!(nodes(&alice), [""; 0], "nor in the session from before");
+
+    // Nobody here did it, and it is on record.
+    let rows = controller.json(&["audit", "list", "--resource", "users/alice@corp"]).unwrap();
+    let told: Vec<&str> =
+        rows.as_array().unwrap().iter().rev().map(|row| row["detail"].as_str().unwrap()).collect();
+    let groups = "groups, by the realm: joined";
+    let expected = [
+        "first sign-in",
+        &format!("{groups}: admins@corp; left: "),
+        &format!("{groups}: ; left: admins@corp"),
+    ];
+    assert_eq!(told, expected);
+    let row = &rows[0];
+    assert_eq!((&row["actor"], &row["source"]), (&"alice@corp".into(), &"127.0.0.1".into()), "{row}");
 }
 
 #[test]
@@ -84,6 +99,15 @@ fn whatever_a_sign_in_is_refused_for_it_is_refused_alike() {
     ] {
         println!("{user} with {password}");
         refused(&controller, other.login(user, password));
+    }
+    // Nor does the time tell: none comes before it could be any of them.
+    for (user, password) in
+        [("bob", "wrong"), ("nobody", "nobody-pw"), ("alice", "alice-pw"), ("disabled", "disabled-pw")]
+    {
+        let began = clock::monotonic();
+        answered(&controller, user, "corp", password).unwrap_err();
+        let took = began.elapsed();
+        assert!(took.as_secs() >= 2, "{user}: {took:?}");
     }
     controller.json(&["user", "enable", "alice@corp"]).unwrap();
     entered(alice.login("alice@corp", "alice-pw"));
