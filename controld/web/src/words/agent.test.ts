@@ -22,7 +22,8 @@ it.each([
     ["horcruxctl/0.1.0 tonic/0.14.9", "horcruxctl 0.1.0"],
     ["horcruxctl/0.1.0", "horcruxctl 0.1.0"],
 ])("takes %s for %s", (raw, name) => {
-    expect(agent(raw)).toBe(name);
+    // The controller keeps so much.
+    expect(agent(raw.slice(0, 120))).toBe(name);
 });
 
 it.each([

@@ -9,7 +9,8 @@ const BROWSERS: readonly (readonly [name: string, mark: RegExp])[] = [
     ["Firefox", /\b(?:Firefox|FxiOS)\/(\d+)/u],
     ["Chromium", /\bHeadlessChrome\/(\d+)/u],
     ["Chrome", /\b(?:Chrome|CriOS)\/(\d+)/u],
-    ["Safari", /\bVersion\/(\d+)\S* (?:Mobile\/\S+ )?Safari\//u],
+    // On a phone its own name is beyond what the controller keeps.
+    ["Safari", /\bVersion\/(\d+)/u],
 ];
 
 const SYSTEMS: readonly (readonly [name: string, mark: RegExp])[] = [
