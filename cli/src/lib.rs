@@ -11,6 +11,7 @@ pub mod door;
 pub mod exit;
 pub mod failure;
 mod feed;
+pub mod field;
 pub mod fleet;
 pub mod grants;
 pub mod inventory;
