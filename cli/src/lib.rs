@@ -28,6 +28,7 @@ pub mod session;
 pub mod sign_in;
 pub mod tokens;
 pub mod top;
+pub mod user;
 pub mod view;
 pub mod watch;
 
