@@ -2,7 +2,7 @@
 
 use horcrux_proto::v1::token_service_client::TokenServiceClient;
 use horcrux_proto::v1::{
-    TokenGrant, TokenServiceCreateRequest, TokenServiceListRequest, TokenServiceRevokeRequest,
+    ApiToken, TokenGrant, TokenServiceCreateRequest, TokenServiceListRequest, TokenServiceRevokeRequest,
 };
 
 use crate::App;
@@ -11,6 +11,7 @@ use crate::args::token::{TokenCommand, TokenCreateArgs};
 use crate::change::{Deed, Run, request_id};
 use crate::failure::Failure;
 use crate::login::caller;
+use crate::place::on_path;
 use crate::private::SecretFile;
 use crate::session::{MESSAGE_LIMIT, Session, Wire};
 use crate::sign_in::code;
@@ -53,6 +54,13 @@ pub async fn tokens(session: &Session, owner: &OwnerArgs) -> Result<ApiTokenList
     Ok(ApiTokenListView(answer.tokens.iter().map(ApiTokenView::from).collect()))
 }
 
+/// One of the caller's own.
+pub async fn own_token(session: &Session, id: &str) -> Result<Option<ApiToken>, Failure> {
+    let list = |wire, r| async move { on_tokens(wire).list(r).await };
+    let answer = session.send(TokenServiceListRequest::default(), list).await?;
+    Ok(answer.tokens.into_iter().find(|token| token.id == id))
+}
+
 /// `None`: it was only asked whether one would be made.
 pub async fn create(session: &Session, args: &TokenCreateArgs) -> Result<Option<NewApiTokenView>, Failure> {
     let run = Run::of(args.change);
@@ -66,17 +74,17 @@ pub async fn create(session: &Session, args: &TokenCreateArgs) -> Result<Option<
     } else {
         String::new()
     };
-    let grants = args.rights.grants.iter().map(|on| TokenGrant {
-        role: on.role.clone(),
-        path: on.path.clone(),
-        no_propagate: args.no_propagate,
-    });
+    let mut grants = Vec::with_capacity(args.rights.grants.len());
+    for on in &args.rights.grants {
+        let path = on_path(session, &on.path).await?.path;
+        grants.push(TokenGrant { role: on.role.clone(), path, no_propagate: args.no_propagate });
+    }
     let request = TokenServiceCreateRequest {
         comment: args.comment.clone(),
         // The parser lets a year through at most.
         ttl_seconds: u32::try_from(args.expires.as_secs()).unwrap_or(u32::MAX),
         full: args.rights.full,
-        grants: grants.collect(),
+        grants,
         networks: args.networks.clone(),
         code,
         request_id: request_id()?,

@@ -22,7 +22,7 @@ use crate::session::{MESSAGE_LIMIT, Session, Wire};
 use crate::view::audit::{AuditListView, AuditRecordView, VerifyView};
 use crate::view::quantity::seconds;
 use crate::view::{Output, shown};
-use crate::{Reader, prompt};
+use crate::{Reader, prompt, user};
 
 /// More than anyone notes down: one a minute is half a million in a year.
 const MAX_CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -108,7 +108,7 @@ pub async fn follow_once(
     print: &mut impl FnMut(&[AuditRecord]) -> Result<Reader, Failure>,
 ) -> Result<(), Failure> {
     let request = FollowRequest {
-        actor: args.user.clone().unwrap_or_default(),
+        actor: actor(args),
         resource: args.resource.clone().unwrap_or_default(),
         after_sequence: *shown,
     };
@@ -140,7 +140,7 @@ pub async fn list(session: &Session, args: &AuditListArgs, now_ms: i64) -> Resul
     }
     pages::first(limit(args), |page_token| async {
         let request = AuditServiceListRequest {
-            actor: args.user.clone().unwrap_or_default(),
+            actor: actor(args),
             resource: args.resource.clone().unwrap_or_default(),
             since_unix_ms: args.since.map(|since| since.unix_ms(now_ms)).unwrap_or_default(),
             until_unix_ms: 0,
@@ -156,6 +156,10 @@ pub async fn list(session: &Session, args: &AuditListArgs, now_ms: i64) -> Resul
 pub async fn verify(session: &Session, checkpoints: Vec<String>) -> Result<VerifyView, Failure> {
     let verify = |wire, r| async move { on_audit(wire).verify(r).await };
     Ok(VerifyView::from(&session.send(VerifyRequest { checkpoints }, verify).await?))
+}
+
+fn actor(args: &AuditListArgs) -> String {
+    args.user.as_deref().map(user::actor).unwrap_or_default()
 }
 
 fn limit(args: &AuditListArgs) -> usize {

@@ -68,8 +68,8 @@ impl App {
         }
     }
 
-    /// Does what can't be taken back. Before a person is asked, the controller is: a question about something that
-    /// doesn't exist, or isn't theirs to decide, helps nobody.
+    /// Does what takes something from somebody. Before a person is asked, the controller is: a question about something
+    /// that doesn't exist, or isn't theirs to decide, helps nobody.
     pub async fn remove<T, F>(
         &self,
         args: RemovalArgs,
@@ -80,16 +80,50 @@ impl App {
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        self.remove_with(args, question, deed, async || Ok(String::new()), request).await.map(drop)
+    }
+
+    /// As [`App::remove`]; what goes `with` it is told with a dry run, and before the question. Returns the answer to the
+    /// last request.
+    pub async fn remove_with<T, F>(
+        &self,
+        args: RemovalArgs,
+        question: &str,
+        deed: &Deed,
+        with: impl AsyncFnOnce() -> Result<String, Failure>,
+        request: impl Fn(Run, String) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let run = Run::of(args.change);
-        if run == Run::Change && !args.yes {
-            request(Run::Check, request_id()?).await?;
-            if !prompt::agrees(question, "--yes")? {
-                return Err(Failure::Refused("nothing was changed".to_owned()));
+        let asks = run == Run::Change && !args.yes;
+        let checked =
+            if asks || run == Run::Check { Some(request(Run::Check, request_id()?).await?) } else { None };
+        if checked.is_some() {
+            let with = with().await?;
+            if !with.is_empty() {
+                self.say(&with);
             }
         }
-        request(run, request_id()?).await?;
+        if asks {
+            consent(question)?;
+        }
+        let done = match checked {
+            Some(checked) if run == Run::Check => checked,
+            Some(_) | None => request(run, request_id()?).await?,
+        };
         self.say(&deed.told(run));
+        Ok(done)
+    }
+}
+
+/// Asks a person; an error where they don't agree.
+pub fn consent(question: &str) -> Result<(), Failure> {
+    if prompt::agrees(question, "--yes")? {
         Ok(())
+    } else {
+        Err(Failure::Refused("nothing was changed".to_owned()))
     }
 }
 

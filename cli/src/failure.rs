@@ -2,11 +2,13 @@
 
 use std::error::Error as _;
 
+use horcrux_proto::authz::privilege_named;
 use horcrux_transport::client::ConnectError;
 use horcrux_transport::error::Chain;
 use tonic::{Code, Status};
 
 use crate::exit::Exit;
+use crate::field;
 use crate::view::shown;
 
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,32 @@ pub enum Failure {
     Other(#[from] anyhow::Error),
 }
 
+/// What a refusal says is missing: `alice@local needs VmConfig on /vms`. Other refusals, of a wrong code for instance, have
+/// nothing to look up.
+#[derive(Debug, PartialEq, Eq)]
+struct Lack<'a> {
+    who: &'a str,
+    privilege: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Lack<'a> {
+    fn told(why: &'a str) -> Option<Self> {
+        let (who, needed) = why.split_once(" needs ")?;
+        let (privilege, path) = needed.split_once(" on ")?;
+        let is_whole = privilege_named(privilege).is_some() && path.starts_with('/') && !path.contains(' ');
+        is_whole.then_some(Self { who, privilege, path })
+    }
+
+    fn hint(&self) -> String {
+        let Self { who, privilege, path } = self;
+        let who = who.strip_prefix("token ").map_or_else(|| (*who).to_owned(), |id| format!("--token {id}"));
+        // A selector holds what a shell would expand.
+        let path = if path.contains('?') { format!("'{path}'") } else { (*path).to_owned() };
+        format!("`horcruxctl auth why {who} {privilege} {path}` says why not; an administrator can grant it")
+    }
+}
+
 /// Loud on purpose: this is how an intercepted connection looks.
 const UNTRUSTED: &str = "\
 THE CONTROLLER'S CERTIFICATE AUTHORITY IS NOT THE ONE THAT IS TRUSTED HERE.
@@ -64,10 +92,7 @@ impl Failure {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotSignedIn { url, .. } => Some(format!("run `horcruxctl login {url}`")),
-            Self::Denied(_) => Some(
-                "`horcruxctl whoami` shows your roles; ask an administrator for one that allows this"
-                    .to_owned(),
-            ),
+            Self::Denied(why) => Lack::told(why).map(|lack| lack.hint()),
             Self::WrongSetupCode(_) => Some(
                 "it is in the file setup-code of the controller's state directory, while no administrator exists"
                     .to_owned(),
@@ -131,7 +156,7 @@ impl Failure {
         if let Some(error) = connect_error(status) {
             return Self::connecting(error);
         }
-        let said = shown(status.message());
+        let said = field::in_words(&shown(status.message()));
         match status.code() {
             Code::Unauthenticated => Self::NotSignedIn { url: url.to_owned(), why: said },
             Code::PermissionDenied => Self::Denied(said),
@@ -156,6 +181,29 @@ impl Failure {
             | Code::DataLoss => {
                 Self::Refused(if said.is_empty() { format!("{:?}", status.code()) } else { said })
             }
+        }
+    }
+
+    /// Where a command asks for a field twice, and the controller names it without saying which: `words` in place of
+    /// `field`.
+    #[must_use]
+    pub fn about(self, field: &str, words: &str) -> Self {
+        let renamed = |said: String| match said.strip_prefix(field).and_then(|rest| rest.strip_prefix(": ")) {
+            Some(rest) => format!("{words}: {rest}"),
+            None => said,
+        };
+        match self {
+            Self::Refused(said) => Self::Refused(renamed(said)),
+            Self::Denied(said) => Self::Denied(renamed(said)),
+            other @ (Self::Usage(_)
+            | Self::NotSignedIn { .. }
+            | Self::SignInRefused { .. }
+            | Self::NotFound(_)
+            | Self::WrongSetupCode(_)
+            | Self::Unreachable(_)
+            | Self::Unavailable(_)
+            | Self::Untrusted(_)
+            | Self::Other(_)) => other,
         }
     }
 
@@ -224,6 +272,32 @@ mod tests {
         assert_eq!(failure.exit(), Exit::Untrusted);
         assert!(failure.report().contains("NOT THE ONE THAT IS TRUSTED"));
         assert!(failure.report().contains("https://web1:8006"));
+    }
+
+    #[test]
+    fn a_lack_says_how_to_find_out_why_and_other_refusals_say_nothing_more() {
+        let hint =
+            |said: &str| Failure::answered("https://web1:8006", &Status::permission_denied(said)).hint();
+        let why = |asked: &str| {
+            Some(format!("`horcruxctl auth why {asked}` says why not; an administrator can grant it"))
+        };
+        assert_eq!(hint("bob@local needs VmConfig on /vms"), why("bob@local VmConfig /vms"));
+        assert_eq!(hint("token 3f needs VmAudit on /vms?tag=qa"), why("--token 3f VmAudit '/vms?tag=qa'"));
+        for other in ["old_password: this is not your password", "he needs rest on Sunday", "wrong code", ""]
+        {
+            assert_eq!(hint(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_called_as_the_command_asked_for_it() {
+        let said = |message: &str| {
+            let status = Status::invalid_argument(message);
+            Failure::answered("https://web1:8006", &status).about("password", "new password").to_string()
+        };
+        assert_eq!(said("password: at least 10 characters"), "new password: at least 10 characters");
+        assert_eq!(said("not_after_unix_ms: it is past"), "--not-after: it is past");
+        assert_eq!(said("passwords differ"), "passwords differ");
     }
 
     #[test]

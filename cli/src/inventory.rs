@@ -65,6 +65,13 @@ pub async fn container(session: &Session, name: &str) -> Result<ContainerDetailV
     Ok(ContainerDetailView::from(&session.send(request, get).await?))
 }
 
+/// Without its values.
+pub async fn container_named(session: &Session, name: &str) -> Result<Container, Failure> {
+    let request = ContainerServiceGetRequest { name: name.to_owned() };
+    let get = |wire, r| async move { on_containers(wire).get(r).await };
+    Ok(session.send(request, get).await?.container.unwrap_or_default())
+}
+
 /// `web1` as the contract names it.
 #[must_use]
 pub fn node_resource(name: &str) -> String {

@@ -6,13 +6,16 @@ pub mod api_tokens;
 pub mod args;
 pub mod audit;
 pub mod change;
+pub mod consequence;
 pub mod contexts;
 pub mod door;
 pub mod exit;
 pub mod failure;
 mod feed;
+pub mod field;
 pub mod fleet;
 pub mod grants;
+mod held;
 pub mod inventory;
 pub mod known;
 pub mod login;
@@ -20,6 +23,7 @@ pub mod nodes;
 pub mod oidc;
 mod pages;
 pub mod people;
+pub mod place;
 pub mod pools;
 pub mod private;
 pub mod prompt;
@@ -27,6 +31,7 @@ pub mod session;
 pub mod sign_in;
 pub mod tokens;
 pub mod top;
+pub mod user;
 pub mod view;
 pub mod watch;
 
@@ -35,6 +40,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
+use horcrux_proto::authz::Privilege;
 use horcrux_proto::v1::GetVersionRequest;
 use horcrux_proto::v1::system_service_client::SystemServiceClient;
 use horcrux_transport::clock;
@@ -133,6 +139,20 @@ impl App {
     /// The chosen context's session.
     pub async fn session(&self) -> Result<Session, Failure> {
         Session::open(&self.home, self.context.as_ref(), self.deadline).await
+    }
+
+    /// What to do next about a list that `is_empty`, to a person who may.
+    pub(crate) async fn suggest(
+        &self,
+        session: &Session,
+        is_empty: bool,
+        (privilege, path): (Privilege, &str),
+        hint: &str,
+    ) -> Result<(), Failure> {
+        if is_empty && self.output == Output::Table && held::holds(session, privilege, path).await? {
+            self.say(&format!("next: {hint}"));
+        }
+        Ok(())
     }
 
     /// Data, on stdout.

@@ -7,10 +7,12 @@ use horcrux_proto::v1::{CompleteSetupRequest, SignOutRequest, WhoAmIRequest, Who
 use horcrux_transport::secret::Secret;
 
 use crate::App;
+use crate::api_tokens::own_token;
 use crate::args::sign_in::{LoginArgs, SetupArgs};
 use crate::contexts::Contexts;
 use crate::door::Door;
 use crate::failure::Failure;
+use crate::grants::all_roles;
 use crate::session::{Session, signed, unsigned};
 use crate::sign_in::{SignedIn, with_password};
 use crate::tokens::{Credential, TokenFile};
@@ -115,7 +117,12 @@ pub async fn logout(app: &App) -> Result<(), Failure> {
 pub async fn whoami(app: &App) -> Result<WhoAmIView, Failure> {
     let session = app.session().await?;
     let answer = caller(&session).await?;
-    Ok(WhoAmIView::new(session.context.as_str(), &session.url, &answer))
+    let roles = all_roles(&session).await?;
+    let token = match &answer.token {
+        Some(id) => own_token(&session, id).await?,
+        None => None,
+    };
+    Ok(WhoAmIView::new(session.context.as_str(), &session.url, &answer, &roles, token.as_ref()))
 }
 
 /// Who calls, in the controller's words.

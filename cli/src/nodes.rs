@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
+use horcrux_proto::authz::Privilege;
 use horcrux_proto::name::NodeName;
 use horcrux_proto::v1::node_service_client::NodeServiceClient;
 use horcrux_proto::v1::{CreateJoinTokenRequest, LockRequest, NodeServiceDeleteRequest, UnlockRequest};
+use horcrux_transport::clock;
 
 use crate::App;
 use crate::args::node::{JoinTokenArgs, NodeCommand, ReenrollArgs};
 use crate::change::{Deed, Run, request_id};
+use crate::consequence::{Going, grants_that_go};
 use crate::failure::Failure;
 use crate::inventory::{self, node_resource};
 use crate::private::{SecretFile, secret_dir};
@@ -28,19 +31,24 @@ impl App {
     pub async fn nodes(&self, command: NodeCommand) -> Result<(), Failure> {
         let session = self.session().await?;
         match command {
-            NodeCommand::List => self.print(&inventory::nodes(&session).await?),
+            NodeCommand::List => {
+                let nodes = inventory::nodes(&session).await?;
+                self.print(&nodes)?;
+                let hint = "`horcruxctl node join-token NAME` makes a token with which one can enroll";
+                self.suggest(&session, nodes.0.is_empty(), (Privilege::NodeEnroll, "/nodes"), hint).await
+            }
             NodeCommand::Get { name } => self.print(&inventory::node(&session, &name).await?),
-            NodeCommand::Lock { name, reason, change } => {
-                let run = Run::of(change);
-                let request = LockRequest {
-                    name: node_resource(&name),
-                    reason: reason.unwrap_or_default(),
-                    request_id: request_id()?,
-                    validate_only: run.validate_only(),
-                };
-                session.send(request, |wire, r| async move { on_nodes(wire).lock(r).await }).await?;
-                self.say(&Deed::new("lock", "locked", shown(bare(&name))).told(run));
-                Ok(())
+            NodeCommand::Lock { name, reason, removal } => {
+                let node = shown(bare(&name));
+                let question = format!("Lock the node {node}? Its agent is shut out; its guests run on.");
+                let deed = Deed::new("lock", "locked", node);
+                self.remove(removal, &question, &deed, |run, request_id| {
+                    let (name, reason) = (node_resource(&name), reason.clone().unwrap_or_default());
+                    let request =
+                        LockRequest { name, reason, request_id, validate_only: run.validate_only() };
+                    session.send(request, |wire, r| async move { on_nodes(wire).lock(r).await })
+                })
+                .await
             }
             NodeCommand::Unlock { name, change } => {
                 let run = Run::of(change);
@@ -61,12 +69,15 @@ impl App {
                      must enroll again.",
                     node.state
                 );
-                self.remove(removal, &question, &deed, |run, request_id| {
+                let going = Going::Node(bare(&node.name));
+                let with = async || grants_that_go(&session, &going, clock::unix_ms()).await;
+                self.remove_with(removal, &question, &deed, with, |run, request_id| {
                     let (name, validate_only) = (node.name.clone(), run.validate_only());
                     let request = NodeServiceDeleteRequest { name, request_id, validate_only };
                     session.send(request, |wire, r| async move { on_nodes(wire).delete(r).await })
                 })
                 .await
+                .map(drop)
             }
             NodeCommand::JoinToken(args) => self.join_token(&session, &args).await,
             NodeCommand::Reenroll(args) => self.reenroll(&session, &args).await,

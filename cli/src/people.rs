@@ -1,21 +1,30 @@
 //! `horcruxctl user` and `group`.
 
+use horcrux_proto::authz::Privilege;
 use horcrux_proto::v1::user_service_client::UserServiceClient;
 use horcrux_proto::v1::{
     CreateGroupRequest, DeleteGroupRequest, ListGroupsRequest, UpdateGroupRequest, UserServiceCreateRequest,
     UserServiceDeleteRequest, UserServiceListRequest, UserServiceUpdateRequest,
 };
+use horcrux_transport::clock;
 
 use crate::App;
 use crate::args::access::{GroupCommand, MembershipArgs, UserCommand, UserCreateArgs};
 use crate::args::change::ChangeArgs;
 use crate::change::{Deed, Run, request_id};
+use crate::consequence::{Going, grants_that_go};
 use crate::failure::Failure;
+use crate::login::caller;
 use crate::pages;
 use crate::prompt;
 use crate::session::{MESSAGE_LIMIT, Session, Wire};
+use crate::user::identity;
 use crate::view::people::{GroupListView, GroupView, UserListView, UserView};
 use crate::view::shown;
+
+const OWN_PASSWORD: &str = "`horcruxctl password` changes your own password";
+const OWN_FACTOR: &str = "`horcruxctl totp remove` removes your own second factor, with a code of it or a recovery \
+                          code; `horcruxctl totp setup` sets one up";
 
 impl App {
     pub async fn users(&self, command: UserCommand) -> Result<(), Failure> {
@@ -23,13 +32,26 @@ impl App {
         match command {
             UserCommand::List => self.print(&users(&session).await?),
             UserCommand::Create(args) => create(self, &session, &args).await,
-            UserCommand::Disable { user, change } => {
-                let request = UserServiceUpdateRequest {
-                    user: user.user,
-                    disabled: Some(true),
-                    ..UserServiceUpdateRequest::default()
-                };
-                update(self, &session, change, ("disable", "disabled"), request).await
+            UserCommand::Disable { user, removal } => {
+                let name = shown(&user.user);
+                let deed = Deed::new("disable", "disabled", name.clone());
+                let question =
+                    format!("Disable {name}? Their sessions end, and their API tokens stop working.");
+                let none = async || Ok(String::new());
+                let answer = self.remove_with(removal, &question, &deed, none, |run, request_id| {
+                    let request = UserServiceUpdateRequest {
+                        user: user.user.clone(),
+                        disabled: Some(true),
+                        request_id,
+                        validate_only: run.validate_only(),
+                        ..UserServiceUpdateRequest::default()
+                    };
+                    session.send(request, |wire, r| async move { on_users(wire).update(r).await })
+                });
+                match (answer.await?.user, Run::of(removal.change)) {
+                    (Some(user), Run::Change) => self.print(&UserView::from(&user)),
+                    (Some(_) | None, _) => Ok(()),
+                }
             }
             UserCommand::Enable { user, change } => {
                 let request = UserServiceUpdateRequest {
@@ -40,6 +62,7 @@ impl App {
                 update(self, &session, change, ("enable", "enabled"), request).await
             }
             UserCommand::SetPassword { user, password, change } => {
+                somebody_else(&session, &user.user, OWN_PASSWORD).await?;
                 let file = password.password_file.as_deref();
                 let password = prompt::new_password("new password", file, "--password-file F")?;
                 let request = UserServiceUpdateRequest {
@@ -50,6 +73,7 @@ impl App {
                 update(self, &session, change, ("set the password of", "set the password of"), request).await
             }
             UserCommand::ResetSecondFactor { user, removal } => {
+                somebody_else(&session, &user.user, OWN_FACTOR).await?;
                 let name = shown(&user.user);
                 let deed = Deed::new("forget", "forgot", format!("the second factor of {name}"));
                 let question = format!(
@@ -72,12 +96,15 @@ impl App {
                 let deed = Deed::new("delete", "deleted", format!("the user {name}"));
                 let question =
                     format!("Delete the user {name} with their sessions, tokens, memberships and grants?");
-                self.remove(removal, &question, &deed, |run, request_id| {
+                let id = identity(&user.user);
+                let with = async || grants_that_go(&session, &Going::User(&id), clock::unix_ms()).await;
+                self.remove_with(removal, &question, &deed, with, |run, request_id| {
                     let (user, validate_only) = (user.user.clone(), run.validate_only());
                     let request = UserServiceDeleteRequest { user, request_id, validate_only };
                     session.send(request, |wire, r| async move { on_users(wire).delete(r).await })
                 })
                 .await
+                .map(drop)
             }
         }
     }
@@ -85,7 +112,12 @@ impl App {
     pub async fn groups(&self, command: GroupCommand) -> Result<(), Failure> {
         let session = self.session().await?;
         match command {
-            GroupCommand::List => self.print(&groups(&session).await?),
+            GroupCommand::List => {
+                let groups = groups(&session).await?;
+                self.print(&groups)?;
+                let hint = "`horcruxctl group create NAME` makes one";
+                self.suggest(&session, groups.0.is_empty(), (Privilege::UserModify, "/access"), hint).await
+            }
             GroupCommand::Create { name, comment, change } => {
                 let run = Run::of(change);
                 let deed = Deed::new("make", "made", format!("the group {}", shown(&name)));
@@ -113,12 +145,14 @@ impl App {
                 let group = shown(&name);
                 let deed = Deed::new("delete", "deleted", format!("the group {group}"));
                 let question = format!("Delete the group {group} and its grants?");
-                self.remove(removal, &question, &deed, |run, request_id| {
+                let with = async || grants_that_go(&session, &Going::Group(&name), clock::unix_ms()).await;
+                self.remove_with(removal, &question, &deed, with, |run, request_id| {
                     let (name, validate_only) = (name.clone(), run.validate_only());
                     let request = DeleteGroupRequest { name, request_id, validate_only };
                     session.send(request, |wire, r| async move { on_users(wire).delete_group(r).await })
                 })
                 .await
+                .map(drop)
             }
         }
     }
@@ -138,6 +172,14 @@ pub async fn groups(session: &Session) -> Result<GroupListView, Failure> {
     let list = |wire, r| async move { on_users(wire).list_groups(r).await };
     let answer = session.send(ListGroupsRequest {}, list).await?;
     Ok(GroupListView(answer.groups.iter().map(GroupView::from).collect()))
+}
+
+/// What one does to others as an administrator is not how one's own is changed.
+pub async fn somebody_else(session: &Session, user: &str, instead: &str) -> Result<(), Failure> {
+    if caller(session).await?.user == identity(user) {
+        return Err(Failure::Usage(format!("{} is you: {instead}", shown(user))));
+    }
+    Ok(())
 }
 
 async fn create(app: &App, session: &Session, args: &UserCreateArgs) -> Result<(), Failure> {

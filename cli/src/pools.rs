@@ -1,24 +1,33 @@
 //! `horcruxctl pool` and `tag`.
 
+use horcrux_proto::authz::Privilege;
 use horcrux_proto::v1::pool_service_client::PoolServiceClient;
 use horcrux_proto::v1::{
     ListTagsRequest, PoolServiceCreateRequest, PoolServiceDeleteRequest, PoolServiceListRequest,
     PoolServiceUpdateRequest, UpdateTagsRequest,
 };
+use horcrux_transport::clock;
 
 use crate::App;
 use crate::args::pool::{MembersArgs, PoolCommand, TagCommand, TagsArgs};
 use crate::change::{Deed, Run, request_id};
+use crate::consequence::{Going, grants_that_go};
 use crate::failure::Failure;
+use crate::place::{on_object, on_objects};
 use crate::session::{MESSAGE_LIMIT, Session, Wire};
 use crate::view::pool::{PoolListView, PoolView, TaggedListView, TaggedView};
-use crate::view::shown;
+use crate::view::{bare, shown};
 
 impl App {
     pub async fn pools(&self, command: PoolCommand) -> Result<(), Failure> {
         let session = self.session().await?;
         match command {
-            PoolCommand::List => self.print(&pools(&session).await?),
+            PoolCommand::List => {
+                let pools = pools(&session).await?;
+                self.print(&pools)?;
+                let hint = "`horcruxctl pool create NAME` makes one";
+                self.suggest(&session, pools.0.is_empty(), (Privilege::PoolAllocate, "/pools"), hint).await
+            }
             PoolCommand::Create { name, comment, change } => {
                 let run = Run::of(change);
                 let deed = Deed::new("make", "made", format!("the pool {}", shown(&name)));
@@ -33,12 +42,12 @@ impl App {
                 self.done(run, &deed, pool.as_ref().map(PoolView::from).as_ref())
             }
             PoolCommand::Add(args) => {
-                let add_members = args.members.clone();
+                let add_members = on_objects(&session, &args.members).await?;
                 let request = PoolServiceUpdateRequest { add_members, ..PoolServiceUpdateRequest::default() };
                 members(self, &session, &args, ("put", "put", "into"), request).await
             }
             PoolCommand::Remove(args) => {
-                let remove_members = args.members.clone();
+                let remove_members = on_objects(&session, &args.members).await?;
                 let request =
                     PoolServiceUpdateRequest { remove_members, ..PoolServiceUpdateRequest::default() };
                 members(self, &session, &args, ("take", "took", "out of"), request).await
@@ -47,12 +56,15 @@ impl App {
                 let pool = shown(&name);
                 let deed = Deed::new("delete", "deleted", format!("the pool {pool}"));
                 let question = format!("Delete the pool {pool} and the grants on it? Its members stay.");
-                self.remove(removal, &question, &deed, |run, request_id| {
+                let with =
+                    async || grants_that_go(&session, &Going::Pool(bare(&name)), clock::unix_ms()).await;
+                self.remove_with(removal, &question, &deed, with, |run, request_id| {
                     let (name, validate_only) = (name.clone(), run.validate_only());
                     let request = PoolServiceDeleteRequest { name, request_id, validate_only };
                     session.send(request, |wire, r| async move { on_pools(wire).delete(r).await })
                 })
                 .await
+                .map(drop)
             }
         }
     }
@@ -113,7 +125,8 @@ async fn tag(
     let run = Run::of(args.change);
     let noun = if args.tags.len() == 1 { "the tag" } else { "the tags" };
     let what = format!("{noun} {} {way} {}", shown(&args.tags.join(", ")), shown(&args.resource));
-    let (name, request_id, validate_only) = (args.resource.clone(), request_id()?, run.validate_only());
+    let name = on_object(session, &args.resource).await?;
+    let (request_id, validate_only) = (request_id()?, run.validate_only());
     let request = UpdateTagsRequest { name, request_id, validate_only, ..request };
     let update = |wire, r| async move { on_pools(wire).update_tags(r).await };
     let object = session.send(request, update).await?.object;

@@ -8,6 +8,7 @@ use horcrux_proto::v1::{
     SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmServiceGetResponse, VmState, WhatIfResponse,
     WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
 };
+use horcruxctl::place::Known;
 use horcruxctl::view::audit::{AuditListView, AuditRecordView, VerifyView};
 use horcruxctl::view::container::{ContainerDetailView, ContainerListView, ContainerView};
 use horcruxctl::view::context::{ContextListView, ContextView};
@@ -180,16 +181,31 @@ fn the_caller_and_the_client() {
         privileges: vec![Privilege::VmAudit.into(), Privilege::VmPowerMgmt.into(), 999],
         propagate: true,
     };
+    let holding = |path: &str, privileges: &[Privilege], propagate: bool| HeldPrivileges {
+        path: path.into(),
+        privileges: privileges.iter().map(|&privilege| privilege.into()).collect(),
+        propagate,
+    };
     let answer = WhoAmIResponse {
         session: Some(session()),
         user: "admin@local".into(),
         roles: vec!["Administrator".into()],
         groups: vec!["ops".into(), "web".into()],
         second_factor: true,
-        held: vec![held],
+        held: vec![held, holding("/access", &[Privilege::SysAudit], false), holding("/vms", &[], true)],
         ..WhoAmIResponse::default()
     };
-    golden("whoami", &WhoAmIView::new("lab", "https://web1:8006", &answer));
+    let role = |name: &str, privileges: &[Privilege]| Role {
+        name: name.into(),
+        privileges: privileges.iter().map(|&privilege| privilege.into()).collect(),
+        built_in: true,
+    };
+    let roles =
+        [role("NoAccess", &[]), role("Auditor", &[Privilege::SysAudit]), role("Root", &[Privilege::VmAudit])];
+    golden("whoami", &WhoAmIView::new("lab", "https://web1:8006", &answer, &roles, None));
+    let nothing = WhoAmIResponse { held: vec![], roles: vec![], ..answer.clone() };
+    let text = WhoAmIView::new("lab", "https://web1:8006", &nothing, &roles, None).table(NOW_MS);
+    assert!(text.ends_with("nothing is granted to you: ask an administrator\n"), "{text}");
     let token = WhoAmIResponse {
         session: None,
         token: Some("3f2a".into()),
@@ -198,7 +214,8 @@ fn the_caller_and_the_client() {
         second_factor: false,
         ..answer
     };
-    golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token));
+    let limited = ApiToken { full: false, ..api_token() };
+    golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token, &roles, Some(&limited)));
     golden("session_list", &SessionListView::from([session()].as_slice()));
     let contexts = vec![ContextView {
         name: "lab".into(),
@@ -327,14 +344,15 @@ fn explanations() {
         because: "VmUser does not hold VmSnapshot, and a deeper level replaces a shallower one".into(),
         grants: vec![own.clone()],
     };
-    golden("auth_why_denied", &WhyView::new(&asked, &answer));
+    golden("auth_why_denied", &WhyView::new(&asked, Known::No, &answer));
     let asked = WhyRequest {
         subject: Some(why_request::Subject::Token("3f2a".into())),
         privilege: Privilege::VmConsole.into(),
         path: vm.into(),
     };
     let answer = WhyResponse { allowed: true, path: vm.into(), because: "grant 2".into(), ..answer };
-    golden("auth_why_allowed", &WhyView::new(&asked, &WhyResponse { steps: vec![], ..answer }));
+    let answer = WhyResponse { steps: vec![], ..answer };
+    golden("auth_why_allowed", &WhyView::new(&asked, Known::Yes, &answer));
     let change = PrivilegeChange {
         principal: "alice@local".into(),
         resource: vm.into(),

@@ -24,7 +24,7 @@ Examples:
         #[command(flatten)]
         user: UserArg,
         #[command(flatten)]
-        change: ChangeArgs,
+        removal: RemovalArgs,
     },
     /// Let a disabled user in again.
     Enable {
@@ -33,7 +33,7 @@ Examples:
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// Give a local user another password, and end their sessions.
+    /// Give a local user another password, and end their sessions. Your own: `horcruxctl password`.
     SetPassword {
         #[command(flatten)]
         user: UserArg,
@@ -42,7 +42,7 @@ Examples:
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// Forget a user's second factor, when it is lost or locked.
+    /// Forget a user's second factor, when it is lost or locked. Your own: `horcruxctl totp remove`.
     ResetSecondFactor {
         #[command(flatten)]
         user: UserArg,
@@ -167,6 +167,7 @@ Paths:
   /pools/POOL                           the members of a resource pool
   /access                               users, groups, roles and grants
   /vms?tag=TAG                          what has a tag; nodes and containers likewise
+VMs and containers may be given by name, containers by the start of their id: /vms/web1, /containers/NODE/worker.
 
 Examples:
   horcruxctl grant create --user alice@corp --role VmUser --path /pools/ci
@@ -178,9 +179,12 @@ pub enum GrantCommand {
     /// List grants: all when nothing else is said.
     List(GrantListArgs),
     /// Give a user or a group a role on a path.
+    ///
+    /// A grant on a deeper path replaces what is granted above it, so it can take away: who gains and who loses what is
+    /// shown, and you are asked first where anybody loses something.
     #[command(after_help = PATHS)]
     Create(GrantCreateArgs),
-    /// Delete a grant. `auth what-if --remove ID` shows beforehand what that would take away.
+    /// Delete a grant. Shows who loses and who gains what, and asks first.
     Delete {
         /// From `grant list`.
         id: String,
@@ -229,7 +233,7 @@ pub struct GrantCreateArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub not_after: Option<Duration>,
     #[command(flatten)]
-    pub change: ChangeArgs,
+    pub removal: RemovalArgs,
 }
 
 #[derive(Debug, Args)]
@@ -273,7 +277,7 @@ pub struct WhyArgs {
     /// For instance VmConsole; an unknown one is answered with all that there are.
     #[arg(value_name = "PRIVILEGE")]
     second: String,
-    /// The path of a grant, or /vms/NAME.
+    /// The path of a grant. VMs and containers by name too: /vms/NAME, /containers/NODE/NAME or the start of an id.
     #[arg(value_name = "PATH", required_unless_present = "token", conflicts_with = "token")]
     third: Option<String>,
     /// Ask about an API token instead of a user.

@@ -27,7 +27,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub struct AuditListArgs {
-    /// Only what this user did: NAME@REALM. nodes/NODE and `controller` act too.
+    /// Only what this user did: NAME@REALM; without a realm, local. nodes/NODE and `controller` act too.
     #[arg(long, value_name = "USER@REALM")]
     pub user: Option<String>,
     /// Only what was done to this resource, or to those below it.

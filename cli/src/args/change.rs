@@ -9,7 +9,7 @@ pub struct ChangeArgs {
     pub dry_run: bool,
 }
 
-/// Of a change that can't be taken back.
+/// Of a change that deletes, ends or shuts out, and of a grant, which may take away: a person is asked first.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct RemovalArgs {
     /// Don't ask.

@@ -20,6 +20,9 @@ pub enum VmCommand {
 #[derive(Debug, Subcommand)]
 pub enum ContainerCommand {
     /// List containers.
+    ///
+    /// NAME is `-` where the name is not known: values are read from cgroups, which carry Docker's, Podman's and
+    /// Kubernetes' ids only. LXC and nspawn name theirs after the container.
     List {
         /// Only those on this node.
         #[arg(long)]

@@ -200,6 +200,9 @@ mod tests {
     fn what_excludes_or_needs_each_other() {
         for right in [
             "h grant create --user alice --role VmUser --path / --not-after 8h",
+            "h grant create --user alice --role VmUser --path / -y",
+            "h user disable alice --yes",
+            "h node lock web1 -y --reason stolen",
             "h token create --comment ci --grant VmUser@/pools/ci --grant Auditor@/ --no-propagate",
             "h role create Op --privilege vmaudit,VmConsole --privilege SysAudit",
             "h node reenroll --all --token-dir t",
@@ -213,6 +216,7 @@ mod tests {
         for wrong in [
             "h grant create --role VmUser --path /",
             "h grant create --user alice --group ops --role VmUser --path /",
+            "h pool add ci -y vms/web1",
             "h grant list --user alice --group ops",
             "h token create --comment ci",
             "h token create --comment ci --full --grant VmUser@/",

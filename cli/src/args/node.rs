@@ -25,7 +25,7 @@ pub enum NodeCommand {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         #[command(flatten)]
-        change: ChangeArgs,
+        removal: RemovalArgs,
     },
     /// Let a locked node in again.
     Unlock {

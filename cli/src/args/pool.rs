@@ -18,7 +18,9 @@ pub enum PoolCommand {
         change: ChangeArgs,
     },
     /// Put nodes, VMs and containers into a pool.
-    #[command(after_help = "Example:\n  horcruxctl pool add ci vms/build1 vms/build2 nodes/web1")]
+    #[command(
+        after_help = "Example:\n  horcruxctl pool add ci vms/build1 vms/build2 nodes/web1 containers/worker"
+    )]
     Add(MembersArgs),
     /// Take members out of a pool.
     Remove(MembersArgs),
@@ -34,7 +36,7 @@ pub enum PoolCommand {
 pub struct MembersArgs {
     /// The pool.
     pub name: String,
-    /// nodes/NODE, vms/UUID, vms/NAME or containers/NODE/ID.
+    /// nodes/NODE, vms/NAME, vms/UUID, or containers/ and what `container get` takes.
     #[arg(value_name = "RESOURCE", required = true)]
     pub members: Vec<String>,
     #[command(flatten)]
@@ -58,7 +60,7 @@ pub enum TagCommand {
 
 #[derive(Debug, Args)]
 pub struct TagsArgs {
-    /// nodes/NODE, vms/UUID, vms/NAME or containers/NODE/ID.
+    /// nodes/NODE, vms/NAME, vms/UUID, or containers/ and what `container get` takes.
     pub resource: String,
     /// 1 to 63 of a-z 0-9 -.
     #[arg(value_name = "TAG", required = true)]

@@ -79,7 +79,7 @@ fn nothing(state: &State, fleet: &Fleet) -> &'static str {
         "nothing fits the filter: Esc clears it"
     } else {
         match state.place {
-            Place::Nodes => "no nodes: `horcruxctl node join-token` makes a token with which one can enroll",
+            Place::Nodes => "no nodes that you may see",
             Place::Guests { tab: Tab::Vms, .. } => "no VMs here: Tab shows containers",
             Place::Guests { tab: Tab::Containers, .. } => "no containers here: Tab shows VMs",
         }

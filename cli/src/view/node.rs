@@ -116,8 +116,7 @@ impl From<&NodeServiceGetResponse> for NodeDetailView {
 impl View for NodeListView {
     fn table(&self, now_ms: i64) -> String {
         if self.0.is_empty() {
-            return "no nodes: `horcruxctl node join-token NAME` makes a token with which one can enroll\n"
-                .to_owned();
+            return "no nodes that you may see\n".to_owned();
         }
         let mut table = Table::new(&[
             "NAME",

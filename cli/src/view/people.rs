@@ -106,7 +106,7 @@ impl View for UserView {
 impl View for GroupListView {
     fn table(&self, _now_ms: i64) -> String {
         if self.0.is_empty() {
-            return "no groups: `horcruxctl group create NAME` makes one\n".to_owned();
+            return "no groups\n".to_owned();
         }
         let mut table = Table::new(&["NAME", "COMMENT", "MEMBERS"]);
         for group in &self.0 {

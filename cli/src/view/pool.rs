@@ -42,7 +42,7 @@ impl From<&Tagged> for TaggedView {
 impl View for PoolListView {
     fn table(&self, _now_ms: i64) -> String {
         if self.0.is_empty() {
-            return "no pools: `horcruxctl pool create NAME` makes one\n".to_owned();
+            return "no pools that you may see\n".to_owned();
         }
         let mut table = Table::new(&["NAME", "COMMENT", "MEMBERS"]);
         for pool in &self.0 {

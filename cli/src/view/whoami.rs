@@ -1,11 +1,13 @@
 //! The caller, and the versions.
 
-use horcrux_proto::v1::{HeldPrivileges, WhoAmIResponse};
+use std::collections::BTreeSet;
+
+use horcrux_proto::v1::{ApiToken, HeldPrivileges, Role, WhoAmIResponse};
 use serde::Serialize;
 
-use super::table::Facts;
+use super::table::{Facts, Table};
 use super::time::{ago, utc};
-use super::{View, list_or_dash, privileges, shown, yes_no};
+use super::{View, list_or_dash, or_dash, privileges, shown, yes_no};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WhoAmIView {
@@ -23,6 +25,8 @@ pub struct WhoAmIView {
     pub groups: Vec<String>,
     pub second_factor: bool,
     pub held: Vec<HeldView>,
+    /// The API token may do all that its owner may; null for a session, and where it is not known.
+    pub token_full: Option<bool>,
 }
 
 /// What is held on a path.
@@ -31,6 +35,8 @@ pub struct HeldView {
     pub path: String,
     pub propagate: bool,
     pub privileges: Vec<String>,
+    /// The role that holds just these; null where none does.
+    pub role: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,7 +48,13 @@ pub struct VersionView {
 
 impl WhoAmIView {
     #[must_use]
-    pub fn new(context: &str, url: &str, wire: &WhoAmIResponse) -> Self {
+    pub fn new(
+        context: &str,
+        url: &str,
+        wire: &WhoAmIResponse,
+        roles: &[Role],
+        token: Option<&ApiToken>,
+    ) -> Self {
         let session = wire.session.as_ref();
         Self {
             user: wire.user.clone(),
@@ -56,15 +68,53 @@ impl WhoAmIView {
             token: wire.token.clone(),
             groups: wire.groups.clone(),
             second_factor: wire.second_factor,
-            held: wire.held.iter().map(HeldView::from).collect(),
+            held: wire.held.iter().map(|held| HeldView::new(held, roles)).collect(),
+            token_full: token.map(|token| token.full),
         }
+    }
+
+    /// How an API token's rights come about.
+    fn token_rule(&self) -> String {
+        let user = shown(&self.user);
+        match self.token_full {
+            Some(true) => format!("all that {user} may, at every moment"),
+            Some(false) | None => format!("what both its own grants and those of {user} allow"),
+        }
+    }
+
+    fn held(&self) -> String {
+        if self.held.is_empty() {
+            return "nothing is granted to you: ask an administrator\n".to_owned();
+        }
+        let mut table = Table::new(&["PATH", "BELOW", "ROLE", "PRIVILEGES"]);
+        for held in &self.held {
+            table.row(vec![
+                shown(&held.path),
+                yes_no(held.propagate),
+                or_dash(held.role.as_deref().map(shown)),
+                if held.privileges.is_empty() {
+                    "none".to_owned()
+                } else {
+                    shown(&held.privileges.join(", "))
+                },
+            ]);
+        }
+        table.text()
     }
 }
 
-impl From<&HeldPrivileges> for HeldView {
-    fn from(wire: &HeldPrivileges) -> Self {
-        let privileges = privileges(&wire.privileges);
-        Self { path: wire.path.clone(), propagate: wire.propagate, privileges }
+impl HeldView {
+    fn new(wire: &HeldPrivileges, roles: &[Role]) -> Self {
+        let set = |privileges: &[i32]| privileges.iter().copied().collect::<BTreeSet<_>>();
+        let held = set(&wire.privileges);
+        // Holding nothing is no role: a denial and a grant that doesn't reach further look alike here.
+        let alike = roles.iter().find(|role| !held.is_empty() && set(&role.privileges) == held);
+        Self {
+            path: wire.path.clone(),
+            propagate: wire.propagate,
+            privileges: privileges(&wire.privileges),
+            role: alike.map(|role| role.name.clone()),
+        }
     }
 }
 
@@ -80,12 +130,13 @@ impl View for WhoAmIView {
         facts.fact("context", self.context.clone());
         if let Some(token) = &self.token {
             facts.fact("API token", shown(token));
+            facts.fact("it may do", self.token_rule());
         }
         if let (Some(created), Some(ends)) = (self.session_created_unix_ms, self.session_expires_unix_ms) {
             facts.fact("signed in", ago(created, now_ms));
             facts.fact("session ends", utc(ends));
         }
-        facts.text()
+        format!("{}\n{}", facts.text(), self.held())
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::grant::GrantView;
 use super::table::{Facts, Table};
 use super::{View, list_or_dash, or_dash, privileges, shown, word};
+use crate::place::{Known, nothing_known};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WhyView {
@@ -19,6 +20,8 @@ pub struct WhyView {
     pub steps: Vec<WhyStepView>,
     /// Those that decided.
     pub grants: Vec<GrantView>,
+    /// There is something at the path that the caller may see.
+    pub known: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -46,7 +49,7 @@ pub struct ChangeView {
 
 impl WhyView {
     #[must_use]
-    pub fn new(asked: &WhyRequest, wire: &WhyResponse) -> Self {
+    pub fn new(asked: &WhyRequest, known: Known, wire: &WhyResponse) -> Self {
         Self {
             allowed: wire.allowed,
             subject: match &asked.subject {
@@ -59,7 +62,20 @@ impl WhyView {
             because: wire.because.clone(),
             steps: wire.steps.iter().map(WhyStepView::from).collect(),
             grants: wire.grants.iter().map(GrantView::from).collect(),
+            known: known == Known::Yes,
         }
+    }
+}
+
+impl WhatIfView {
+    /// As people read it before they agree: at most `rows` changes, those that take away before the others.
+    #[must_use]
+    pub fn losses_first(&self, rows: usize) -> Self {
+        let (losses, gains): (Vec<_>, Vec<_>) =
+            self.changes.iter().cloned().partition(|change| !change.lost.is_empty());
+        let left_out = u64::try_from(self.changes.len().saturating_sub(rows)).unwrap_or(u64::MAX);
+        let changes = losses.into_iter().chain(gains).take(rows).collect();
+        Self { changes, more: self.more.saturating_add(left_out) }
     }
 }
 
@@ -99,6 +115,9 @@ impl View for WhyView {
         facts.fact("decision", if self.allowed { "allowed" } else { "denied" });
         facts.fact("asked", format!("{subject} {may} {} on {path}", self.privilege));
         facts.fact("because", shown(&self.because));
+        if !self.known {
+            facts.fact("note", nothing_known(&self.path));
+        }
         if self.steps.is_empty() {
             return facts.text();
         }

@@ -139,6 +139,7 @@ impl AuthService for Shared {
             user: "alice@local".into(),
             second_factor: token.is_none(),
             token,
+            held: self.0.held.lock().unwrap().clone(),
             ..WhoAmIResponse::default()
         }))
     }
@@ -178,7 +179,8 @@ impl AuthService for Shared {
         &self,
         _: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
-        Err(Status::unimplemented(""))
+        // As the controller names the new one.
+        Err(Status::invalid_argument("password: at least 10 characters"))
     }
 
     async fn start_totp(

@@ -3,8 +3,11 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 mod auth;
+mod grants;
+pub(crate) mod guests;
 mod log;
 mod nodes;
+mod pools;
 mod tokens;
 
 use std::path::PathBuf;
@@ -13,9 +16,13 @@ use std::time::Duration;
 
 use horcrux_proto::v1::audit_service_server::AuditServiceServer;
 use horcrux_proto::v1::auth_service_server::AuthServiceServer;
+use horcrux_proto::v1::container_service_server::ContainerServiceServer;
+use horcrux_proto::v1::grant_service_server::GrantServiceServer;
 use horcrux_proto::v1::node_service_server::NodeServiceServer;
+use horcrux_proto::v1::pool_service_server::PoolServiceServer;
 use horcrux_proto::v1::token_service_server::TokenServiceServer;
-use horcrux_proto::v1::{AuditRecord, TokenPair};
+use horcrux_proto::v1::vm_service_server::VmServiceServer;
+use horcrux_proto::v1::{AuditRecord, HeldPrivileges, TokenPair};
 use horcrux_transport::clock;
 use horcrux_transport::tasks::Tasks;
 use horcruxctl::App;
@@ -42,6 +49,8 @@ pub(crate) struct Controller {
     pub(crate) providers: Mutex<Vec<&'static str>>,
     /// What was changed or would have been.
     pub(crate) changes: Mutex<Vec<String>>,
+    /// What the caller holds.
+    pub(crate) held: Mutex<Vec<HeldPrivileges>>,
     /// Rows, the oldest first.
     pub(crate) rows: Mutex<Vec<AuditRecord>>,
 }
@@ -102,6 +111,10 @@ impl Scene {
             .add_service(AuthServiceServer::new(controller.clone()))
             .add_service(NodeServiceServer::new(controller.clone()))
             .add_service(TokenServiceServer::new(controller.clone()))
+            .add_service(GrantServiceServer::new(controller.clone()))
+            .add_service(PoolServiceServer::new(controller.clone()))
+            .add_service(VmServiceServer::new(controller.clone()))
+            .add_service(ContainerServiceServer::new(controller.clone()))
             .add_service(AuditServiceServer::new(controller.clone()));
         let mut tasks = Tasks::default();
         tasks.spawn("controller", |stop| {

@@ -21,6 +21,7 @@ describe("sessions", () => {
     it("tell where they are from, and can't pose as anything else", () => {
         const session = create(SessionSchema, { client: "curl\u202E", source: "192.0.2.1" });
         expect(client(session)).toBe("curl\uFFFD");
+        expect(client(create(SessionSchema, { client: "horcruxctl/0.1.0" }))).toBe("horcruxctl 0.1.0");
         expect(client(create(SessionSchema, {}))).toMatch(/doesn't say/u);
         expect(sessionFacts(session)[0]).toBe("from 192.0.2.1");
         expect(sessionFacts(session)[1]).toBe("opened 1970-01-01 00:00:00 UTC");

@@ -1,6 +1,7 @@
 // A person's sessions, API tokens and privileges, in words.
 import type { HeldPrivileges, Session } from "../gen/horcrux/v1/auth_service_pb";
 import type { ApiToken } from "../gen/horcrux/v1/token_service_pb";
+import { agent } from "../words/agent";
 import { moment } from "../words/quantity";
 import { plain } from "../words/text";
 import { privilegeName } from "./rights";
@@ -13,7 +14,7 @@ export function inOrder(sessions: readonly Session[]): readonly Session[] {
 }
 
 export function client(session: Session): string {
-    return plain(session.client) || "A client that doesn't say what it is";
+    return agent(session.client) || "A client that doesn't say what it is";
 }
 
 export function sessionFacts(session: Session): readonly string[] {

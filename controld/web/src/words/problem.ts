@@ -5,9 +5,15 @@ import { plain } from "./text";
 
 const UNREACHABLE = "The controller does not answer. Check that it runs and that the network reaches it.";
 
-export function problem(error: unknown): string {
+/** What a form calls the contract's fields. */
+export type Labels = Readonly<Record<string, string>>;
+
+/** The fields that an error begins with: `old_password: `, `add, remove: `. */
+const FIELDS = /^[a-z][a-z0-9_]*(?:, [a-z][a-z0-9_]*)*(?=: )/u;
+
+export function problem(error: unknown, labels: Labels = {}): string {
     const failure = ConnectError.from(error);
-    const said = sentence(failure.rawMessage);
+    const said = sentence(labelled(failure.rawMessage, labels));
     switch (failure.code) {
         case Code.Unavailable:
         case Code.DeadlineExceeded:
@@ -29,6 +35,16 @@ export function problemSeeing(error: unknown): string {
     return code === Code.NotFound || code === Code.PermissionDenied
         ? "It is not there, or it isn't yours to see."
         : problem(error);
+}
+
+/** People know a field by its label, and never see the contract. */
+function labelled(text: string, labels: Labels): string {
+    return text.replace(FIELDS, (fields) =>
+        fields
+            .split(", ")
+            .map((field) => labels[field] ?? field.replaceAll("_", " "))
+            .join(", "),
+    );
 }
 
 function sentence(text: string): string {

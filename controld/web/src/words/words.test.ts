@@ -56,6 +56,16 @@ describe("a problem", () => {
         expect(problem(new ConnectError("wrong user name or password", Code.Unauthenticated))).toBe("Wrong user name or password.");
     });
 
+    it("calls a field as the form does", () => {
+        const told = (text: string) =>
+            problem(new ConnectError(text, Code.InvalidArgument), { old_password: "Password now", password: "New password" });
+        expect(told("old_password: this is not your password")).toBe("Password now: this is not your password.");
+        expect(told("password: at least 10 characters")).toBe("New password: at least 10 characters.");
+        expect(told("request_id: at most 128 bytes")).toBe("Request id: at most 128 bytes.");
+        expect(told("old_password, page_size: x")).toBe("Password now, page size: x.");
+        expect(told("no VM \"a_b\" exists: look again")).toBe("No VM \"a_b\" exists: look again.");
+    });
+
     it("is what the controller says, where it slows down", () => {
         expect(problem(new ConnectError("too many failures: wait 8 seconds", Code.ResourceExhausted))).toBe(
             "Too many failures: wait 8 seconds.",
