@@ -55,7 +55,7 @@ impl App {
             new_password: new.expose().to_owned(),
         };
         let change = |wire, r| async move { AuthServiceClient::new(wire).change_password(r).await };
-        session.send(request, change).await.map_err(|failure| failure.about("password", "new password"))?;
+        session.send(request, change).await?;
         self.say("changed your password; your other sessions are over");
         Ok(())
     }

@@ -184,29 +184,6 @@ impl Failure {
         }
     }
 
-    /// Where a command asks for a field twice, and the controller names it without saying which: `words` in place of
-    /// `field`.
-    #[must_use]
-    pub fn about(self, field: &str, words: &str) -> Self {
-        let renamed = |said: String| match said.strip_prefix(field).and_then(|rest| rest.strip_prefix(": ")) {
-            Some(rest) => format!("{words}: {rest}"),
-            None => said,
-        };
-        match self {
-            Self::Refused(said) => Self::Refused(renamed(said)),
-            Self::Denied(said) => Self::Denied(renamed(said)),
-            other @ (Self::Usage(_)
-            | Self::NotSignedIn { .. }
-            | Self::SignInRefused { .. }
-            | Self::NotFound(_)
-            | Self::WrongSetupCode(_)
-            | Self::Unreachable(_)
-            | Self::Unavailable(_)
-            | Self::Untrusted(_)
-            | Self::Other(_)) => other,
-        }
-    }
-
     /// Waiting can help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -293,9 +270,9 @@ mod tests {
     fn a_field_is_called_as_the_command_asked_for_it() {
         let said = |message: &str| {
             let status = Status::invalid_argument(message);
-            Failure::answered("https://web1:8006", &status).about("password", "new password").to_string()
+            Failure::answered("https://web1:8006", &status).to_string()
         };
-        assert_eq!(said("password: at least 10 characters"), "new password: at least 10 characters");
+        assert_eq!(said("new_password: at least 10 characters"), "new password: at least 10 characters");
         assert_eq!(said("not_after_unix_ms: it is past"), "--not-after: it is past");
         assert_eq!(said("passwords differ"), "passwords differ");
     }

@@ -42,7 +42,7 @@ impl AuthService for Auth {
     ) -> Result<Response<CompleteSetupResponse>, Status> {
         let mut call = Call::of(&request)?;
         let request = request.into_inner();
-        let password = new_password(request.password)?;
+        let password = new_password("password", request.password)?;
         let user = UserId::new(&request.username, LOCAL)
             .map_err(|error| Status::invalid_argument(format!("username: {}", error.reason)))?;
         let code = setup::hashed(&request.setup_code);
@@ -307,7 +307,7 @@ impl AuthService for Auth {
         if !user.is_local() {
             return Err(Status::failed_precondition(format!("the password of {user} is kept by its realm")));
         }
-        let new = new_password(request.new_password)?;
+        let new = new_password("new_password", request.new_password)?;
         self.is_password(&call, &user, request.old_password, "old_password").await?;
         let password_hash = self.0.sign_ins.hash(new, &user).await?;
         let kept = call.principal()?.session().unwrap_or_default().to_owned();

@@ -41,12 +41,12 @@ pub(super) fn text(field: &str, text: String) -> Result<String, Status> {
     Ok(text)
 }
 
-pub(super) fn new_password(password: String) -> Result<Secret, Status> {
+pub(super) fn new_password(field: &str, password: String) -> Result<Secret, Status> {
     if password.chars().count() < MIN_CHARS {
-        return Err(Status::invalid_argument(format!("password: at least {MIN_CHARS} characters")));
+        return Err(Status::invalid_argument(format!("{field}: at least {MIN_CHARS} characters")));
     }
     if password.len() > MAX_BYTES {
-        return Err(Status::invalid_argument(format!("password: at most {MAX_BYTES} bytes")));
+        return Err(Status::invalid_argument(format!("{field}: at most {MAX_BYTES} bytes")));
     }
     Ok(Secret::from(password))
 }

@@ -52,7 +52,7 @@ impl UserService for Users {
             return Err(Status::invalid_argument(format!("user: there is no realm {}", user.realm())));
         }
         let password = match (user.is_local(), request.password.is_empty()) {
-            (true, _) => Some(new_password(request.password)?),
+            (true, _) => Some(new_password("password", request.password)?),
             (false, true) => None,
             (false, false) => {
                 return Err(Status::invalid_argument("password: it is kept by the user's realm"));
@@ -160,7 +160,7 @@ impl UserService for Users {
         if disabled == Some(true) {
             keeps_an_administrator(&plan.after)?;
         }
-        let password_hash = match request.password.map(new_password).transpose()? {
+        let password_hash = match request.password.map(|new| new_password("password", new)).transpose()? {
             Some(password) if !request.validate_only => {
                 Some(self.0.sign_ins.hash(password, &call.principal()?.user).await?)
             }

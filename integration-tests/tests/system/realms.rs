@@ -138,7 +138,7 @@ fn pam_lets_a_good_user_in_and_all_others_hear_the_same() {
     for user in ["hxexpired@host", "hxlocked@host", "hxmustchange@host", "hxnobody@host"] {
         turned_away(user, Pam::PASSWORD);
     }
-    controller.json(&["user", "disable", "hxgood@host"]).unwrap();
+    controller.json(&["user", "disable", "hxgood@host", "--yes"]).unwrap();
     turned_away("hxgood@host", Pam::PASSWORD);
     let (code, _) = said(&good.ctl(&["whoami"]).unwrap());
     assert_eq!(code, Some(NOT_SIGNED_IN), "the session from before is over");

@@ -251,7 +251,7 @@ fn a_code_from_the_controllers_host_brings_an_administrator_back_once() {
     admin.done(&["group", "create", "dark"]).unwrap();
     admin.done(&["group", "add", "dark", "admin"]).unwrap();
     // The last administrator can't be disabled as long as the controller is asked.
-    assert!(!admin.ctl(&["user", "disable", "admin"]).unwrap().status.success());
+    assert!(!admin.ctl(&["user", "disable", "admin", "--yes"]).unwrap().status.success());
     controller.daemon.kill().unwrap();
     alter(
         &controller,

@@ -40,7 +40,7 @@ fn with_a_climber() -> Scene {
         &["user", "create", "carol", "--password-file", &password],
         &["grant", "create", "--group", "strong", "--role", "Administrator", "--path", "/"],
         &["grant", "create", "--user", "carol", "--role", "Administrator", "--path", "/"],
-        &["user", "disable", "carol"],
+        &["user", "disable", "carol", "--yes"],
         &["grant", "create", "--user", "bob", "--role", "VmUser", "--path", "/vms?tag=qa"],
     ] {
         admin.done(args).unwrap();

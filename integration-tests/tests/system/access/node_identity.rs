@@ -50,7 +50,11 @@ fn a_locked_node_is_off_in_seconds_and_stays_off_until_it_is_unlocked() {
     let mut controller = Controller::start().unwrap();
     let node = controller.play("web1", &[]).unwrap();
     let began = clock::monotonic();
-    controller.administrator().unwrap().done(&["node", "lock", "web1", "--reason", "stolen"]).unwrap();
+    controller
+        .administrator()
+        .unwrap()
+        .done(&["node", "lock", "web1", "--yes", "--reason", "stolen"])
+        .unwrap();
     let (at, _) = node.end().unwrap();
     in_time("node locked: its stream ended", began, at);
     is_shut_out(&controller);
@@ -73,7 +77,7 @@ fn a_locked_node_is_off_in_seconds_and_stays_off_until_it_is_unlocked() {
 fn a_real_agent_that_was_locked_out_comes_back_by_itself() {
     let controller = Controller::start().unwrap();
     let _agent = controller.joined("web1").unwrap();
-    controller.administrator().unwrap().done(&["node", "lock", "web1"]).unwrap();
+    controller.administrator().unwrap().done(&["node", "lock", "web1", "--yes"]).unwrap();
     controller.wait_for_state("web1", "down").unwrap();
     controller.administrator().unwrap().done(&["node", "unlock", "web1"]).unwrap();
     controller.wait_for_state("web1", "connected").unwrap();

@@ -112,7 +112,7 @@ fn a_reader_that_stalls_does_not_find_the_rest_of_the_log_after_its_rights_are_g
     let granted = stalled(&|| scene.revoke(&grant));
     scene.grant("Auditor", "/");
     let disabled = stalled(&|| {
-        scene.admin.done(&["user", "disable", "bob"]).unwrap();
+        scene.admin.done(&["user", "disable", "bob", "--yes"]).unwrap();
     });
     for (why, (rows, status), code) in [
         ("grant removed", granted, Code::PermissionDenied),

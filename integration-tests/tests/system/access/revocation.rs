@@ -44,7 +44,7 @@ fn disabling_a_user_ends_their_streams_of_sessions_and_of_tokens() {
     let by_token = open(&scene.bob.caller_with(made["secret"].as_str()));
     let began = clock::monotonic();
     both_end(&by_session, Code::Unauthenticated, "user disabled, session", || {
-        scene.admin.done(&["user", "disable", "bob"]).unwrap();
+        scene.admin.done(&["user", "disable", "bob", "--yes"]).unwrap();
     });
     both_ended(&by_token, Code::Unauthenticated, "user disabled, token", began);
     // And nothing opens them again.

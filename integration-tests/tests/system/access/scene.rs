@@ -48,7 +48,7 @@ impl Scene {
     }
 
     pub(crate) fn granted(&self, what: &[&str]) -> String {
-        let made = self.admin.json(&[&["grant", "create"], what].concat()).unwrap();
+        let made = self.admin.json(&[&["grant", "create", "--yes"], what].concat()).unwrap();
         made["id"].as_str().unwrap().to_owned()
     }
 

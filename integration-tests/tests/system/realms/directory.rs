@@ -83,7 +83,7 @@ fn whatever_a_sign_in_is_refused_for_it_is_refused_alike() {
     let controller = Controller::start_with(&corp(&slapd, &secrets, &slapd.ldaps(), "")).unwrap();
     let (alice, other) = (controller.client("alice").unwrap(), controller.client("other").unwrap());
     entered(alice.login("alice@corp", "alice-pw"));
-    controller.json(&["user", "disable", "alice@corp"]).unwrap();
+    controller.json(&["user", "disable", "alice@corp", "--yes"]).unwrap();
     for (user, password) in [
         ("bob@corp", "wrong"),
         ("nobody@corp", "nobody-pw"),

@@ -63,7 +63,7 @@ fn another_person_of_the_same_name_does_not_become_the_first() {
     // The first is still who they were, and a disabled one is out.
     entered(login(&alice, &provider, "alice"));
     assert_eq!(whoami(&alice)["user"], "alice@sso");
-    controller.json(&["user", "disable", "alice@sso"]).unwrap();
+    controller.json(&["user", "disable", "alice@sso", "--yes"]).unwrap();
     let (code, text) = said(&login(&alice, &provider, "alice").unwrap());
     assert_eq!(code, Some(NOT_SIGNED_IN), "{text}");
 }
