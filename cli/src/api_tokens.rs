@@ -2,7 +2,7 @@
 
 use horcrux_proto::v1::token_service_client::TokenServiceClient;
 use horcrux_proto::v1::{
-    ApiToken, TokenGrant, TokenServiceCreateRequest, TokenServiceListRequest, TokenServiceRevokeRequest,
+    TokenGrant, TokenServiceCreateRequest, TokenServiceListRequest, TokenServiceRevokeRequest,
 };
 
 use crate::App;
@@ -52,13 +52,6 @@ pub async fn tokens(session: &Session, owner: &OwnerArgs) -> Result<ApiTokenList
     let list = |wire, r| async move { on_tokens(wire).list(r).await };
     let answer = session.send(TokenServiceListRequest { user: owner.wire() }, list).await?;
     Ok(ApiTokenListView(answer.tokens.iter().map(ApiTokenView::from).collect()))
-}
-
-/// One of the caller's own.
-pub async fn own_token(session: &Session, id: &str) -> Result<Option<ApiToken>, Failure> {
-    let list = |wire, r| async move { on_tokens(wire).list(r).await };
-    let answer = session.send(TokenServiceListRequest::default(), list).await?;
-    Ok(answer.tokens.into_iter().find(|token| token.id == id))
 }
 
 /// `None`: it was only asked whether one would be made.

@@ -7,7 +7,6 @@ use horcrux_proto::v1::{CompleteSetupRequest, SignOutRequest, WhoAmIRequest, Who
 use horcrux_transport::secret::Secret;
 
 use crate::App;
-use crate::api_tokens::own_token;
 use crate::args::sign_in::{LoginArgs, SetupArgs};
 use crate::contexts::Contexts;
 use crate::door::Door;
@@ -118,11 +117,7 @@ pub async fn whoami(app: &App) -> Result<WhoAmIView, Failure> {
     let session = app.session().await?;
     let answer = caller(&session).await?;
     let roles = all_roles(&session).await?;
-    let token = match &answer.token {
-        Some(id) => own_token(&session, id).await?,
-        None => None,
-    };
-    Ok(WhoAmIView::new(session.context.as_str(), &session.url, &answer, &roles, token.as_ref()))
+    Ok(WhoAmIView::new(session.context.as_str(), &session.url, &answer, &roles))
 }
 
 /// Who calls, in the controller's words.

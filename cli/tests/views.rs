@@ -202,9 +202,9 @@ fn the_caller_and_the_client() {
     };
     let roles =
         [role("NoAccess", &[]), role("Auditor", &[Privilege::SysAudit]), role("Root", &[Privilege::VmAudit])];
-    golden("whoami", &WhoAmIView::new("lab", "https://web1:8006", &answer, &roles, None));
+    golden("whoami", &WhoAmIView::new("lab", "https://web1:8006", &answer, &roles));
     let nothing = WhoAmIResponse { held: vec![], roles: vec![], ..answer.clone() };
-    let text = WhoAmIView::new("lab", "https://web1:8006", &nothing, &roles, None).table(NOW_MS);
+    let text = WhoAmIView::new("lab", "https://web1:8006", &nothing, &roles).table(NOW_MS);
     assert!(text.ends_with("nothing is granted to you: ask an administrator\n"), "{text}");
     let token = WhoAmIResponse {
         session: None,
@@ -212,10 +212,10 @@ fn the_caller_and_the_client() {
         roles: vec![],
         groups: vec![],
         second_factor: false,
+        token_full: Some(false),
         ..answer
     };
-    let limited = ApiToken { full: false, ..api_token() };
-    golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token, &roles, Some(&limited)));
+    golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token, &roles));
     golden("session_list", &SessionListView::from([session()].as_slice()));
     let contexts = vec![ContextView {
         name: "lab".into(),

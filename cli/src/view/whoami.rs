@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use horcrux_proto::v1::{ApiToken, HeldPrivileges, Role, WhoAmIResponse};
+use horcrux_proto::v1::{HeldPrivileges, Role, WhoAmIResponse};
 use serde::Serialize;
 
 use super::table::{Facts, Table};
@@ -25,7 +25,7 @@ pub struct WhoAmIView {
     pub groups: Vec<String>,
     pub second_factor: bool,
     pub held: Vec<HeldView>,
-    /// The API token may do all that its owner may; null for a session, and where it is not known.
+    /// The API token may do all that its owner may; null for a session.
     pub token_full: Option<bool>,
 }
 
@@ -48,13 +48,7 @@ pub struct VersionView {
 
 impl WhoAmIView {
     #[must_use]
-    pub fn new(
-        context: &str,
-        url: &str,
-        wire: &WhoAmIResponse,
-        roles: &[Role],
-        token: Option<&ApiToken>,
-    ) -> Self {
+    pub fn new(context: &str, url: &str, wire: &WhoAmIResponse, roles: &[Role]) -> Self {
         let session = wire.session.as_ref();
         Self {
             user: wire.user.clone(),
@@ -69,7 +63,7 @@ impl WhoAmIView {
             groups: wire.groups.clone(),
             second_factor: wire.second_factor,
             held: wire.held.iter().map(|held| HeldView::new(held, roles)).collect(),
-            token_full: token.map(|token| token.full),
+            token_full: wire.token_full,
         }
     }
 

@@ -16,12 +16,13 @@ use horcrux_transport::secret::Secret;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call};
-use super::carried::{csrf_token, forget_cookie, given, session, sessions_of, visitor};
+use super::carried::{csrf_token, forget_cookie, given, session, sessions_of, totp_secret, visitor};
 use super::fields::{new_password, user_id};
+use super::own;
 use crate::access::audit::Entry;
 use crate::access::name::{LOCAL, UserId};
 use crate::access::path::Path;
-use crate::access::policy::Who;
+use crate::access::policy::TokenScope;
 use crate::access::principal::{Principal, Via};
 use crate::access::sessions::{Ended, SessionError};
 use crate::access::setup;
@@ -30,9 +31,6 @@ use crate::app::App;
 use crate::store::users::UserRow;
 
 pub(super) struct Auth(pub(super) Arc<App>);
-
-/// Without a password to be said again, a session must be this young for what changes its user's credentials.
-const FRESH_MS: i64 = 15 * 60 * 1000;
 
 #[tonic::async_trait]
 impl AuthService for Auth {
@@ -248,6 +246,7 @@ impl AuthService for Auth {
             groups,
             second_factor: self.0.sign_ins.factors.has(&principal.user).await.map_err(SignInError::Factor)?,
             held: held(principal),
+            token_full: scope(principal).map(|scope| scope.full),
         }))
     }
 
@@ -302,23 +301,7 @@ impl AuthService for Auth {
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
         let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let user = call.principal()?.user.clone();
-        if !user.is_local() {
-            return Err(Status::failed_precondition(format!("the password of {user} is kept by its realm")));
-        }
-        let new = new_password("new_password", request.new_password)?;
-        self.is_password(&call, &user, request.old_password, "old_password").await?;
-        let password_hash = self.0.sign_ins.hash(new, &user).await?;
-        let kept = call.principal()?.session().unwrap_or_default().to_owned();
-        let act = Act { resource: format!("users/{user}"), detail: "own password".into(), ..Act::default() };
-        let app = Arc::clone(&self.0);
-        call.act(&self.0, act, async move {
-            app.store.rehash(&user, &password_hash).await?;
-            app.sign_ins.challenges.forget(&user);
-            Ok(app.sessions.end_others(&user, &kept).await?)
-        })
-        .await?;
+        own::password(&self.0, &call, request.into_inner()).await?;
         Ok(Response::new(ChangePasswordResponse {}))
     }
 
@@ -327,32 +310,8 @@ impl AuthService for Auth {
         request: Request<StartTotpRequest>,
     ) -> Result<Response<StartTotpResponse>, Status> {
         let call = Call::of(&request)?;
-        let principal = call.principal()?;
-        let user = principal.user.clone();
-        if user.is_local() {
-            self.is_password(&call, &user, request.into_inner().password, "password").await?;
-        } else if let Via::Session { created_ms, .. } = principal.via
-            && clock::unix_ms() - created_ms > FRESH_MS
-        {
-            return Err(Status::failed_precondition(
-                "this session is older than 15 minutes: sign in again first",
-            ));
-        }
-        let act = Act {
-            resource: format!("users/{user}"),
-            detail: "begin a second factor".into(),
-            ..Act::default()
-        };
-        let app = Arc::clone(&self.0);
-        let made = call.act(&self.0, act, async move {
-            Ok(app.sign_ins.factors.start(&user).await.map_err(SignInError::Factor)?)
-        });
-        match made.await? {
-            super::call::Done::Now(new) => {
-                Ok(Response::new(StartTotpResponse { totp: Some(super::carried::totp_secret(&new)) }))
-            }
-            super::call::Done::Before | super::call::Done::Valid => Err(Status::internal("internal error")),
-        }
+        let new = own::begun_factor(&self.0, &call, request.into_inner()).await?;
+        Ok(Response::new(StartTotpResponse { totp: Some(totp_secret(&new)) }))
     }
 
     async fn confirm_totp(
@@ -360,24 +319,9 @@ impl AuthService for Auth {
         request: Request<ConfirmTotpRequest>,
     ) -> Result<Response<ConfirmTotpResponse>, Status> {
         let call = Call::of(&request)?;
-        let user = call.principal()?.user.clone();
-        let kept = call.principal()?.session().unwrap_or_default().to_owned();
         let code = Secret::from(request.into_inner().code);
-        let act = Act { resource: format!("users/{user}"), detail: "second factor".into(), ..Act::default() };
-        let app = Arc::clone(&self.0);
-        let confirmed = call.act(&self.0, act, async move {
-            let codes = app.sign_ins.factors.confirm(&user, code.expose(), clock::unix_ms()).await;
-            let codes = codes.map_err(SignInError::Factor)?;
-            // Those that were opened without it.
-            app.sessions.end_others(&user, &kept).await?;
-            Ok(codes)
-        });
-        match confirmed.await? {
-            super::call::Done::Now(recovery_codes) => {
-                Ok(Response::new(ConfirmTotpResponse { recovery_codes }))
-            }
-            super::call::Done::Before | super::call::Done::Valid => Err(Status::internal("internal error")),
-        }
+        let recovery_codes = own::confirmed_factor(&self.0, &call, code).await?;
+        Ok(Response::new(ConfirmTotpResponse { recovery_codes }))
     }
 
     async fn remove_totp(
@@ -385,16 +329,7 @@ impl AuthService for Auth {
         request: Request<RemoveTotpRequest>,
     ) -> Result<Response<RemoveTotpResponse>, Status> {
         let call = Call::of(&request)?;
-        let user = call.principal()?.user.clone();
-        let code = Secret::from(request.into_inner().code);
-        let act =
-            Act { resource: format!("users/{user}"), detail: "no second factor".into(), ..Act::default() };
-        let app = Arc::clone(&self.0);
-        call.act(&self.0, act, async move {
-            let removed = app.sign_ins.factors.remove(&user, code.expose(), clock::unix_ms()).await;
-            Ok(removed.map_err(SignInError::Factor)?)
-        })
-        .await?;
+        own::remove_factor(&self.0, &call, Secret::from(request.into_inner().code)).await?;
         Ok(Response::new(RemoveTotpResponse {}))
     }
 }
@@ -442,20 +377,13 @@ impl Auth {
         call.actor = "unknown".to_owned();
         Ok(self.0.audit.event(&call.entry(what), outcome).await?)
     }
+}
 
-    async fn is_password(
-        &self,
-        call: &Call,
-        user: &UserId,
-        password: String,
-        field: &str,
-    ) -> Result<(), Status> {
-        let right = self.0.sign_ins.is_password_of(user, Secret::from(password)).await?;
-        if right {
-            return Ok(());
-        }
-        self.0.audit.event(&call.entry(&format!("users/{user}")), "wrong password").await?;
-        Err(Status::permission_denied(format!("{field}: this is not your password")))
+/// Of the API token that calls.
+fn scope(principal: &Principal) -> Option<&TokenScope> {
+    match &principal.via {
+        Via::Session { .. } => None,
+        Via::Token { id } => principal.policy.facts().tokens.get(id),
     }
 }
 
@@ -464,9 +392,7 @@ fn roles_on_root(principal: &Principal) -> Vec<String> {
     let now_ms = clock::unix_ms();
     let on_root = entries.iter().filter(|(_, grant)| grant.is_live(now_ms) && grant.path.as_str() == "/");
     let mut roles: Vec<String> = on_root.map(|(_, grant)| grant.role.to_string()).collect();
-    if let Who::Token(id) = principal.who()
-        && principal.policy.facts().tokens.get(&id).is_some_and(|scope| scope.full)
-    {
+    if scope(principal).is_some_and(|scope| scope.full) {
         roles = roles_on_root(&Principal {
             via: Via::Session { id: String::new(), created_ms: 0, expires_ms: 0 },
             ..principal.clone()

@@ -14,14 +14,14 @@ use horcrux_proto::v1::{
     grant_service_list_request, why_request,
 };
 use horcrux_transport::clock;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::call::{Act, Call, path};
 use super::fields::{group_name, role_name, user_id};
 use super::guests::named_vm;
 use super::page::page;
 use super::roles::{custom, no_role, privileges};
-use super::users::{keeps_an_administrator, no_group, no_user};
+use super::users::{keeps_an_administrator, no_group};
 use crate::access::change::changes;
 use crate::access::explain::{Effect, why};
 use crate::access::keys::random_id;
@@ -78,17 +78,26 @@ impl GrantService for Grants {
         if grant.not_after_ms.is_some_and(|end| end <= clock::unix_ms()) {
             return Err(Status::invalid_argument("not_after_unix_ms: it is past"));
         }
-        let repeated = call.repeats(&self.0, &request.request_id).await?;
         let new = grant.clone();
-        let plan = call
-            .plan(&self.0, |facts| match twin(facts, &new, clock::unix_ms()).filter(|_| !repeated) {
-                Some(there) => Err(exists(there, &new)),
-                None => add(facts, new),
-            })
-            .await?;
+        let planned = call.plan(&self.0, |facts| match twin(facts, &new, clock::unix_ms()) {
+            Some(there) => Err(exists(there, &new)),
+            None => add(facts, new),
+        });
+        let plan = match planned.await {
+            // By this same request: asked after it was seen, for it may come many times at once.
+            Err(status)
+                if status.code() == Code::AlreadyExists
+                    && call.repeats(&self.0, &request.request_id).await? =>
+            {
+                call.plan(&self.0, |_| Ok(())).await?
+            }
+            planned => planned?,
+        };
         // While nobody else changes anything: the pool isn't deleted meanwhile.
-        if !repeated {
-            self.0.has_pool(&on).await?;
+        if let Err(absent) = self.0.has_pool(&on).await
+            && !call.repeats(&self.0, &request.request_id).await?
+        {
+            return Err(absent);
         }
         keeps_an_administrator(&plan.after)?;
         let act = Act {
@@ -364,8 +373,9 @@ fn exists(there: &Grant, new: &Grant) -> Status {
 pub(super) fn add(facts: &mut Facts, grant: Grant) -> Result<(), Status> {
     facts.role(&grant.role).ok_or_else(|| no_role(facts, &grant.role))?;
     match &grant.subject {
-        // One who is disabled gets nothing from it, and keeps it.
-        Subject::User(user) if !facts.users.contains(user) => return Err(no_user(user)),
+        Subject::User(user) if !facts.users.contains(user) => {
+            return Err(Status::not_found(format!("the user {user} does not exist, or is disabled")));
+        }
         Subject::Group(group) if !facts.members.contains_key(group) => return Err(no_group(group)),
         Subject::User(_) | Subject::Group(_) | Subject::Token(_) => {}
     }

@@ -37,6 +37,7 @@ mod grants;
 mod groups;
 mod guests;
 mod nodes;
+mod own;
 mod page;
 mod pools;
 mod roles;

@@ -131,17 +131,29 @@ fn no_way_up_is_open_to_who_rules_a_pool_and_keeps_the_accounts() {
 #[test]
 fn ones_own_password_and_second_factor_are_changed_by_who_can_show_them() {
     let scene = Scene::new();
-    let password = scene.controller.path("new.password");
-    fs::write(&password, "whoever sat down at an open session\n").unwrap();
+    let file = scene.controller.path("new.password");
+    fs::write(&file, "whoever sat down at an open session\n").unwrap();
     for (args, instead) in [
-        (&["user", "set-password", "admin", "--password-file", &password][..], "horcruxctl password"),
+        (&["user", "set-password", "admin", "--password-file", &file][..], "horcruxctl password"),
         (&["user", "reset-second-factor", "admin", "--yes"], "horcruxctl totp remove"),
     ] {
         let output = scene.admin.ctl(args).unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
         assert!(said.contains(instead), "{said}");
     }
+    // Nor by another client than ours.
+    let own = |change: UserServiceUpdateRequest| {
+        let request = UserServiceUpdateRequest { user: "admin@local".to_owned(), ..change };
+        let call = |wire| async { UserServiceClient::new(wire).update(request).await };
+        scene.admin.caller().unwrap().call(call).unwrap_err().code()
+    };
+    let password = Some("whoever sat down here".to_owned());
+    let changes = [
+        UserServiceUpdateRequest { password, ..UserServiceUpdateRequest::default() },
+        UserServiceUpdateRequest { reset_second_factor: true, ..UserServiceUpdateRequest::default() },
+    ];
+    assert_eq!(changes.map(own), [Code::FailedPrecondition; 2]);
     scene.admin.elsewhere("config-2").sign_in().unwrap();
     // A token is no other person.
     let made = scene.admin.json(&["token", "create", "--comment", "x", "--full"]).unwrap();
@@ -156,7 +168,7 @@ fn ones_own_password_and_second_factor_are_changed_by_who_can_show_them() {
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     // Others' are what it is for.
     for args in [
-        &["user", "set-password", "bob", "--password-file", &password][..],
+        &["user", "set-password", "bob", "--password-file", &file][..],
         &["user", "reset-second-factor", "bob", "--yes"],
     ] {
         scene.admin.done(args).unwrap();
