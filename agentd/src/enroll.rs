@@ -103,7 +103,8 @@ pub async fn enroll(
     let known = || before.as_ref().and_then(Enrolled::controller);
     let controller = controller.or_else(known).ok_or(EnrollError::WhichController)?;
     let key = change.pending(&token.id).map_err(EnrollError::Identity)?;
-    let answer = redeem(&controller, token, &key, hostname).await?;
+    let enrolled_as = before.as_ref().map(Enrolled::id);
+    let answer = redeem(&controller, token, &key, hostname, enrolled_as).await?;
     let certificate = answer.certificate.ok_or(EnrollError::Answer)?;
     let facts = Facts {
         node: answer.node,
@@ -124,6 +125,7 @@ async fn redeem(
     token: &JoinToken,
     key: &NewKey,
     hostname: &str,
+    enrolled_as: Option<String>,
 ) -> Result<EnrollResponse, EnrollError> {
     let connect = Connect {
         server_name: Some(CONTROLLER_NAME),
@@ -136,6 +138,7 @@ async fn redeem(
         csr: key.request.clone().into(),
         hostname: hostname.to_owned(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        enrolled_as,
     });
     request.set_timeout(DEADLINE);
     let answer = EnrollmentClient::new(channel).enroll(request).await;

@@ -38,7 +38,7 @@ impl Enrollment for Enroll {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         let mut call = Call::of(&request)?;
         self.0.sign_ins.knocks("enroll", call.source)?;
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         if request.csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
         }
@@ -50,9 +50,10 @@ impl Enrollment for Enroll {
         let app = Arc::clone(&self.0);
         // It goes on to its outcome though the caller leaves.
         let enrolling = self.0.watchers.spawn(async move {
-            let secret = Secret::from(request.token_secret);
+            let secret = Secret::from(std::mem::take(&mut request.token_secret));
+            let EnrollRequest { token_id, csr, enrolled_as, .. } = &request;
             let enrolled =
-                app.enrollment.enroll(&request.token_id, &secret, &request.csr, clock::unix_ms()).await;
+                app.enrollment.enroll(token_id, &secret, csr, enrolled_as.as_deref(), clock::unix_ms()).await;
             if let Ok(enrolled) = &enrolled {
                 entry.resource = format!("nodes/{}", enrolled.name);
                 entry.actor.clone_from(&entry.resource);

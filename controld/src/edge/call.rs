@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use horcrux_proto::authz::{Privilege, privilege_name, requirement};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -217,7 +219,9 @@ async fn recorded<T>(
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
     let intent = on_record(app.audit.intent(entry).await)?;
-    let done = work.await;
+    // One that panics has an outcome too, and lets go of its request id.
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    let done = done.unwrap_or_else(|_| Err(Status::internal("internal error")));
     let outcome = match &done {
         Ok(_) => "ok".to_owned(),
         Err(status) => format!("{:?}: {}", status.code(), status.message()),

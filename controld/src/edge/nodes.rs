@@ -32,6 +32,7 @@ impl From<EnrollError> for Status {
         match error {
             EnrollError::Refused | EnrollError::Locked => Status::permission_denied(message),
             EnrollError::NameTaken(_) => Status::already_exists(message),
+            EnrollError::Another(_) => Status::failed_precondition(message),
             EnrollError::NotEnrolled(_) => Status::not_found(message),
             EnrollError::Request => Status::invalid_argument(message),
             EnrollError::Authority(_) | EnrollError::Store(_) | EnrollError::Random => {

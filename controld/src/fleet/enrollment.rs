@@ -27,12 +27,22 @@ pub struct Enrollment {
 pub enum EnrollError {
     #[error("the join token is not valid: it is wrong, expired or was used before")]
     Refused,
-    #[error("a node named {0} is enrolled already: delete it first, or choose another name")]
+    #[error(
+        "a node named {0} is enrolled already: `horcruxctl node reenroll {0}` makes a token that brings it back; another \
+         host needs another name, or `node remove {0}` first"
+    )]
     NameTaken(String),
     #[error("no node named {0} is enrolled")]
     NotEnrolled(String),
-    #[error("the node is locked: an administrator must unlock it first")]
+    #[error(
+        "the node was locked after this token was made: a new token of `horcruxctl node reenroll` brings it back"
+    )]
     Locked,
+    #[error(
+        "the token is for another node than this host is: `horcruxctl node reenroll {0}` makes one for it; to give the \
+         host another name, remove {0} first"
+    )]
+    Another(String),
     #[error("the certificate request is not valid")]
     Request,
     #[error("sign a certificate")]
@@ -122,12 +132,19 @@ impl Enrollment {
         token_id: &str,
         secret: &Secret,
         csr: &[u8],
+        enrolled_as: Option<&str>,
         now_ms: i64,
     ) -> Result<Enrolled, EnrollError> {
         let request = Request::parse(csr).map_err(|_| EnrollError::Request)?;
         let new_id = random_hex::<16>().map_err(EnrollError::Authority)?;
-        let claim =
-            Claim { token_id, token_hash: &hash(secret.expose()), key: &request.key, new_id: &new_id };
+        let claim = Claim {
+            token_id,
+            token_hash: &hash(secret.expose()),
+            key: &request.key,
+            new_id: &new_id,
+            // Of another authority: it was another controller's.
+            enrolled_as: enrolled_as.and_then(|identity| self.authority.node_id(identity)),
+        };
         let issue = |id: &str| self.authority.node(&request, id, ca::now()).map(with_issued);
         match self.store.join(claim, issue, now_ms).await {
             Ok(Joined::Node { id, name, generation, certificate }) => {
@@ -135,6 +152,7 @@ impl Enrollment {
             }
             Ok(Joined::NameTaken(name)) => Err(EnrollError::NameTaken(name)),
             Ok(Joined::Locked) => Err(EnrollError::Locked),
+            Ok(Joined::Another(name)) => Err(EnrollError::Another(name)),
             Ok(Joined::Refused) => Err(EnrollError::Refused),
             Err(JoinError::Store(source)) => Err(EnrollError::Store(source)),
             Err(JoinError::Issue(source)) => Err(EnrollError::Authority(source)),
@@ -199,9 +217,9 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_worth_nothing_after_its_end() {
         let Fixture { enrollment, id, secret, _dir } = with_token().await;
-        let late = enrollment.enroll(&id, &secret, &request(), MADE_MS + 60_000).await;
+        let late = enrollment.enroll(&id, &secret, &request(), None, MADE_MS + 60_000).await;
         assert!(matches!(late, Err(EnrollError::Refused)), "{late:?}");
-        let in_time = enrollment.enroll(&id, &secret, &request(), MADE_MS + 59_999).await.unwrap();
+        let in_time = enrollment.enroll(&id, &secret, &request(), None, MADE_MS + 59_999).await.unwrap();
         assert_eq!(in_time.name, "web1", "a refusal used nothing up");
     }
 
@@ -212,7 +230,7 @@ mod tests {
         let mut racing = tokio::task::JoinSet::new();
         for _ in 0..100 {
             let (enrollment, id, secret) = (enrollment.clone(), id.clone(), Arc::clone(&secret));
-            racing.spawn(async move { enrollment.enroll(&id, &secret, &request(), MADE_MS).await });
+            racing.spawn(async move { enrollment.enroll(&id, &secret, &request(), None, MADE_MS).await });
         }
         let outcomes = racing.join_all().await;
         let refused = outcomes.iter().filter(|o| matches!(o, Err(EnrollError::Refused))).count();
@@ -222,15 +240,15 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_is_not_one_uses_nothing_up() {
         let Fixture { enrollment, id, secret, _dir } = with_token().await;
-        let garbage = enrollment.enroll(&id, &secret, b"garbage", MADE_MS).await;
+        let garbage = enrollment.enroll(&id, &secret, b"garbage", None, MADE_MS).await;
         assert!(matches!(garbage, Err(EnrollError::Request)), "{garbage:?}");
-        enrollment.enroll(&id, &secret, &request(), MADE_MS).await.unwrap();
+        enrollment.enroll(&id, &secret, &request(), None, MADE_MS).await.unwrap();
     }
 
     async fn enrolled() -> (Fixture, Enrolled) {
         let fixture = with_token().await;
         let Fixture { enrollment, id, secret, .. } = &fixture;
-        let enrolled = enrollment.enroll(id, secret, &request(), MADE_MS).await.unwrap();
+        let enrolled = enrollment.enroll(id, secret, &request(), None, MADE_MS).await.unwrap();
         (fixture, enrolled)
     }
 
@@ -260,10 +278,10 @@ mod tests {
         let (token, _) = enrollment.create_token(&node(), Purpose::Reenroll, TTL, MADE_MS).await.unwrap();
         let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
         let (token_id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
-        let back = enrollment.enroll(&token_id, &secret, &request(), MADE_MS).await.unwrap();
+        let back = enrollment.enroll(&token_id, &secret, &request(), None, MADE_MS).await.unwrap();
         assert_eq!((&back.id, back.name.as_str()), (&id, "web1"));
         assert_eq!(enrollment.store.admit(&id, &old.serial).await.unwrap(), Admitted::Unknown);
-        let other = enrollment.enroll(&token_id, &secret, &request(), MADE_MS).await;
+        let other = enrollment.enroll(&token_id, &secret, &request(), None, MADE_MS).await;
         assert!(matches!(other, Err(EnrollError::Refused)), "once: {other:?}");
     }
 }

@@ -57,6 +57,8 @@ pub struct Claim<'a> {
     pub key: &'a [u8; 32],
     /// The id that it gets if it is new.
     pub new_id: &'a str,
+    /// The id of the node that the host is already.
+    pub enrolled_as: Option<&'a str>,
 }
 
 /// What became of a claim. `C` is the certificate.
@@ -70,7 +72,10 @@ pub enum Joined<C> {
         certificate: C,
     },
     NameTaken(String),
+    /// After the token was made.
     Locked,
+    /// The host is the node of this name, and the token is for another.
+    Another(String),
     /// Unknown, used, expired or wrong: one answer for all.
     Refused,
 }
@@ -78,6 +83,7 @@ pub enum Joined<C> {
 #[derive(sqlx::FromRow)]
 struct RedeemedRow {
     node_name: Option<String>,
+    created_ms: i64,
     expires_ms: i64,
     used_ms: Option<i64>,
     used_key: Option<Vec<u8>>,
@@ -144,7 +150,7 @@ impl Store {
         let failed = || |source| JoinError::Store(doing("redeem a join token")(source));
         let mut tx = self.writer.begin().await.map_err(failed())?;
         let token: Option<RedeemedRow> = sqlx::query_as(
-            "SELECT node_name, expires_ms, used_ms, used_key, node_id, reenrolls FROM join_tokens
+            "SELECT node_name, created_ms, expires_ms, used_ms, used_key, node_id, reenrolls FROM join_tokens
              WHERE id = $1 AND hash = $2",
         )
         .bind(claim.token_id)
@@ -167,6 +173,16 @@ impl Store {
             (None, None) => claim.new_id.to_owned(),
         };
         let Some(name) = token.node_name else { return Ok(Joined::Refused) };
+        if let Some(other) = claim.enrolled_as.filter(|other| *other != id) {
+            let other: Option<String> = sqlx::query_scalar("SELECT name FROM nodes WHERE id = $1")
+                .bind(other)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed())?;
+            if let Some(other) = other {
+                return Ok(Joined::Another(other));
+            }
+        }
         let (certificate, issued) = issue(&id).map_err(JoinError::Issue)?;
         let is_new = token.used_ms.is_none() && token.reenrolls.is_none();
         let generation = if is_new {
@@ -187,9 +203,19 @@ impl Store {
             }
             1
         } else {
-            let node: Option<(i64, Option<i64>)> = sqlx::query_as(
-                "UPDATE nodes SET serial = $2, expires_ms = $3, next_serial = NULL, next_expires_ms = NULL
-                 WHERE id = $1 RETURNING generation, locked_ms",
+            let locked_ms: Option<Option<i64>> =
+                sqlx::query_scalar("SELECT locked_ms FROM nodes WHERE id = $1")
+                    .bind(&id)
+                    .fetch_optional(&mut *tx)
+                    .await
+                    .map_err(failed())?;
+            // A token that was made since says that the host is to come back; one from before may be in wrong hands.
+            if locked_ms.flatten().is_some_and(|locked_ms| token.created_ms <= locked_ms) {
+                return Ok(Joined::Locked);
+            }
+            let generation: Option<i64> = sqlx::query_scalar(
+                "UPDATE nodes SET serial = $2, expires_ms = $3, next_serial = NULL, next_expires_ms = NULL,
+                 locked_ms = NULL, locked_reason = '' WHERE id = $1 RETURNING generation",
             )
             .bind(&id)
             .bind(&issued.serial)
@@ -203,11 +229,8 @@ impl Store {
                 .execute(&mut *tx)
                 .await
                 .map_err(failed())?;
-            match node {
-                None => return Ok(Joined::Refused),
-                Some((_, Some(_))) => return Ok(Joined::Locked),
-                Some((generation, None)) => generation,
-            }
+            let Some(generation) = generation else { return Ok(Joined::Refused) };
+            generation
         };
         sqlx::query(
             "UPDATE join_tokens SET used_ms = coalesce(used_ms, $2), used_key = $3, node_id = $4 WHERE id = $1",
