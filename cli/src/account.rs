@@ -11,6 +11,7 @@ use horcrux_proto::v1::{
 use crate::App;
 use crate::args::sign_in::{OwnerArgs, PasswordArgs, SessionCommand, TotpCommand};
 use crate::change::Deed;
+use crate::door::device_file;
 use crate::failure::Failure;
 use crate::login::caller;
 use crate::prompt;
@@ -55,7 +56,10 @@ impl App {
             new_password: new.expose().to_owned(),
         };
         let change = |wire, r| async move { AuthServiceClient::new(wire).change_password(r).await };
-        session.send(request, change).await?;
+        let answer = session.send(request, change).await?;
+        if let Some(device) = answer.device {
+            self.home.write(&device_file(&session.context), &device).map_err(anyhow::Error::from)?;
+        }
         self.say("changed your password; your other sessions are over");
         Ok(())
     }

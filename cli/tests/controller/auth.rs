@@ -179,8 +179,7 @@ impl AuthService for Shared {
         &self,
         _: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
-        // As the controller names the new one.
-        Err(Status::invalid_argument("password: at least 10 characters"))
+        Err(Status::invalid_argument("new_password: at least 10 characters"))
     }
 
     async fn start_totp(

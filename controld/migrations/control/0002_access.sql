@@ -12,6 +12,8 @@ CREATE TABLE users (
     -- Local users only.
     password_hash TEXT,
     disabled INTEGER NOT NULL DEFAULT 0,
+    -- Raised by each change of what they sign in with: a sign-in that began before opens no session.
+    credentials INTEGER NOT NULL DEFAULT 0,
     created_ms INTEGER NOT NULL,
     last_sign_in_ms INTEGER
 ) STRICT;

@@ -17,10 +17,17 @@ const AT_MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Challenges(Mutex<HashMap<[u8; 32], Pending>>);
 
+/// Somebody who has shown a first factor, and what their credentials were then: a session is opened for these alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    pub user: UserId,
+    pub credentials: i64,
+}
+
 /// The first factor was right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    pub user: UserId,
+    pub proven: Proven,
     /// There was no second factor, and there must be.
     pub sets_up: bool,
     expires_ms: i64,
@@ -28,7 +35,7 @@ pub struct Pending {
 
 impl Challenges {
     /// Gives what the caller shows when it comes back, and when that ends.
-    pub fn put(&self, user: UserId, sets_up: bool, now_ms: i64) -> Result<(Secret, i64), KeyError> {
+    pub fn put(&self, proven: Proven, sets_up: bool, now_ms: i64) -> Result<(Secret, i64), KeyError> {
         let id = random_secret("hxm_")?;
         let expires_ms = now_ms + FOR_MS;
         let mut waiting = self.waiting();
@@ -39,7 +46,7 @@ impl Challenges {
                 waiting.remove(&oldest);
             }
         }
-        waiting.insert(hash(id.expose()), Pending { user, sets_up, expires_ms });
+        waiting.insert(hash(id.expose()), Pending { proven, sets_up, expires_ms });
         Ok((id, expires_ms))
     }
 
@@ -56,7 +63,7 @@ impl Challenges {
 
     /// Forgets those of a user whose password or second factor is another now.
     pub fn forget(&self, user: &UserId) {
-        self.waiting().retain(|_, pending| pending.user != *user);
+        self.waiting().retain(|_, pending| pending.proven.user != *user);
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<[u8; 32], Pending>> {
@@ -68,19 +75,23 @@ impl Challenges {
 mod tests {
     use super::*;
 
+    fn proven(name: &str) -> Proven {
+        Proven { user: name.parse().unwrap(), credentials: 0 }
+    }
+
     #[test]
     fn a_challenge_is_good_for_a_while_and_once() {
         let challenges = Challenges::default();
-        let (alice, bob): (UserId, UserId) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+        let (alice, bob) = (proven("alice"), proven("bob"));
         let (id, ends_ms) = challenges.put(alice.clone(), false, 0).unwrap();
-        assert_eq!(challenges.get(&id, ends_ms - 1).unwrap().user, alice);
+        assert_eq!(challenges.get(&id, ends_ms - 1).unwrap().proven, alice);
         assert_eq!(challenges.get(&id, ends_ms), None);
-        assert_eq!(challenges.take(&id).unwrap().user, alice);
+        assert_eq!(challenges.take(&id).unwrap().proven, alice);
         assert_eq!(challenges.take(&id), None);
 
         let (of_alice, _) = challenges.put(alice.clone(), true, 0).unwrap();
         let (of_bob, _) = challenges.put(bob, false, 0).unwrap();
-        challenges.forget(&alice);
+        challenges.forget(&alice.user);
         assert_eq!(challenges.get(&of_alice, 1), None);
         assert!(challenges.get(&of_bob, 1).is_some());
     }
@@ -88,7 +99,7 @@ mod tests {
     #[test]
     fn the_oldest_is_given_up_for_the_newest() {
         let challenges = Challenges::default();
-        let alice: UserId = "alice".parse().unwrap();
+        let alice = proven("alice");
         let (oldest, _) = challenges.put(alice.clone(), false, 0).unwrap();
         for _ in 1..AT_MOST {
             challenges.put(alice.clone(), false, 1).unwrap();

@@ -78,6 +78,12 @@ impl Provided {
         Ok(response)
     }
 
+    /// Whether there is such a sign-in.
+    #[must_use]
+    pub fn knows(&self, flow: &Secret, now_ms: i64) -> bool {
+        self.flows().get(&hash(flow.expose())).is_some_and(|flow| now_ms < flow.expires_ms)
+    }
+
     /// Who the provider says it is, with their realm; `None` while a person has not agreed yet. What is ended, or fails,
     /// is over.
     pub async fn finish(

@@ -10,6 +10,7 @@ use horcrux_transport::secret::Secret;
 use ring::digest::{SHA256, digest};
 use tokio::sync::broadcast;
 
+use super::challenges::Proven;
 use super::jwt::Signer;
 use super::keys::{KeyError, hash, random_id, random_secret};
 use super::name::UserId;
@@ -17,8 +18,8 @@ use super::watched::Watched;
 use crate::store::sessions::{At, HashedSecret, Redeemed, SecretKind, SessionRow};
 use crate::store::{Store, StoreError};
 
-/// The use of a session is written down at most this often.
-pub(super) const TOUCH_MS: i64 = 60 * 1000;
+/// So often at most the use of a session is written down; more often where it would idle out before.
+const TOUCH_MS: i64 = 60 * 1000;
 /// What a client says it is, as far as it is kept.
 const MAX_CLIENT: usize = 120;
 /// Endings that a stream may lag behind: what it misses it is told again, at the next look.
@@ -119,14 +120,14 @@ impl Sessions {
 
     pub async fn open(
         &self,
-        user: &UserId,
+        proven: &Proven,
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<(SessionRow, Carrier), SessionError> {
         let agent = visitor.agent.chars().filter(|c| !c.is_control()).take(MAX_CLIENT).collect();
         let row = SessionRow {
             id: random_id().map_err(SessionError::Key)?,
-            user: user.to_string(),
+            user: proven.user.to_string(),
             created_ms: now_ms,
             expires_ms: now_ms.saturating_add(self.absolute_ms),
             last_used_ms: now_ms,
@@ -145,10 +146,16 @@ impl Sessions {
                 (Carrier::Tokens(self.tokens(&row, refresh, now_ms)?), kept)
             }
         };
-        for ended in self.store.insert_session(&row, &secret).await.map_err(SessionError::Store)? {
+        let opened = self.store.insert_session(&row, &secret, proven.credentials).await;
+        for ended in opened.map_err(SessionError::Store)?.ok_or(SessionError::Over)? {
             self.told(Ended::Session(ended));
         }
         Ok((row, carrier))
+    }
+
+    /// Whether there ever was such a refresh token, of a session that is kept.
+    pub async fn knows_refresh(&self, token: &Secret) -> Result<bool, SessionError> {
+        self.store.knows_refresh(&hash(token.expose())).await.map_err(SessionError::Store)
     }
 
     /// Exchanges a refresh token; one that was used before ends its session.
@@ -193,7 +200,7 @@ impl Sessions {
 
     async fn used(&self, row: Option<SessionRow>, now_ms: i64) -> Result<Option<SessionRow>, SessionError> {
         if let Some(row) = &row
-            && now_ms - row.last_used_ms > TOUCH_MS
+            && now_ms - row.last_used_ms > self.touch_ms()
         {
             self.store.touch_session(&row.id, now_ms).await.map_err(SessionError::Store)?;
         }
@@ -232,6 +239,11 @@ impl Sessions {
 
     pub async fn purge(&self, now_ms: i64) -> Result<(), SessionError> {
         self.store.purge_sessions(self.at(now_ms)).await.map_err(SessionError::Store)
+    }
+
+    /// The use of a session is written down at most this often.
+    pub(super) fn touch_ms(&self) -> i64 {
+        TOUCH_MS.min(self.idle_ms / 4)
     }
 
     pub(super) fn at(&self, now_ms: i64) -> At {

@@ -14,7 +14,7 @@ use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
 
 use super::audit::{Audit, Entry};
-use super::challenges::{Challenges, Pending};
+use super::challenges::{Challenges, Pending, Proven};
 use super::device::Device;
 use super::factors::{FactorError, Factors, NewSecret};
 use super::keys::{KeyError, Seal};
@@ -138,11 +138,10 @@ impl SignIns {
         now_ms: i64,
     ) -> Result<Entered, SignInError> {
         let user = UserId::new(name, realm).ok();
-        let mark = visitor.device.as_ref();
-        let device = user
-            .as_ref()
-            .zip(mark)
-            .and_then(|(user, mark)| Some((user.clone(), Device::known(&self.seal, user, mark, now_ms)?)));
+        let device = match user.as_ref().zip(visitor.device.as_ref()) {
+            Some((user, mark)) => self.known_device(user, mark, now_ms).await?,
+            None => None,
+        };
         let source = Source::of(visitor.source);
         let (trier, asker) = match device {
             Some((user, device)) => (Trier::Device(device), Asker::Known(user)),
@@ -151,9 +150,9 @@ impl SignIns {
         let cut = |text: &str| text.to_lowercase().chars().take(MAX_TYPED).collect::<String>();
         let typed = format!("{}@{}", cut(name), cut(realm));
         self.slow_down(&typed, trier)?;
-        let user = self.checked(user, name, realm, password, asker, visitor.source, now_ms).await?;
+        let proven = self.checked(user, name, realm, password, asker, visitor.source, now_ms).await?;
         self.throttle().succeeded(&typed, trier, clock::monotonic());
-        self.first_factor_is_right(user, visitor, now_ms).await
+        self.first_factor_is_right(proven, visitor, now_ms).await
     }
 
     /// With what a provider said of a person.
@@ -164,12 +163,12 @@ impl SignIns {
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<Entered, SignInError> {
-        let user = self.known_person(realm, person, visitor.source, now_ms).await;
+        let proven = self.known_person(realm, person, visitor.source, now_ms).await;
         // Nobody typed a name or a password.
-        let user = user.map_err(|error| {
+        let proven = proven.map_err(|error| {
             if matches!(error, SignInError::Refused) { SignInError::NotAdmitted } else { error }
         })?;
-        self.first_factor_is_right(user, visitor, now_ms).await
+        self.first_factor_is_right(proven, visitor, now_ms).await
     }
 
     /// With the code that a challenge asked for. A new factor's recovery codes come with it.
@@ -180,16 +179,17 @@ impl SignIns {
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<(Box<SessionRow>, Carrier, Vec<String>), SignInError> {
-        let Pending { user, sets_up, .. } =
+        let Pending { proven, sets_up, .. } =
             self.challenges.get(challenge, now_ms).ok_or(SignInError::Over)?;
+        let user = &proven.user;
         let recovery = if sets_up {
-            self.factors.confirm(&user, code, now_ms).await.map_err(SignInError::Factor)?
+            self.factors.confirm(user, code, now_ms).await.map_err(SignInError::Factor)?
         } else {
-            self.factors.check(&user, code, now_ms).await.map_err(SignInError::Factor)?;
+            self.factors.check(user, code, now_ms).await.map_err(SignInError::Factor)?;
             Vec::new()
         };
         self.challenges.take(challenge).ok_or(SignInError::Over)?;
-        let (row, carrier) = self.open(&user, visitor, now_ms).await?;
+        let (row, carrier) = self.open(&proven, visitor, now_ms).await?;
         Ok((row, carrier, recovery))
     }
 
@@ -208,8 +208,22 @@ impl SignIns {
     }
 
     /// What a device is to keep that `user` has just signed in with.
-    pub fn device(&self, user: &UserId, now_ms: i64) -> Result<Secret, SignInError> {
-        Device::mark(&self.seal, user, now_ms).map_err(SignInError::Key)
+    pub async fn device(&self, user: &UserId, now_ms: i64) -> Result<Secret, SignInError> {
+        let row = self.store.user(user).await.map_err(SignInError::Store)?;
+        let stored = row.and_then(|row| row.password_hash).unwrap_or_default();
+        Device::mark(&self.seal, user, &stored, now_ms).map_err(SignInError::Key)
+    }
+
+    async fn known_device(
+        &self,
+        user: &UserId,
+        mark: &Secret,
+        now_ms: i64,
+    ) -> Result<Option<(UserId, Device)>, SignInError> {
+        let row = self.store.user(user).await.map_err(SignInError::Store)?;
+        let stored = row.and_then(|row| row.password_hash).unwrap_or_default();
+        let device = Device::known(&self.seal, user, &stored, mark, now_ms);
+        Ok(device.map(|device| (user.clone(), device)))
     }
 
     /// Slows down those who try what needs no session, by their address.
@@ -244,7 +258,7 @@ impl SignIns {
         asker: Asker,
         source: IpAddr,
         now_ms: i64,
-    ) -> Result<UserId, SignInError> {
+    ) -> Result<Proven, SignInError> {
         let fits = password.expose().len() <= MAX_BYTES;
         let found = self.realm(realm).filter(|_| fits);
         if let Some(external) = found.filter(|realm| !realm.is_local()) {
@@ -264,18 +278,19 @@ impl SignIns {
             Some(user) => self.store.user(user).await.map_err(SignInError::Store)?,
             None => None,
         };
+        let credentials = row.as_ref().map_or(0, |row| row.credentials);
         let stored = row.filter(|row| !row.disabled).and_then(|row| row.password_hash);
         let again = Secret::from(password.expose().to_owned());
         let fit = self.passwords.verify(password, stored, asker.clone()).await.map_err(busy)?;
         match (user, fit) {
             (None, _) | (_, Fit::Wrong) => Err(SignInError::Refused),
-            (Some(user), Fit::Right) => Ok(user),
+            (Some(user), Fit::Right) => Ok(Proven { user, credentials }),
             (Some(user), Fit::Weak) => {
                 if let Ok(raised) = self.passwords.hash(again, asker).await {
-                    self.store.rehash(&user, &raised).await.map_err(SignInError::Store)?;
+                    self.store.rehash(&user, credentials, &raised).await.map_err(SignInError::Store)?;
                     tracing::info!(user = %user, "password hashed anew with today's parameters");
                 }
-                Ok(user)
+                Ok(Proven { user, credentials })
             }
         }
     }
@@ -288,20 +303,25 @@ impl SignIns {
         person: &Person,
         source: IpAddr,
         now_ms: i64,
-    ) -> Result<UserId, SignInError> {
+    ) -> Result<Proven, SignInError> {
         let subject = format!("{} {}", realm.name, person.subject);
         let row = self.store.user_by_subject(&subject).await.map_err(SignInError::Store)?;
-        let user = match row {
+        let proven = match row {
             Some(row) if row.disabled => return Err(SignInError::Refused),
-            Some(row) => row.id.parse().map_err(|_| SignInError::Refused)?,
+            Some(row) => {
+                let user = row.id.parse().map_err(|_| SignInError::Refused)?;
+                Proven { user, credentials: row.credentials }
+            }
             None => {
                 let user = self.first_visit(realm, person, subject, now_ms).await?;
                 self.event(&user, source, "first sign-in".to_owned()).await?;
-                user
+                let row = self.store.user(&user).await.map_err(SignInError::Store)?;
+                let row = row.ok_or(SignInError::Refused)?;
+                Proven { user, credentials: row.credentials }
             }
         };
-        self.take_groups(&user, realm, person, source).await?;
-        Ok(user)
+        self.take_groups(&proven.user, realm, person, source).await?;
+        Ok(proven)
     }
 
     async fn first_visit(
@@ -377,18 +397,18 @@ impl SignIns {
 
     async fn first_factor_is_right(
         &self,
-        user: UserId,
+        proven: Proven,
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<Entered, SignInError> {
-        let has = self.factors.has(&user).await.map_err(SignInError::Factor)?;
-        if !has && !self.must_have_factor(&user, now_ms) {
-            let (row, carrier) = self.open(&user, visitor, now_ms).await?;
+        let user = &proven.user;
+        let has = self.factors.has(user).await.map_err(SignInError::Factor)?;
+        if !has && !self.must_have_factor(user, now_ms) {
+            let (row, carrier) = self.open(&proven, visitor, now_ms).await?;
             return Ok(Entered::Session(row, carrier));
         }
-        let new =
-            if has { None } else { Some(self.factors.start(&user).await.map_err(SignInError::Factor)?) };
-        let put = self.challenges.put(user, new.is_some(), now_ms);
+        let new = if has { None } else { Some(self.factors.start(user).await.map_err(SignInError::Factor)?) };
+        let put = self.challenges.put(proven, new.is_some(), now_ms);
         let (id, expires_ms) = put.map_err(SignInError::Key)?;
         Ok(Entered::Challenge { id, expires_ms, new })
     }
@@ -406,12 +426,20 @@ impl SignIns {
 
     async fn open(
         &self,
-        user: &UserId,
+        proven: &Proven,
         visitor: &Visitor,
         now_ms: i64,
     ) -> Result<(Box<SessionRow>, Carrier), SignInError> {
-        self.store.signed_in(user, now_ms).await.map_err(SignInError::Store)?;
-        let (row, carrier) = self.sessions.open(user, visitor, now_ms).await.map_err(SignInError::Session)?;
+        let opened = self.sessions.open(proven, visitor, now_ms).await;
+        let (row, carrier) = opened.map_err(|error| match error {
+            // Their password, factor or account was changed since they were asked.
+            SessionError::Over => SignInError::Over,
+            error @ (SessionError::Reused { .. }
+            | SessionError::Store(_)
+            | SessionError::Key(_)
+            | SessionError::Sign) => SignInError::Session(error),
+        })?;
+        self.store.signed_in(&proven.user, now_ms).await.map_err(SignInError::Store)?;
         Ok((Box::new(row), carrier))
     }
 

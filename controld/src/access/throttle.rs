@@ -181,8 +181,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let seal = Seal::open(dir.path()).unwrap();
         let alice = "alice".parse().unwrap();
-        let mark = Device::mark(&seal, &alice, 0).unwrap();
-        Trier::Device(Device::known(&seal, &alice, &mark, 0).unwrap())
+        let mark = Device::mark(&seal, &alice, "", 0).unwrap();
+        Trier::Device(Device::known(&seal, &alice, "", &mark, 0).unwrap())
     }
 
     /// Attempts that are heard within a time when one tries as fast as one may.

@@ -13,7 +13,7 @@ use horcrux_transport::tasks::Stop;
 use tokio::time::MissedTickBehavior;
 
 use super::principal::Via;
-use super::sessions::{Ended, Sessions, TOUCH_MS};
+use super::sessions::{Ended, Sessions};
 use crate::store::StoreError;
 
 /// With what it takes to tell a stream, below the five seconds in which a change counts.
@@ -119,7 +119,7 @@ impl Sessions {
             for id in ids.iter().filter(|id| !standing.contains_key(*id)) {
                 self.told(Ended::Session(id.clone()));
             }
-            let used = |(id, last): (String, i64)| (now_ms - last > TOUCH_MS).then_some(id);
+            let used = |(id, last): (String, i64)| (now_ms - last > self.touch_ms()).then_some(id);
             let used: Vec<String> = standing.into_iter().filter_map(used).collect();
             self.store.touch_sessions(&used, now_ms).await?;
         }
@@ -138,6 +138,7 @@ mod tests {
     use tokio::sync::broadcast::error::TryRecvError;
 
     use super::*;
+    use crate::access::challenges::Proven;
     use crate::access::jwt::Signer;
     use crate::access::sessions::{Client, Visitor};
     use crate::store::Store;
@@ -154,13 +155,14 @@ mod tests {
         let minutes = |count: u64| Duration::from_secs(count * 60);
         let signer = Arc::new(Signer::open(dir.path(), "cluster").unwrap());
         let sessions = Sessions::new(store, signer, minutes(30), minutes(12 * 60));
+        let proven = Proven { user: "alice".parse().unwrap(), credentials: 0 };
         let visitor = Visitor {
             client: Client::Browser,
             source: [127, 0, 0, 1].into(),
             agent: String::new(),
             device: None,
         };
-        let (row, _) = sessions.open(&"alice".parse().unwrap(), &visitor, NOW_MS).await.unwrap();
+        let (row, _) = sessions.open(&proven, &visitor, NOW_MS).await.unwrap();
         let via = Via::Session { id: row.id.clone(), created_ms: NOW_MS, expires_ms: row.expires_ms };
         let (first, second) = (sessions.watched.mark(&via), sessions.watched.mark(&via));
         let mut endings = sessions.endings();

@@ -37,10 +37,14 @@ const RENEW: &str = "/horcrux.agent.v1.Enrollment/Renew";
 impl Enrollment for Enroll {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         let mut call = Call::of(&request)?;
-        self.0.sign_ins.knocks("enroll", call.source)?;
         let mut request = request.into_inner();
         if request.csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
+        }
+        // A rack of hosts comes from one address: who has a token isn't kept waiting by those who have none.
+        let secret = Secret::from(std::mem::take(&mut request.token_secret));
+        if !self.0.enrollment.knows(&request.token_id, &secret).await? {
+            self.0.sign_ins.knocks("enroll", call.source)?;
         }
         let token = request.token_id.chars().filter(char::is_ascii_hexdigit).take(16).collect::<String>();
         // Which node it is, the token says once it is found good.
@@ -50,7 +54,6 @@ impl Enrollment for Enroll {
         let app = Arc::clone(&self.0);
         // It goes on to its outcome though the caller leaves.
         let enrolling = self.0.watchers.spawn(async move {
-            let secret = Secret::from(std::mem::take(&mut request.token_secret));
             let EnrollRequest { token_id, csr, enrolled_as, .. } = &request;
             let enrolled =
                 app.enrollment.enroll(token_id, &secret, csr, enrolled_as.as_deref(), clock::unix_ms()).await;
@@ -69,7 +72,6 @@ impl Enrollment for Enroll {
                 return Err(error.into());
             }
         };
-        self.0.sign_ins.opened("enroll", call.source);
         tracing::info!(node = enrolled.name, id = enrolled.id, "node enrolled");
         self.0.node_enrolled(&enrolled).await?;
         Ok(Response::new(EnrollResponse {

@@ -16,7 +16,9 @@ use horcrux_transport::secret::Secret;
 use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call};
-use super::carried::{csrf_token, forget_cookie, given, session, sessions_of, totp_secret, visitor};
+use super::carried::{
+    Door, csrf_token, forget_cookie, given, known_again, session, sessions_of, totp_secret, visitor,
+};
 use super::fields::{new_password, user_id};
 use super::own;
 use crate::access::audit::Entry;
@@ -48,7 +50,10 @@ impl AuthService for Auth {
         self.0.sign_ins.knocks("setup", call.source)?;
         if !self.0.store.fits_setup_code(&code, now_ms).await? {
             self.0.counts.add("setup_codes_refused");
-            self.event(&call, "setup", "refused").await?;
+            // Without a code there is nothing to be guessed, and nothing to be put on record.
+            if self.0.store.has_setup_code(now_ms).await? {
+                self.event(&call, "setup", "refused").await?;
+            }
             return Err(Status::permission_denied(
                 "the setup code is wrong, used or expired: a restart of a controller without users makes a new one, \
                  and so does `horcrux-controld recover-admin` on its host",
@@ -110,7 +115,7 @@ impl AuthService for Auth {
         // The name as typed may be a password: only a user's is kept.
         let user = UserId::new(&request.username, realm).ok();
         let entered = self.entered(&call, user.as_ref(), entered).await?;
-        given(&self.0, entered)
+        given(&self.0, entered).await
     }
 
     async fn answer_challenge(
@@ -120,18 +125,19 @@ impl AuthService for Auth {
         let (call, visitor) = (Call::of(&request)?, visitor(&request)?);
         let request = request.into_inner();
         let challenge = Secret::from(request.challenge_id);
-        self.0.sign_ins.knocks("challenge", call.source)?;
-        // What was never asked leaves no trace on the log.
-        let user =
-            self.0.sign_ins.challenges.get(&challenge, clock::unix_ms()).ok_or(SignInError::Over)?.user;
+        // What was never asked leaves no trace on the log, and slows down who asks: not whoever has a challenge.
+        let Some(pending) = self.0.sign_ins.challenges.get(&challenge, clock::unix_ms()) else {
+            self.0.sign_ins.knocks("challenge", call.source)?;
+            return Err(SignInError::Over.into());
+        };
+        let user = pending.proven.user;
         let answered = self.0.sign_ins.answer(&challenge, &request.code, &visitor, clock::unix_ms()).await;
         let (recovery_codes, entered) = match answered {
             Ok((row, carrier, codes)) => (codes, Ok(Entered::Session(row, carrier))),
             Err(error) => (Vec::new(), Err(error)),
         };
         let entered = self.entered(&call, Some(&user), entered).await?;
-        self.0.sign_ins.opened("challenge", call.source);
-        let response: Response<SignInResponse> = given(&self.0, entered)?;
+        let response: Response<SignInResponse> = given(&self.0, entered).await?;
         Ok(response.map(|in_| AnswerChallengeResponse {
             tokens: in_.tokens,
             csrf_token: in_.csrf_token,
@@ -159,8 +165,11 @@ impl AuthService for Auth {
         let (call, visitor) = (Call::of(&request)?, visitor(&request)?);
         let request = request.into_inner();
         let flow = Secret::from(request.flow_id);
-        self.0.sign_ins.knocks("flow", call.source)?;
         let now_ms = clock::unix_ms();
+        if !self.0.provided.knows(&flow, now_ms) {
+            self.0.sign_ins.knocks("flow", call.source)?;
+            return Err(SignInError::Over.into());
+        }
         let person =
             self.0.provided.finish(&self.0.sign_ins, &flow, &request.code, &request.state, now_ms).await;
         let entered = match person {
@@ -171,7 +180,6 @@ impl AuthService for Auth {
                 self.0.sign_ins.provided(realm, &person, &visitor, now_ms).await
             }
             Ok(None) => {
-                self.0.sign_ins.opened("flow", call.source);
                 return Ok(Response::new(FinishOidcResponse {
                     pending: true,
                     ..FinishOidcResponse::default()
@@ -184,13 +192,13 @@ impl AuthService for Auth {
         let user = match &entered {
             Ok(Entered::Session(row, _)) => row.user.parse().ok(),
             Ok(Entered::Challenge { id, .. }) => {
-                self.0.sign_ins.challenges.get(id, now_ms).map(|pending| pending.user)
+                self.0.sign_ins.challenges.get(id, now_ms).map(|pending| pending.proven.user)
             }
             Err(_) => None,
         };
         let entered = self.entered(&call, user.as_ref(), entered).await?;
-        self.0.sign_ins.opened("flow", call.source);
-        let response: Response<SignInResponse> = given(&self.0, entered)?;
+        self.0.sign_ins.opened("oidc", call.source);
+        let response: Response<SignInResponse> = given(&self.0, entered).await?;
         Ok(response.map(|in_| FinishOidcResponse {
             tokens: in_.tokens,
             csrf_token: in_.csrf_token,
@@ -202,8 +210,11 @@ impl AuthService for Auth {
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         let call = Call::of(&request)?;
-        self.0.sign_ins.knocks("refresh", call.source)?;
         let token = Secret::from(request.into_inner().refresh_token);
+        if !self.0.sessions.knows_refresh(&token).await? {
+            self.0.sign_ins.knocks("refresh", call.source)?;
+            return Err(SessionError::Over.into());
+        }
         let tokens = self.0.sessions.refresh(&token, clock::unix_ms()).await;
         if let Err(SessionError::Reused { session, user }) = &tokens {
             let mut call = call.clone();
@@ -211,9 +222,7 @@ impl AuthService for Auth {
             let entry = Entry { session: session.clone(), ..call.entry(&format!("sessions/{session}")) };
             self.0.audit.event(&entry, "refresh token used twice: its session was ended").await?;
         }
-        let tokens = tokens?;
-        self.0.sign_ins.opened("refresh", call.source);
-        Ok(Response::new(RefreshResponse { tokens: Some(super::carried::pair(&tokens)) }))
+        Ok(Response::new(RefreshResponse { tokens: Some(super::carried::pair(&tokens?)) }))
     }
 
     async fn sign_out(&self, request: Request<SignOutRequest>) -> Result<Response<SignOutResponse>, Status> {
@@ -300,9 +309,17 @@ impl AuthService for Auth {
         &self,
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
-        let call = Call::of(&request)?;
+        let (call, door) = (Call::of(&request)?, Door::of(&request));
         own::password(&self.0, &call, request.into_inner()).await?;
-        Ok(Response::new(ChangePasswordResponse {}))
+        // What this device was known by went with the old password.
+        let device = self.0.sign_ins.device(&call.principal()?.user, clock::unix_ms()).await?;
+        match door {
+            Door::Web => known_again(Response::new(ChangePasswordResponse { device: None }), &device),
+            Door::Native => {
+                let device = Some(device.expose().to_owned());
+                Ok(Response::new(ChangePasswordResponse { device }))
+            }
+        }
     }
 
     async fn start_totp(

@@ -88,7 +88,7 @@ pub(super) fn visitor<T: prost::Message>(request: &Request<T>) -> Result<Visitor
 }
 
 /// What a sign-in gave, as its caller gets it.
-pub(super) fn given(app: &App, entered: Entered) -> Result<Response<SignInResponse>, Status> {
+pub(super) async fn given(app: &App, entered: Entered) -> Result<Response<SignInResponse>, Status> {
     let empty = SignInResponse::default();
     match entered {
         Entered::Challenge { id, expires_ms, new } => {
@@ -101,7 +101,7 @@ pub(super) fn given(app: &App, entered: Entered) -> Result<Response<SignInRespon
         }
         Entered::Session(row, carrier) => {
             let user = row.user.parse().map_err(|_| Status::internal("internal error"))?;
-            let device = app.sign_ins.device(&user, row.created_ms)?;
+            let device = app.sign_ins.device(&user, row.created_ms).await?;
             let session = Some(Session { current: true, ..session(app, &row, None) });
             match carrier {
                 Carrier::Tokens(tokens) => {
@@ -111,11 +111,16 @@ pub(super) fn given(app: &App, entered: Entered) -> Result<Response<SignInRespon
                 Carrier::Cookie { value, csrf } => {
                     let response = Response::new(SignInResponse { csrf_token: Some(csrf), session, ..empty });
                     let response = set_cookie(response, COOKIE, value.expose(), None)?;
-                    set_cookie(response, DEVICE, device.expose(), Some(KNOWN_SECONDS))
+                    known_again(response, &device)
                 }
             }
         }
     }
+}
+
+/// Has a browser keep what it is known by.
+pub(super) fn known_again<T>(response: Response<T>, device: &Secret) -> Result<Response<T>, Status> {
+    set_cookie(response, DEVICE, device.expose(), Some(KNOWN_SECONDS))
 }
 
 pub(super) fn totp_secret(new: &NewSecret) -> TotpSecret {

@@ -83,15 +83,15 @@ impl GrantService for Grants {
             Some(there) => Err(exists(there, &new)),
             None => add(facts, new),
         });
-        let plan = match planned.await {
-            // By this same request: asked after it was seen, for it may come many times at once.
+        let (plan, twin) = match planned.await {
+            // By this same request, perhaps: asked after it was seen, for it may come many times at once.
             Err(status)
                 if status.code() == Code::AlreadyExists
                     && call.repeats(&self.0, &request.request_id).await? =>
             {
-                call.plan(&self.0, |_| Ok(())).await?
+                (call.plan(&self.0, |_| Ok(())).await?, Some(status))
             }
-            planned => planned?,
+            planned => (planned?, None),
         };
         // While nobody else changes anything: the pool isn't deleted meanwhile.
         if let Err(absent) = self.0.has_pool(&on).await
@@ -109,6 +109,10 @@ impl GrantService for Grants {
         };
         let (app, new) = (Arc::clone(&self.0), grant.clone());
         let done = call.act(&self.0, act, async move {
+            // It was another request that made it.
+            if let Some(twin) = twin {
+                return Err(twin);
+            }
             app.store.insert_grant(&new).await?;
             Ok(plan.publish().await?)
         });
@@ -233,6 +237,8 @@ impl GrantService for Grants {
                 policy.facts().tokens.get(id).is_some_and(|scope| scope.owner == principal.user)
             }
         };
+        // A token is asked about itself alone: it was given less than its owner.
+        let own = own && (principal.session().is_some() || who == principal.who());
         if !own {
             call.require(&self.0, SysAudit, &Path::access())?;
         }

@@ -33,7 +33,7 @@ pub(super) async fn password(
     let password_hash = app.sign_ins.hash(new, &user).await?;
     let doing = Arc::clone(app);
     let done = call.act(app, act(&user, "own password"), async move {
-        doing.store.rehash(&user, &password_hash).await?;
+        doing.store.change_credentials(&user, Some(&password_hash)).await?;
         doing.sign_ins.challenges.forget(&user);
         Ok(doing.sessions.end_others(&user, &kept).await?)
     });
@@ -75,6 +75,7 @@ pub(super) async fn confirmed_factor(
     let confirmed = call.act(app, act(&user, "second factor"), async move {
         let codes = doing.sign_ins.factors.confirm(&user, code.expose(), clock::unix_ms()).await;
         let codes = codes.map_err(SignInError::Factor)?;
+        doing.store.change_credentials(&user, None).await?;
         doing.sessions.end_others(&user, &kept).await?;
         Ok(codes)
     });
@@ -87,6 +88,7 @@ pub(super) async fn remove_factor(app: &Arc<App>, call: &Call, code: Secret) -> 
     let done = call.act(app, act(&user, "no second factor"), async move {
         let removed = doing.sign_ins.factors.remove(&user, code.expose(), clock::unix_ms()).await;
         removed.map_err(SignInError::Factor)?;
+        doing.store.change_credentials(&user, None).await?;
         Ok(doing.sessions.end_others(&user, &kept).await?)
     });
     now(done.await?)

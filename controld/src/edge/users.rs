@@ -140,11 +140,6 @@ impl UserService for Users {
                 ));
             }
         }
-        // With their password or without their second factor one can be who they are.
-        if request.password.is_some() || request.reset_second_factor {
-            let covered = self.0.registry.covers(&call.who()?, &Who::User(user.clone()));
-            covered.map_err(|escalation| call.escalates(&self.0, &escalation))?;
-        }
         let disabled = request.disabled.filter(|disabled| *disabled != row.disabled);
         let changed = user.clone();
         let plan = call
@@ -157,6 +152,11 @@ impl UserService for Users {
                 Ok(())
             })
             .await?;
+        // With their password or without their second factor one can be who they are. While nobody changes what they hold.
+        if request.password.is_some() || request.reset_second_factor {
+            let covered = self.0.registry.covers(&call.who()?, &Who::User(user.clone()));
+            covered.map_err(|escalation| call.escalates(&self.0, &escalation))?;
+        }
         if disabled == Some(true) {
             keeps_an_administrator(&plan.after)?;
         }

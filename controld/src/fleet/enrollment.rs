@@ -126,6 +126,11 @@ impl Enrollment {
         Ok((format!("hxj_{id}.{secret}.{pin}").into(), expires_ms))
     }
 
+    /// Whether there is such a token, good or not.
+    pub async fn knows(&self, token_id: &str, secret: &Secret) -> Result<bool, EnrollError> {
+        self.store.knows_join_token(token_id, &hash(secret.expose())).await.map_err(EnrollError::Store)
+    }
+
     /// Redeems a token.
     pub async fn enroll(
         &self,
@@ -283,5 +288,44 @@ mod tests {
         assert_eq!(enrollment.store.admit(&id, &old.serial).await.unwrap(), Admitted::Unknown);
         let other = enrollment.enroll(&token_id, &secret, &request(), None, MADE_MS).await;
         assert!(matches!(other, Err(EnrollError::Refused)), "once: {other:?}");
+    }
+
+    async fn reenroll_token(enrollment: &Enrollment, now_ms: i64) -> (String, Secret) {
+        let (token, _) = enrollment.create_token(&node(), Purpose::Reenroll, TTL, now_ms).await.unwrap();
+        let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
+        (parts.next().unwrap(), parts.next().unwrap().into())
+    }
+
+    #[tokio::test]
+    async fn a_locked_node_comes_back_with_a_token_that_was_made_since() {
+        let (fixture, Enrolled { id, certificate: stolen, .. }) = enrolled().await;
+        let Fixture { enrollment, .. } = &fixture;
+        let before = reenroll_token(enrollment, MADE_MS).await;
+        enrollment.store.lock_node(&id, Some(("stolen", MADE_MS + 1))).await.unwrap();
+        let since = reenroll_token(enrollment, MADE_MS + 2).await;
+        let early = enrollment.enroll(&before.0, &before.1, &request(), None, MADE_MS + 3).await;
+        assert!(matches!(early, Err(EnrollError::Locked)), "{early:?}");
+        let still = enrollment.store.admit(&id, &stolen.serial).await.unwrap();
+        assert!(matches!(still, Admitted::Locked(_)), "a refusal changes nothing: {still:?}");
+        let back = enrollment.enroll(&since.0, &since.1, &request(), None, MADE_MS + 3).await.unwrap();
+        let new = enrollment.store.admit(&id, &back.certificate.serial).await.unwrap();
+        assert!(matches!(new, Admitted::Node(_)), "{new:?}");
+        assert_eq!(enrollment.store.admit(&id, &stolen.serial).await.unwrap(), Admitted::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_host_does_not_become_another_node_while_it_is_one() {
+        let (fixture, Enrolled { id, .. }) = enrolled().await;
+        let Fixture { enrollment, .. } = &fixture;
+        let web2 = "web2".parse().unwrap();
+        let (token, _) = enrollment.create_token(&web2, Purpose::Enroll, TTL, MADE_MS).await.unwrap();
+        let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
+        let (token_id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
+        let was = format!("spiffe://{}/node/{id}", enrollment.authority.cluster());
+        let other = enrollment.enroll(&token_id, &secret, &request(), Some(&was), MADE_MS).await;
+        assert!(matches!(&other, Err(EnrollError::Another(name)) if name == "web1"), "{other:?}");
+        enrollment.store.delete_node("web1").await.unwrap();
+        let free = enrollment.enroll(&token_id, &secret, &request(), Some(&was), MADE_MS).await.unwrap();
+        assert_eq!(free.name, "web2", "the token was not used up, and the host is nobody any more");
     }
 }

@@ -139,6 +139,15 @@ impl Store {
             .map_err(doing("look up a node"))
     }
 
+    pub async fn knows_join_token(&self, id: &str, hash: &[u8; 32]) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM join_tokens WHERE id = $1 AND hash = $2)")
+            .bind(id)
+            .bind(hash.as_slice())
+            .fetch_one(&self.reader)
+            .await
+            .map_err(doing("look up a join token"))
+    }
+
     /// Redeems a join token and enrolls its node, in one transaction: of a hundred that try at once, one does. `issue`
     /// signs the certificate for a node id.
     pub async fn join<C, E>(

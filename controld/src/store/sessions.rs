@@ -70,18 +70,20 @@ const ALIVE: &str = "s.expires_ms > $1 AND s.last_used_ms > $2
      AND EXISTS (SELECT 1 FROM users u WHERE u.id = s.user AND NOT u.disabled)";
 
 impl Store {
-    /// Opens a session. Beyond [`MAX_SESSIONS`] those of the same user end that were not used for the longest time; returns
+    /// Opens a session, if its user is not disabled and what they sign in with is still that of `credentials`; `None` if not.
+    /// Beyond [`MAX_SESSIONS`] those of the same user end that were not used for the longest time; returns
     /// their ids.
     pub async fn insert_session(
         &self,
         row: &SessionRow,
         secret: &HashedSecret,
-    ) -> Result<Vec<String>, StoreError> {
+        credentials: i64,
+    ) -> Result<Option<Vec<String>>, StoreError> {
         let failed = "open a session";
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
-        sqlx::query(
+        let opened = sqlx::query(
             "INSERT INTO sessions (id, user, created_ms, expires_ms, last_used_ms, source, client)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+             SELECT $1, id, $3, $4, $5, $6, $7 FROM users WHERE id = $2 AND credentials = $8 AND NOT disabled",
         )
         .bind(&row.id)
         .bind(&row.user)
@@ -90,9 +92,13 @@ impl Store {
         .bind(row.last_used_ms)
         .bind(&row.source)
         .bind(&row.client)
+        .bind(credentials)
         .execute(&mut *tx)
         .await
         .map_err(doing(failed))?;
+        if opened.rows_affected() == 0 {
+            return Ok(None);
+        }
         insert_secret(&mut tx, &row.id, secret).await?;
         let ended = sqlx::query_scalar(
             "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE user = $1 AND id <> $2
@@ -105,7 +111,7 @@ impl Store {
         .await
         .map_err(doing(failed))?;
         tx.commit().await.map_err(doing(failed))?;
-        Ok(ended)
+        Ok(Some(ended))
     }
 
     /// The session behind a cookie, if all is good.
@@ -181,6 +187,16 @@ impl Store {
             .await
             .map(|_| ())
             .map_err(doing("note the use of a session"))
+    }
+
+    pub async fn knows_refresh(&self, hash: &[u8; 32]) -> Result<bool, StoreError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM session_secrets WHERE hash = $1 AND kind = 'refresh')",
+        )
+        .bind(hash.as_slice())
+        .fetch_one(&self.reader)
+        .await
+        .map_err(doing("look up a refresh token"))
     }
 
     /// Uses up a refresh token and stores its successor, in one transaction. A second use ends the session.
@@ -286,7 +302,52 @@ async fn insert_secret(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::users::UserRow;
+    use crate::store::users::{UserRow, UserUpdate};
+
+    #[tokio::test]
+    async fn a_sign_in_that_began_before_a_change_of_credentials_opens_no_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let alice = UserRow { id: "alice@local".to_owned(), created_ms: 7, ..UserRow::default() };
+        store.insert_user(&alice).await.unwrap();
+        let id = alice.id.parse().unwrap();
+        let now = async || store.user(&id).await.unwrap().unwrap().credentials;
+        let opens = async |number: u8, credentials: i64| {
+            let row = SessionRow {
+                id: number.to_string(),
+                user: alice.id.clone(),
+                created_ms: 0,
+                expires_ms: 1,
+                last_used_ms: 0,
+                source: String::new(),
+                client: String::new(),
+            };
+            let secret = HashedSecret { hash: [number; 32], kind: SecretKind::Cookie, expires_ms: 1 };
+            store.insert_session(&row, &secret, credentials).await.unwrap().is_some()
+        };
+        let before = now().await;
+        assert!(opens(1, before).await);
+        store.change_credentials(&id, Some("new")).await.unwrap();
+        assert!(!opens(2, before).await, "a new password");
+        let before = now().await;
+        store.rehash(&id, before - 1, "old, raised").await.unwrap();
+        assert_eq!(store.user(&id).await.unwrap().unwrap().password_hash.as_deref(), Some("new"));
+        let disabled = |disabled| UserUpdate { disabled: Some(disabled), ..UserUpdate::default() };
+        store.update_user(&id, &disabled(true)).await.unwrap();
+        assert!(!opens(3, now().await).await, "disabled");
+        store.update_user(&id, &disabled(false)).await.unwrap();
+        assert!(!opens(4, before).await, "disabled meanwhile");
+        let before = now().await;
+        store.put_setup_code(&[7; 32], 100).await.unwrap();
+        assert!(store.make_administrator(&[7; 32], &alice, "g").await.unwrap());
+        assert!(!opens(5, before).await, "recovered by its host");
+        let before = now().await;
+        store.delete_user(&id).await.unwrap();
+        assert!(!opens(6, before).await, "deleted");
+        store.insert_user(&UserRow { created_ms: 99, ..alice.clone() }).await.unwrap();
+        assert!(!opens(7, before).await, "another of the same name");
+        assert!(opens(8, now().await).await);
+    }
 
     #[tokio::test]
     async fn of_too_many_sessions_the_ones_that_lay_unused_end() {
@@ -309,7 +370,7 @@ mod tests {
             hash[..8].copy_from_slice(&number.to_be_bytes());
             hash[8] = user.as_bytes()[0];
             let secret = HashedSecret { hash, kind: SecretKind::Cookie, expires_ms: i64::MAX };
-            store.insert_session(&row, &secret).await.unwrap()
+            store.insert_session(&row, &secret, 0).await.unwrap().unwrap()
         };
         for number in 1..=MAX_SESSIONS {
             assert!(open(number, "alice@local").await.is_empty(), "{number}");

@@ -1,4 +1,4 @@
-//! People, and where they signed in from.
+//! People.
 
 use super::{Store, StoreError, doing};
 use crate::access::name::UserId;
@@ -13,6 +13,8 @@ pub struct UserRow {
     pub subject: Option<String>,
     pub password_hash: Option<String>,
     pub disabled: bool,
+    /// Raised by each change of what they sign in with.
+    pub credentials: i64,
     pub created_ms: i64,
     pub last_sign_in_ms: Option<i64>,
 }
@@ -35,8 +37,7 @@ impl UserUpdate {
     }
 }
 
-const USER: &str =
-    "SELECT id, display_name, subject, password_hash, disabled, created_ms, last_sign_in_ms FROM users";
+const USER: &str = "SELECT id, display_name, subject, password_hash, disabled, credentials, created_ms, last_sign_in_ms FROM users";
 impl Store {
     pub async fn users(&self) -> Result<Vec<UserRow>, StoreError> {
         sqlx::query_as(sqlx::AssertSqlSafe(format!("{USER} ORDER BY id")))
@@ -70,11 +71,11 @@ impl Store {
             .map_err(doing("count users"))
     }
 
-    /// Makes a user; `false` when there is one of this name.
+    /// Makes a user; `false` when there is one of this name. What a name signs in with that comes again is another.
     pub async fn insert_user(&self, user: &UserRow) -> Result<bool, StoreError> {
         let done = sqlx::query(
-            "INSERT INTO users (id, display_name, subject, password_hash, disabled, created_ms)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            "INSERT INTO users (id, display_name, subject, password_hash, disabled, created_ms, credentials)
+             VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
         )
         .bind(&user.id)
         .bind(&user.display_name)
@@ -105,12 +106,14 @@ impl Store {
         let mut tx = self.writer.begin().await.map_err(doing(failed))?;
         sqlx::query(
             "UPDATE users SET display_name = coalesce($2, display_name),
-             password_hash = coalesce($3, password_hash), disabled = coalesce($4, disabled) WHERE id = $1",
+             password_hash = coalesce($3, password_hash), disabled = coalesce($4, disabled),
+             credentials = credentials + $5 WHERE id = $1",
         )
         .bind(id.as_str())
         .bind(&update.display_name)
         .bind(&update.password_hash)
         .bind(update.disabled)
+        .bind(i64::from(update.ends_sessions() || update.disabled.is_some()))
         .execute(&mut *tx)
         .await
         .map_err(doing(failed))?;
@@ -131,15 +134,34 @@ impl Store {
         tx.commit().await.map_err(doing(failed))
     }
 
-    /// Raises a hash to the parameters of today; sessions stay.
-    pub async fn rehash(&self, id: &UserId, password_hash: &str) -> Result<(), StoreError> {
-        sqlx::query("UPDATE users SET password_hash = $2 WHERE id = $1")
+    /// Raises a hash to the parameters of today, where the password is still the one of `credentials`; sessions stay.
+    pub async fn rehash(&self, id: &UserId, credentials: i64, password_hash: &str) -> Result<(), StoreError> {
+        sqlx::query("UPDATE users SET password_hash = $3 WHERE id = $1 AND credentials = $2")
             .bind(id.as_str())
+            .bind(credentials)
             .bind(password_hash)
             .execute(&self.writer)
             .await
             .map(|_| ())
             .map_err(doing("raise a password's hash"))
+    }
+
+    /// What they sign in with is another now: another password where one is given, or a factor. Sessions are ended apart.
+    pub async fn change_credentials(
+        &self,
+        id: &UserId,
+        password_hash: Option<&str>,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE users SET password_hash = coalesce($2, password_hash), credentials = credentials + 1
+             WHERE id = $1",
+        )
+        .bind(id.as_str())
+        .bind(password_hash)
+        .execute(&self.writer)
+        .await
+        .map(|_| ())
+        .map_err(doing("change what a user signs in with"))
     }
 
     /// Forgets a user with their sessions, tokens, memberships and grants.
@@ -180,6 +202,15 @@ impl Store {
             .await
             .map_err(doing(failed))?;
         tx.commit().await.map_err(doing(failed))
+    }
+
+    /// Whether there is a setup code.
+    pub async fn has_setup_code(&self, now_ms: i64) -> Result<bool, StoreError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM setup_codes WHERE expires_ms > $1)")
+            .bind(now_ms)
+            .fetch_one(&self.reader)
+            .await
+            .map_err(doing("look for a setup code"))
     }
 
     /// Whether a setup code is good. It is used up by [`Store::make_administrator`].
@@ -225,8 +256,9 @@ impl Store {
             sqlx::query(forget).bind(&user.id).execute(&mut *tx).await.map_err(doing(failed))?;
         }
         sqlx::query(
-            "INSERT INTO users (id, password_hash, created_ms) VALUES ($1, $2, $3)
-             ON CONFLICT (id) DO UPDATE SET password_hash = excluded.password_hash, disabled = 0",
+            "INSERT INTO users (id, password_hash, created_ms, credentials) VALUES ($1, $2, $3, $3)
+             ON CONFLICT (id) DO UPDATE SET password_hash = excluded.password_hash, disabled = 0,
+             credentials = credentials + 1",
         )
         .bind(&user.id)
         .bind(&user.password_hash)

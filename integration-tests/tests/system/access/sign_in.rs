@@ -80,6 +80,29 @@ fn who_guesses_at_the_same_address_keeps_nobody_out_of_their_own_device() {
 }
 
 #[test]
+fn who_holds_a_challenge_or_a_refresh_token_is_heard_whatever_others_make_up() {
+    with_controller(|rpc| async move {
+        let first = sign_in(&rpc, "alice", PASSWORD, None).await.unwrap();
+        let refresh = "/horcrux.v1.AuthService/Refresh";
+        let answer = "/horcrux.v1.AuthService/AnswerChallenge";
+        for (method, made_up) in [
+            (refresh, json!({"refreshToken": "hxr_made-up"})),
+            (answer, json!({"challengeId": "hxm_made-up", "code": "123456"})),
+        ] {
+            let mut slowed = false;
+            for _ in 0..200 {
+                let status = rpc.ask(method, &made_up).await.unwrap_err();
+                slowed |= status.code() == Code::ResourceExhausted;
+            }
+            assert!(slowed, "{method}");
+        }
+        let mine = json!({"refreshToken": first["tokens"]["refreshToken"]});
+        let renewed = rpc.ask(refresh, &mine).await.unwrap();
+        assert!(renewed["tokens"]["accessToken"].is_string());
+    });
+}
+
+#[test]
 fn a_browser_and_a_client_are_known_again_by_what_they_keep() {
     let controller = Controller::start().unwrap();
     let bob = controller.person("bob").unwrap();
