@@ -138,6 +138,7 @@ mod tests {
             user: user.to_owned(),
             password: Password::from(password.to_owned()),
             host: host.to_owned(),
+            known: false,
         }
     }
 

@@ -97,7 +97,12 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     fn request() -> Request {
-        Request { user: "alice".to_owned(), password: Password::from("p".to_owned()), host: String::new() }
+        Request {
+            user: "alice".to_owned(),
+            password: Password::from("p".to_owned()),
+            host: String::new(),
+            known: false,
+        }
     }
 
     fn listener(at: &Path) -> OwnedFd {
@@ -130,13 +135,13 @@ mod tests {
     #[test]
     fn the_answer_is_what_the_server_said() {
         let accepted = Answer::Accepted { user: "al".to_owned() };
-        assert_eq!(told(Some(b"\x01\x01\0\x02al")).unwrap(), accepted);
-        assert_eq!(told(Some(b"\x01\x02")).unwrap(), Answer::Refused);
+        assert_eq!(told(Some(b"\x02\x01\0\x02al")).unwrap(), accepted);
+        assert_eq!(told(Some(b"\x02\x02")).unwrap(), Answer::Refused);
     }
 
     #[test]
     fn an_answer_of_another_make_is_none() {
-        assert!(matches!(told(Some(b"\x02\x01")), Err(AskError::Malformed(Malformed::Version(2)))));
+        assert!(matches!(told(Some(b"\x01\x02")), Err(AskError::Malformed(Malformed::Version(1)))));
         assert!(matches!(told(Some(&[0; 4096])), Err(AskError::Malformed(_))));
     }
 

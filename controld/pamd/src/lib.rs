@@ -28,8 +28,12 @@ pub const MAX_HOST: usize = 64;
 pub struct Request {
     pub user: String,
     pub password: Password,
-    /// The address that the person comes from, for PAM's own log and rules. Empty when it isn't known.
+    /// The address that the person comes from, for PAM's own log and rules, and for the bounds on requests. Empty when it
+    /// isn't known.
     pub host: String,
+    /// The controller knows that it is this user: by a session, or a device that they signed in with before. What strangers
+    /// ask doesn't use up what is kept for them.
+    pub known: bool,
 }
 
 /// Prints nothing and is wiped when dropped.
@@ -44,7 +48,7 @@ pub enum Answer {
     },
     /// Unknown user, wrong password, locked, expired, password to be changed: one answer, so that nobody learns which.
     Refused,
-    /// Too many requests, for this user or in all. Later it may be answered.
+    /// Too many requests, for this user, from this host or in all. Later it may be answered.
     Busy,
     /// PAM can't be asked, or didn't answer in time. The log of `horcrux-pamd` says why.
     Failed,
@@ -77,7 +81,7 @@ mod tests {
     #[test]
     fn debug_output_does_not_hold_the_password() {
         let password = Password::from("hunter2".to_owned());
-        let request = Request { user: "alice".to_owned(), password, host: String::new() };
+        let request = Request { user: "alice".to_owned(), password, host: String::new(), known: false };
         assert!(!format!("{request:?}").contains("hunter2"));
     }
 }

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::asking::Asking;
-use crate::rates::{MAX_RATE, Rates};
+use crate::rates::{MAX_RATE, MIN_RATE, Rates};
 use crate::server::Server;
 use crate::sys::pam::Pam;
 
@@ -42,11 +42,11 @@ struct Cli {
     service: String,
     #[command(flatten)]
     allowed: Allowed,
-    /// How many requests a minute there may be for one user name
+    /// How many requests a minute there may be for one user name from one host, or from somebody known
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_RATE)))]
     user_rate: u16,
-    /// How many requests a minute there may be in all
-    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_RATE)))]
+    /// How many requests a minute there may be in all; a quarter is kept for users who are known, and one host gets no more than a quarter of the rest
+    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u16).range(i64::from(MIN_RATE)..=i64::from(MAX_RATE)))]
     rate: u16,
     /// End after so long without a connection, for instance 5m; systemd starts it again
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "socket")]

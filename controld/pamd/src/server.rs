@@ -214,7 +214,7 @@ impl Shared {
             tracing::info!(?reason, "refused without asking PAM");
             return Answer::Refused;
         }
-        if let Err(beyond) = lock(&self.rates).take(&request.user, asked) {
+        if let Err(beyond) = lock(&self.rates).take(&request, asked) {
             tracing::warn!(host = request.host, ?beyond, "busy: too many requests in a minute");
             return Answer::Busy;
         }

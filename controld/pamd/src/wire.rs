@@ -1,22 +1,25 @@
 //! One packet with a request, one packet with an answer.
 //!
 //! ```text
-//! request: version, user, password, host          answer: version, kind, and for Accepted the user
+//! request: version, user, password, host, known          answer: version, kind, and for Accepted the user
 //! ```
-//! Version and kind are one byte each. A text is its length in two bytes, the higher first, and its UTF-8. A packet ends
+//! Version, kind and known, which is 0 or 1, are one byte each. A text is its length in two bytes, the higher first, and its UTF-8. A packet ends
 //! where its last field does. The socket keeps packets apart, so nothing says how long one is.
 
 use zeroize::Zeroizing;
 
 use crate::{Answer, MAX_HOST, MAX_PASSWORD, MAX_USER, Password, Request};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LENGTH: usize = 2;
 
 /// The longest request.
-pub const MAX_REQUEST: usize = 1 + LENGTH + MAX_USER + LENGTH + MAX_PASSWORD + LENGTH + MAX_HOST;
+pub const MAX_REQUEST: usize = 1 + LENGTH + MAX_USER + LENGTH + MAX_PASSWORD + LENGTH + MAX_HOST + 1;
 /// The longest answer.
 pub const MAX_ANSWER: usize = 2 + LENGTH + MAX_USER;
+
+const STRANGER: u8 = 0;
+const KNOWN: u8 = 1;
 
 const ACCEPTED: u8 = 1;
 const REFUSED: u8 = 2;
@@ -37,6 +40,8 @@ pub enum Malformed {
     Version(u8),
     #[error("answer {0} is not known")]
     Kind(u8),
+    #[error("{0} is neither of a stranger nor of somebody known")]
+    Known(u8),
     #[error("the packet ends within {0}")]
     Short(&'static str),
     #[error("{0} is too long")]
@@ -55,6 +60,7 @@ impl Request {
         put(&mut packet, "user", &self.user, MAX_USER)?;
         put(&mut packet, "password", self.password.expose(), MAX_PASSWORD)?;
         put(&mut packet, "host", &self.host, MAX_HOST)?;
+        packet.push(if self.known { KNOWN } else { STRANGER });
         Ok(packet)
     }
 
@@ -64,8 +70,13 @@ impl Request {
         let user = take(&mut rest, "user", MAX_USER)?.to_owned();
         let password = Password::from(take(&mut rest, "password", MAX_PASSWORD)?.to_owned());
         let host = take(&mut rest, "host", MAX_HOST)?.to_owned();
+        let known = match byte(&mut rest, "known")? {
+            STRANGER => false,
+            KNOWN => true,
+            other => return Err(Malformed::Known(other)),
+        };
         end(rest)?;
-        Ok(Self { user, password, host })
+        Ok(Self { user, password, host, known })
     }
 }
 
@@ -145,22 +156,25 @@ mod tests {
             user: user.to_owned(),
             password: Password::from(password.to_owned()),
             host: host.to_owned(),
+            known: false,
         }
     }
 
     #[test]
     fn a_request_has_the_form_that_the_module_describes() {
         let packet = request("al", "p", "").encode().unwrap();
-        assert_eq!(packet.as_slice(), b"\x01\0\x02al\0\x01p\0\0");
+        assert_eq!(packet.as_slice(), b"\x02\0\x02al\0\x01p\0\0\0");
+        let known = Request { known: true, ..request("al", "p", "h") };
+        assert_eq!(known.encode().unwrap().as_slice(), b"\x02\0\x02al\0\x01p\0\x01h\x01");
     }
 
     #[test]
     fn an_answer_has_the_form_that_the_module_describes() {
         let accepted = Answer::Accepted { user: "al".to_owned() };
-        assert_eq!(accepted.encode().unwrap(), b"\x01\x01\0\x02al");
-        assert_eq!(Answer::Refused.encode().unwrap(), b"\x01\x02");
-        assert_eq!(Answer::Busy.encode().unwrap(), b"\x01\x03");
-        assert_eq!(Answer::Failed.encode().unwrap(), b"\x01\x04");
+        assert_eq!(accepted.encode().unwrap(), b"\x02\x01\0\x02al");
+        assert_eq!(Answer::Refused.encode().unwrap(), b"\x02\x02");
+        assert_eq!(Answer::Busy.encode().unwrap(), b"\x02\x03");
+        assert_eq!(Answer::Failed.encode().unwrap(), b"\x02\x04");
     }
 
     #[test]
@@ -192,20 +206,22 @@ mod tests {
     fn each_fault_is_named() {
         let fault = |packet: &[u8]| Request::decode(packet).unwrap_err();
         assert_eq!(fault(b""), Malformed::Short("version"));
-        assert_eq!(fault(b"\x02"), Malformed::Version(2));
-        assert_eq!(fault(b"\x01\0\x01a\0\x02p"), Malformed::Short("password"));
-        assert_eq!(fault(b"\x01\x01\x01"), Malformed::Long("user"));
-        assert_eq!(fault(b"\x01\0\x01\xff\0\0\0\0"), Malformed::Text("user"));
-        assert_eq!(fault(b"\x01\0\0\0\0\0\0x"), Malformed::Trailing);
-        assert_eq!(Answer::decode(b"\x01\x05").unwrap_err(), Malformed::Kind(5));
+        assert_eq!(fault(b"\x01\0\x01a\0\x01p\0\0"), Malformed::Version(1));
+        assert_eq!(fault(b"\x02\0\x01a\0\x02p"), Malformed::Short("password"));
+        assert_eq!(fault(b"\x02\x01\x01"), Malformed::Long("user"));
+        assert_eq!(fault(b"\x02\0\x01\xff\0\0\0\0\0"), Malformed::Text("user"));
+        assert_eq!(fault(b"\x02\0\0\0\0\0\0"), Malformed::Short("known"));
+        assert_eq!(fault(b"\x02\0\0\0\0\0\0\x02"), Malformed::Known(2));
+        assert_eq!(fault(b"\x02\0\0\0\0\0\0\x01x"), Malformed::Trailing);
+        assert_eq!(Answer::decode(b"\x02\x05").unwrap_err(), Malformed::Kind(5));
     }
 
     proptest! {
         #[test]
-        fn a_request_comes_back_as_it_was(user in ".{0,64}", password in ".{0,128}", host in ".{0,16}") {
-            let packet = request(&user, &password, &host).encode().unwrap();
+        fn a_request_comes_back_as_it_was(user in ".{0,64}", password in ".{0,128}", host in ".{0,16}", known: bool) {
+            let packet = Request { known, ..request(&user, &password, &host) }.encode().unwrap();
             let back = Request::decode(&packet).unwrap();
-            prop_assert_eq!((back.user, back.password.expose(), back.host), (user, password.as_str(), host));
+            prop_assert_eq!((back.user, back.password.expose(), back.host, back.known), (user, password.as_str(), host, known));
         }
 
         #[test]

@@ -44,6 +44,7 @@ pub mod keys;
 pub mod name;
 pub mod password;
 pub mod path;
+pub mod places;
 pub mod policy;
 pub mod principal;
 pub mod privileges;

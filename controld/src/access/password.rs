@@ -3,17 +3,16 @@
 //! The queue is shared fairly: one address has few places in it, and those who are known have places that others can't
 //! take.
 
-use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version};
 use horcrux_transport::secret::Secret;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use super::name::UserId;
-use super::throttle::Source;
+pub use super::places::Asker;
+use super::places::{Bounds, Places};
 
 /// OWASP's floor for argon2id: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19_456;
@@ -34,32 +33,12 @@ pub const MIN_CHARS: usize = 10;
 #[derive(Clone, Debug)]
 pub struct Passwords {
     jobs: SyncSender<Job>,
-    queue: Arc<Semaphore>,
-    kept: Arc<Semaphore>,
-    waiting: Arc<Mutex<HashMap<Asker, usize>>>,
+    queue: Places,
     /// Checked in place of an unknown user's, so that both take the same time.
     nobody: Arc<str>,
 }
 
 type Job = Box<dyn FnOnce() + Send>;
-
-/// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Asker {
-    /// Whoever is at an address.
-    At(Source),
-    /// Somebody with a session, or on a device that they signed in with before.
-    Known(UserId),
-}
-
-impl Asker {
-    fn places(&self) -> usize {
-        match self {
-            Self::At(_) => PER_SOURCE,
-            Self::Known(_) => PER_USER,
-        }
-    }
-}
 
 /// How a password stands to a stored hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,28 +57,11 @@ pub enum PasswordError {
     Hash(String),
 }
 
-struct Place {
-    asker: Asker,
-    waiting: Arc<Mutex<HashMap<Asker, usize>>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = waiting.get_mut(&self.asker) {
-            *here -= 1;
-            if *here == 0 {
-                waiting.remove(&self.asker);
-            }
-        }
-    }
-}
-
 impl Passwords {
     /// With so many threads.
     pub fn new(threads: usize) -> Result<Self, PasswordError> {
         let bound = threads * (1 + QUEUE_PER_THREAD + KEPT_PER_THREAD);
-        // Never full: the semaphores let no more in.
+        // Never full: whoever has a job in it has a place.
         let (jobs, work) = sync_channel::<Job>(bound);
         let work = Arc::new(Mutex::new(work));
         for number in 0..threads {
@@ -109,9 +71,12 @@ impl Passwords {
         }
         Ok(Self {
             jobs,
-            queue: Arc::new(Semaphore::new(threads * (1 + QUEUE_PER_THREAD))),
-            kept: Arc::new(Semaphore::new(threads * KEPT_PER_THREAD)),
-            waiting: Arc::default(),
+            queue: Places::new(Bounds {
+                open: threads * (1 + QUEUE_PER_THREAD),
+                kept: threads * KEPT_PER_THREAD,
+                per_source: PER_SOURCE,
+                per_user: PER_USER,
+            }),
             nobody: hash(&Secret::from("nobody has this password".to_owned()))?.into(),
         })
     }
@@ -138,34 +103,16 @@ impl Passwords {
         asker: Asker,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let place = self.place(asker)?;
-        let in_queue = match (self.queue.clone().try_acquire_owned(), &place.asker) {
-            (Ok(in_queue), _) => in_queue,
-            (Err(_), Asker::Known(_)) => {
-                self.kept.clone().try_acquire_owned().map_err(|_| PasswordError::Busy)?
-            }
-            (Err(_), Asker::At(_)) => return Err(PasswordError::Busy),
-        };
+        let place = self.queue.take(asker).ok_or(PasswordError::Busy)?;
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move || {
             // Held by the work, not by the caller: a caller that goes away doesn't free the thread.
-            let _held = (place, in_queue);
+            let _held = place;
             // A caller that went away needs no answer.
             drop(reply.send(work()));
         });
         self.jobs.try_send(job).map_err(|_| PasswordError::Busy)?;
         answer.await.map_err(|_| PasswordError::Hash("the thread ended".to_owned()))
-    }
-
-    fn place(&self, asker: Asker) -> Result<Place, PasswordError> {
-        let bound = asker.places();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = waiting.entry(asker.clone()).or_default();
-        if *here >= bound {
-            return Err(PasswordError::Busy);
-        }
-        *here += 1;
-        Ok(Place { asker, waiting: Arc::clone(&self.waiting) })
     }
 }
 
@@ -211,6 +158,7 @@ fn fit(password: &Secret, stored: &str) -> Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::throttle::Source;
 
     fn secret(text: &str) -> Secret {
         Secret::from(text.to_owned())

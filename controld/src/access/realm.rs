@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use horcrux_pamd::{Answer, AskError, Password, Request};
@@ -12,16 +11,17 @@ use horcrux_realms::oidc::Oidc;
 use horcrux_realms::{Person, RealmError};
 use horcrux_transport::clock;
 use horcrux_transport::secret::Secret;
-use tokio::sync::Semaphore;
 
-use super::name::LOCAL;
+use super::name::{LOCAL, UserId};
+use super::places::{Asker, Bounds, Places};
 
 /// PAM answers a wrong password after two seconds, and a hung module never.
 const PAM_DEADLINE: Duration = Duration::from_secs(25);
-/// Questions to pamd at a time; it takes four.
-const PAM_AT_ONCE: usize = 4;
-/// Questions to a directory at a time.
-const LDAP_AT_ONCE: usize = 16;
+/// Questions to pamd at a time; it takes four. A refusal takes three seconds, and a hung module keeps its place for more:
+/// one address must not have two.
+const PAM_AT_ONCE: Bounds = Bounds { open: 3, kept: 1, per_source: 1, per_user: 1 };
+/// Questions to a directory at a time, 16 as small directories take them well.
+const LDAP_AT_ONCE: Bounds = Bounds { open: 12, kept: 4, per_source: 4, per_user: 2 };
 
 /// Refusals come at whole multiples of these after the question. A directory tells an unknown user sooner than a wrong
 /// password, whose hash it computes.
@@ -44,8 +44,8 @@ pub struct Realm {
 #[derive(Debug)]
 pub enum Backend {
     Local,
-    Pam { socket: PathBuf, places: Arc<Semaphore> },
-    Ldap { directory: Box<Ldap>, places: Arc<Semaphore> },
+    Pam { socket: PathBuf, places: Places },
+    Ldap { directory: Box<Ldap>, places: Places },
     Oidc(Box<Oidc>),
 }
 
@@ -61,12 +61,12 @@ pub enum Checked {
 impl Backend {
     #[must_use]
     pub fn pam(socket: PathBuf) -> Self {
-        Self::Pam { socket, places: Arc::new(Semaphore::new(PAM_AT_ONCE)) }
+        Self::Pam { socket, places: Places::new(PAM_AT_ONCE) }
     }
 
     #[must_use]
     pub fn ldap(directory: Ldap) -> Self {
-        Self::Ldap { directory: Box::new(directory), places: Arc::new(Semaphore::new(LDAP_AT_ONCE)) }
+        Self::Ldap { directory: Box::new(directory), places: Places::new(LDAP_AT_ONCE) }
     }
 }
 
@@ -118,19 +118,32 @@ impl Realm {
     }
 
     /// Asks a realm that is not local.
-    pub async fn check(&self, name: &str, password: &Secret, source: IpAddr) -> Result<Checked, RealmError> {
+    pub async fn check(
+        &self,
+        name: &str,
+        password: &Secret,
+        asker: Asker,
+        source: IpAddr,
+    ) -> Result<Checked, RealmError> {
         // Whatever stands behind it: to some an empty password is no password at all.
         if password.expose().is_empty() {
+            return Ok(Checked::Refused);
+        }
+        // A directory may know one person by many spellings, such as full-width letters, and each would have tries of its
+        // own in what slows guessing down.
+        if UserId::new(name, &self.name).is_err() {
             return Ok(Checked::Refused);
         }
         match &self.backend {
             Backend::Local | Backend::Oidc(_) => Ok(Checked::Refused),
             Backend::Pam { socket, places } => {
-                let Ok(place) = Arc::clone(places).try_acquire_owned() else { return Ok(Checked::Busy) };
+                let known = matches!(asker, Asker::Known(_));
+                let Some(place) = places.take(asker) else { return Ok(Checked::Busy) };
                 let request = Request {
                     user: name.to_owned(),
                     password: Password::from(password.expose().to_owned()),
                     host: source.to_string(),
+                    known,
                 };
                 let socket = socket.clone();
                 let asked = tokio::task::spawn_blocking(move || {
@@ -157,7 +170,7 @@ impl Realm {
                 }
             }
             Backend::Ldap { directory, places } => {
-                let Ok(_place) = places.try_acquire() else { return Ok(Checked::Busy) };
+                let Some(_place) = places.take(asker) else { return Ok(Checked::Busy) };
                 match directory.authenticate(name, password).await {
                     Ok(person) => Ok(Checked::Person(person)),
                     Err(RealmError::Refused(reason)) => {
@@ -179,7 +192,10 @@ fn held(known: Duration, step: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use horcrux_realms::ldap::{GroupMember, Settings};
+
     use super::*;
+    use crate::access::throttle::Source;
 
     #[test]
     fn refusals_come_at_whole_multiples_of_one_time() {
@@ -190,18 +206,80 @@ mod tests {
         assert_eq!(told, [4, 4, 4, 8]);
     }
 
+    fn realm(backend: Backend) -> Realm {
+        Realm { name: "host".to_owned(), title: String::new(), requires_factor: false, backend }
+    }
+
+    fn at(n: u8) -> Asker {
+        Asker::At(Source::of([192, 0, 2, n].into()))
+    }
+
+    fn known(name: &str) -> Asker {
+        Asker::Known(UserId::new(name, "host").unwrap())
+    }
+
+    async fn checked(realm: &Realm, name: &str, asker: Asker) -> Result<Checked, RealmError> {
+        realm.check(name, &Secret::from("x".to_owned()), asker, IpAddr::from([127, 0, 0, 1])).await
+    }
+
+    /// Nothing listens where they ask: an error says that somebody was asked.
+    fn pam() -> Realm {
+        realm(Backend::pam("/nowhere".into()))
+    }
+
+    fn directory() -> Realm {
+        let settings = Settings {
+            urls: vec!["ldap://127.0.0.1:9".to_owned()],
+            start_tls: true,
+            authorities: None,
+            service: None,
+            user_base: "dc=example".to_owned(),
+            user_attribute: "uid".to_owned(),
+            user_filter: None,
+            group_base: None,
+            group_attribute: "cn".to_owned(),
+            group_member: GroupMember::MemberOf,
+            timeout: Duration::from_secs(5),
+        };
+        realm(Backend::ldap(Ldap::new(settings).unwrap()))
+    }
+
+    fn places(realm: &Realm) -> &Places {
+        match &realm.backend {
+            Backend::Pam { places, .. } | Backend::Ldap { places, .. } => places,
+            Backend::Local | Backend::Oidc(_) => panic!("asks nobody"),
+        }
+    }
+
     #[tokio::test]
-    async fn a_name_that_pam_cannot_be_asked_about_is_refused() {
-        let realm = Realm {
-            name: "host".to_owned(),
-            title: String::new(),
-            requires_factor: false,
-            backend: Backend::pam("/nowhere".into()),
-        };
-        let checked = async |name: String| {
-            realm.check(&name, &Secret::from("x".to_owned()), IpAddr::from([127, 0, 0, 1])).await
-        };
-        assert!(matches!(checked("a".repeat(300)).await, Ok(Checked::Refused)));
-        assert!(checked("alice".to_owned()).await.is_err(), "where nothing listens");
+    async fn a_name_that_no_user_can_have_is_refused_without_asking() {
+        for realm in [pam(), directory()] {
+            let long = "a".repeat(300);
+            for name in [&long, "\u{ff41}lice", "alıce", "alice ", " alice", "al\u{ad}ice", "al*ce", ""] {
+                let told = checked(&realm, name, at(1)).await;
+                assert!(matches!(told, Ok(Checked::Refused)), "{name:?}: {told:?}");
+            }
+            assert!(checked(&realm, "Alice", at(1)).await.is_err(), "where nothing listens");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_address_keeps_nobody_else_from_being_asked_about() {
+        for (realm, bound) in [(pam(), 1), (directory(), 4)] {
+            let held: Vec<_> = (0..40).filter_map(|_| places(&realm).take(at(1))).collect();
+            assert_eq!(held.len(), bound);
+            assert!(matches!(checked(&realm, "alice", at(1)).await, Ok(Checked::Busy)));
+            assert!(checked(&realm, "alice", at(2)).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_known_is_asked_about_when_a_crowd_has_all_other_places() {
+        for (realm, open) in [(pam(), 3), (directory(), 12)] {
+            let held: Vec<_> = (0..40).filter_map(|n| places(&realm).take(at(n))).collect();
+            assert_eq!(held.len(), open);
+            assert!(matches!(checked(&realm, "alice", at(50)).await, Ok(Checked::Busy)));
+            assert!(checked(&realm, "alice", known("alice")).await.is_err());
+        }
     }
 }

@@ -263,7 +263,7 @@ impl SignIns {
         let found = self.realm(realm).filter(|_| fits);
         if let Some(external) = found.filter(|realm| !realm.is_local()) {
             let asked = clock::monotonic();
-            let checked = match external.check(name, &password, source).await {
+            let checked = match external.check(name, &password, asker, source).await {
                 Ok(Checked::Person(person)) => self.known_person(external, &person, source, now_ms).await,
                 Ok(Checked::Refused) => Err(SignInError::Refused),
                 Ok(Checked::Busy) => Err(SignInError::Busy),

@@ -141,7 +141,12 @@ impl Drop for Host {
 }
 
 pub(crate) fn request(user: &str, password: &str, host: &str) -> Request {
-    Request { user: user.to_owned(), password: Password::from(password.to_owned()), host: host.to_owned() }
+    Request {
+        user: user.to_owned(),
+        password: Password::from(password.to_owned()),
+        host: host.to_owned(),
+        known: false,
+    }
 }
 
 /// A connection that has said nothing yet.

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::thread;
 use std::time::Duration;
 
-use horcrux_pamd::{Answer, AskError};
+use horcrux_pamd::{Answer, AskError, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -153,7 +153,8 @@ fn a_user_that_may_ask_can_be_named() {
 
 #[test]
 fn beyond_the_rate_the_answer_is_busy_and_others_are_still_heard() {
-    let host = Host::start("horcrux", &["--allow-uid", "0", "--user-rate", "2", "--rate", "4"]);
+    // A host has four.
+    let host = Host::start("horcrux", &["--allow-uid", "0", "--user-rate", "2", "--rate", "22"]);
     assert_eq!(host.ask("hxgood", PASSWORD).unwrap(), accepted("hxgood"));
     assert_eq!(host.ask("hxgood", PASSWORD).unwrap(), accepted("hxgood"));
     let began = now();
@@ -161,8 +162,11 @@ fn beyond_the_rate_the_answer_is_busy_and_others_are_still_heard() {
     assert_eq!(host.ask("HXGOOD", PASSWORD).unwrap(), Answer::Busy);
     assert!(began.elapsed() < Duration::from_secs(1), "PAM was asked");
     assert_eq!(host.ask("hxgood2", PASSWORD).unwrap(), accepted("hxgood2"));
-    assert_eq!(host.ask("hxgood2", PASSWORD).unwrap(), accepted("hxgood2"));
-    assert_eq!(host.ask("hxexpired", PASSWORD).unwrap(), Answer::Busy, "all are beyond the rate for all");
+    assert_eq!(host.ask("hxexpired", PASSWORD).unwrap(), Answer::Busy, "the host is beyond its rate");
+    let elsewhere = request("hxgood", PASSWORD, "198.51.100.7");
+    assert_eq!(host.put(&elsewhere).unwrap(), accepted("hxgood"));
+    let known = Request { known: true, ..request("hxgood", PASSWORD, "192.0.2.1") };
+    assert_eq!(host.put(&known).unwrap(), accepted("hxgood"));
 }
 
 #[test]
@@ -192,9 +196,17 @@ fn a_module_that_hangs_keeps_nobody_else_out() {
 #[test]
 fn garbage_is_dropped_and_ends_nothing() {
     let host = Host::start("horcrux", &["--allow-uid", "0"]);
-    let long = vec![1; 60_000];
-    let packets: [&[u8]; 7] =
-        [b"", b"\0", b"\x02\0\0\0\0\0\0", b"\x01\xff\xff", b"\x01\0\x01\xff\0\0\0\0", &[0xff; 839], &long];
+    let long = vec![2; 60_000];
+    let packets: [&[u8]; 8] = [
+        b"",
+        b"\0",
+        b"\x01\0\0\0\0\0\0",
+        b"\x02\xff\xff",
+        b"\x02\0\x01\xff\0\0\0\0\0",
+        b"\x02\0\x01a\0\x01p\0\0\x02",
+        &[0xff; 840],
+        &long,
+    ];
     for packet in packets {
         let connection = connected(&host.socket());
         send(&connection, packet, SendFlags::NOSIGNAL).unwrap();
