@@ -194,9 +194,10 @@ async fn every_node_gets_its_token_file_and_one_that_fails_is_named() {
     let dir = scene.dir.path().join("join");
     let would = nodes::reenroll_all(&session, &dir, 600, Run::Check).await.unwrap();
     assert!(!dir.exists());
-    assert_eq!(would.talk(Run::Check, URL), "would make tokens for 1 of 2 nodes\n  a: a is locked");
+    assert_eq!(would.talk(Run::Check), "would make tokens for 1 of 2 nodes\n  a: a is locked");
     let made = nodes::reenroll_all(&session, &dir, 600, Run::Change).await.unwrap();
     assert_eq!(scene.changes(), ["would reenroll b for 600 s", "reenroll b for 600 s"]);
+    assert!(made.talk(Run::Change).contains("enroll --again"));
     assert_eq!(fs::read_to_string(dir.join("b.token")).unwrap(), "hxj_b\n");
     assert!(!dir.join("a.token").exists());
     let mode = |path| fs::metadata(path).unwrap().mode() & 0o777;
