@@ -16,6 +16,7 @@ use crate::login::caller;
 use crate::prompt;
 use crate::session::Session;
 use crate::sign_in::{code, new_totp, tries};
+use crate::tokens::Credential;
 use crate::view::secret::RecoveryCodesView;
 use crate::view::session::SessionListView;
 use crate::view::shown;
@@ -116,6 +117,13 @@ impl App {
 
 pub async fn sessions(session: &Session, owner: &OwnerArgs) -> Result<SessionListView, Failure> {
     let list = |wire, r| async move { AuthServiceClient::new(wire).list_sessions(r).await };
-    let answer = session.send(ListSessionsRequest { user: owner.wire() }, list).await?;
+    let answer = session.send(ListSessionsRequest { user: owner.wire() }, list).await;
+    let answer = answer.map_err(|failure| match failure {
+        // It has none of its own to show.
+        Failure::Denied(why) if matches!(session.credential(), Ok(Credential::ApiToken(_))) => {
+            Failure::Denied(format!("an API token can't do this: sign in as a person ({why})"))
+        }
+        failure => failure,
+    })?;
     Ok(SessionListView::from(answer.sessions.as_slice()))
 }
