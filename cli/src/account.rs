@@ -118,12 +118,14 @@ impl App {
 pub async fn sessions(session: &Session, owner: &OwnerArgs) -> Result<SessionListView, Failure> {
     let list = |wire, r| async move { AuthServiceClient::new(wire).list_sessions(r).await };
     let answer = session.send(ListSessionsRequest { user: owner.wire() }, list).await;
-    let answer = answer.map_err(|failure| match failure {
+    let by_token = matches!(session.credential(), Ok(Credential::ApiToken(_)));
+    let answer = match answer {
         // It has none of its own to show.
-        Failure::Denied(why) if matches!(session.credential(), Ok(Credential::ApiToken(_))) => {
-            Failure::Denied(format!("an API token can't do this: sign in as a person ({why})"))
+        Err(Failure::Denied(why)) if by_token => {
+            let why = format!("an API token can't do this: sign in as a person ({why})");
+            return Err(Failure::Denied(why));
         }
-        failure => failure,
-    })?;
+        answer => answer?,
+    };
     Ok(SessionListView::from(answer.sessions.as_slice()))
 }
