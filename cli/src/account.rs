@@ -17,6 +17,7 @@ use crate::login::caller;
 use crate::prompt;
 use crate::session::Session;
 use crate::sign_in::{code, new_totp, tries};
+use crate::tokens::Credential;
 use crate::view::secret::RecoveryCodesView;
 use crate::view::session::SessionListView;
 use crate::view::shown;
@@ -120,6 +121,15 @@ impl App {
 
 pub async fn sessions(session: &Session, owner: &OwnerArgs) -> Result<SessionListView, Failure> {
     let list = |wire, r| async move { AuthServiceClient::new(wire).list_sessions(r).await };
-    let answer = session.send(ListSessionsRequest { user: owner.wire() }, list).await?;
+    let answer = session.send(ListSessionsRequest { user: owner.wire() }, list).await;
+    let by_token = matches!(session.credential(), Ok(Credential::ApiToken(_)));
+    let answer = match answer {
+        // It has none of its own to show.
+        Err(Failure::Denied(why)) if by_token => {
+            let why = format!("an API token can't do this: sign in as a person ({why})");
+            return Err(Failure::Denied(why));
+        }
+        answer => answer?,
+    };
     Ok(SessionListView::from(answer.sessions.as_slice()))
 }

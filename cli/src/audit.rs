@@ -18,6 +18,7 @@ use crate::args::audit::{AuditCommand, AuditListArgs, VerifyArgs};
 use crate::failure::Failure;
 use crate::feed::{FIRST_RETRY, MAX_RETRY, ended, next};
 use crate::pages;
+use crate::place::on_path;
 use crate::session::{MESSAGE_LIMIT, Session, Wire};
 use crate::view::audit::{AuditListView, AuditRecordView, VerifyView};
 use crate::view::quantity::seconds;
@@ -26,15 +27,18 @@ use crate::{Reader, prompt, user};
 
 /// More than anyone notes down: one a minute is half a million in a year.
 const MAX_CHECKPOINT_BYTES: u64 = 64 << 20;
+/// What the controller checks at once.
+const MOST_CHECKPOINTS: usize = 100;
 /// The largest page.
 const PAGE: u32 = 1000;
 
 impl App {
     pub async fn audit(&self, command: AuditCommand) -> Result<(), Failure> {
         match command {
-            AuditCommand::List(args) if args.follow => self.follow(&args).await,
-            AuditCommand::List(args) => {
+            AuditCommand::List(args) if args.follow => self.follow(args).await,
+            AuditCommand::List(mut args) => {
                 let session = self.session().await?;
+                args.resource = on_log(&session, args.resource).await?;
                 let records = list(&session, &args, clock::unix_ms()).await?;
                 if records.len() == limit(&args) {
                     self.say(&format!(
@@ -45,7 +49,15 @@ impl App {
                 self.print(&AuditListView(records.iter().map(AuditRecordView::from).collect()))
             }
             AuditCommand::Verify(args) => {
-                let checkpoints = checkpoints(&args)?;
+                let all = checkpoints(&args)?;
+                let count = all.len();
+                let checkpoints = spread(all);
+                if checkpoints.len() < count {
+                    self.say(&format!(
+                        "of {count} checkpoints {} are compared, evenly chosen, the last among them",
+                        checkpoints.len()
+                    ));
+                }
                 let view = verify(&self.session().await?, checkpoints).await?;
                 self.print(&view)?;
                 match view.problem() {
@@ -56,11 +68,12 @@ impl App {
         }
     }
 
-    async fn follow(&self, args: &AuditListArgs) -> Result<(), Failure> {
+    async fn follow(&self, mut args: AuditListArgs) -> Result<(), Failure> {
         if self.output == Output::Yaml {
             return Err(Failure::Usage("--follow prints lines: choose -o table or -o json".to_owned()));
         }
         let session = self.session().await?;
+        args.resource = on_log(&session, args.resource).await?;
         let stopped = signal::terminate().context("wait for signals")?;
         tokio::pin!(stopped);
         let mut shown = 0;
@@ -68,7 +81,7 @@ impl App {
         let mut print = |records: &[AuditRecord]| self.print_records(records);
         loop {
             let broken = tokio::select! {
-                end = follow_once(&session, args, &mut shown, &mut backoff, &mut print) => match end {
+                end = follow_once(&session, &args, &mut shown, &mut backoff, &mut print) => match end {
                     Ok(()) => return Ok(()),
                     Err(failure) if failure.is_passing() => failure,
                     Err(failure) => return Err(failure),
@@ -158,6 +171,16 @@ pub async fn verify(session: &Session, checkpoints: Vec<String>) -> Result<Verif
     Ok(VerifyView::from(&session.send(VerifyRequest { checkpoints }, verify).await?))
 }
 
+/// A resource as the log has it: VMs and containers by their ids. What isn't there any more is on the log all the same.
+pub async fn on_log(session: &Session, resource: Option<String>) -> Result<Option<String>, Failure> {
+    let Some(written) = resource else { return Ok(None) };
+    match on_path(session, &written).await {
+        Ok(place) => Ok(Some(place.path)),
+        Err(Failure::NotFound(_) | Failure::Denied(_)) => Ok(Some(written)),
+        Err(failure) => Err(failure),
+    }
+}
+
 fn actor(args: &AuditListArgs) -> String {
     args.user.as_deref().map(user::actor).unwrap_or_default()
 }
@@ -170,7 +193,7 @@ fn checkpoints(args: &VerifyArgs) -> Result<Vec<String>, Failure> {
     let mut all = args.checkpoints.clone();
     if let Some(file) = &args.checkpoint_file {
         let text = prompt::text(file, MAX_CHECKPOINT_BYTES)?;
-        all.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
+        all.extend(text.lines().filter_map(noted));
         if all.len() == args.checkpoints.len() {
             return Err(nothing_in(file));
         }
@@ -182,6 +205,25 @@ fn checkpoints(args: &VerifyArgs) -> Result<Vec<String>, Failure> {
         ))),
         None => Ok(all),
     }
+}
+
+/// Of a line as people note it, or as the controller does, with the time before it.
+fn noted(line: &str) -> Option<String> {
+    let line = line.trim();
+    let checkpoint = match line.split_once(char::is_whitespace) {
+        Some((unix_ms, rest)) if unix_ms.parse::<i64>().is_ok() => rest.trim_start(),
+        Some(_) | None => line,
+    };
+    (!checkpoint.is_empty()).then(|| checkpoint.to_owned())
+}
+
+/// At most [`MOST_CHECKPOINTS`], from the first to the last: each vouches for all rows before it.
+fn spread(all: Vec<String>) -> Vec<String> {
+    let count = all.len();
+    if count <= MOST_CHECKPOINTS {
+        return all;
+    }
+    (0..MOST_CHECKPOINTS).map(|at| all[at * (count - 1) / (MOST_CHECKPOINTS - 1)].clone()).collect()
 }
 
 /// An empty file would check less than was meant.
@@ -213,17 +255,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("noted");
         let (one, two) = (format!("1:{}", "ab".repeat(32)), format!("22:{}", "CD".repeat(32)));
-        std::fs::write(&file, format!("\n  {two}\n")).unwrap();
+        std::fs::write(&file, format!("\n  {two}\n1767225600000 {one}\n")).unwrap();
         let args = |texts: &[&str], file: Option<&Path>| VerifyArgs {
             checkpoints: texts.iter().map(|&text| text.to_owned()).collect(),
             checkpoint_file: file.map(Path::to_owned),
         };
-        assert_eq!(checkpoints(&args(&[&one], Some(&file))).unwrap(), [one.clone(), two]);
+        assert_eq!(checkpoints(&args(&[&one], Some(&file))).unwrap(), [one.clone(), two, one.clone()]);
         assert!(checkpoints(&args(&[], None)).unwrap().is_empty());
         for wrong in ["", "1", "1:ab", "x:y", &format!("-{one}")] {
             assert!(checkpoints(&args(&[wrong], None)).is_err(), "{wrong}");
         }
         std::fs::write(&file, "\n").unwrap();
         assert!(checkpoints(&args(&[], Some(&file))).is_err());
+    }
+
+    #[test]
+    fn of_more_than_the_controller_takes_the_first_and_the_last_are_among_the_chosen() {
+        let numbers = |count: usize| (0..count).map(|at| at.to_string()).collect::<Vec<_>>();
+        assert_eq!(spread(numbers(100)), numbers(100));
+        for count in [101, 525_600] {
+            let chosen = spread(numbers(count));
+            assert_eq!((chosen.len(), chosen[0].as_str()), (MOST_CHECKPOINTS, "0"));
+            assert_eq!(chosen.last(), numbers(count).last());
+        }
     }
 }

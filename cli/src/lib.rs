@@ -16,6 +16,7 @@ pub mod field;
 pub mod fleet;
 pub mod grants;
 mod held;
+mod hidden;
 pub mod inventory;
 pub mod known;
 pub mod login;

@@ -69,7 +69,7 @@ pub async fn setup(app: &App, args: &SetupArgs) -> Result<(), Failure> {
     let made = made.map_err(|failure| {
         if let Failure::Denied(why) = failure { Failure::WrongSetupCode(why) } else { failure }
     })?;
-    app.say(&format!("made the first administrator, {}", shown(&made.user)));
+    app.say(&format!("{} is an administrator now", shown(&made.user)));
     let signed_in = with_password(app, &door, identity(&user, None)?, &password, second).await?;
     enter(app, &door, &signed_in).await
 }

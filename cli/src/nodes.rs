@@ -16,14 +16,14 @@ use crate::failure::Failure;
 use crate::inventory::{self, node_resource};
 use crate::private::{SecretFile, secret_dir};
 use crate::session::{Session, Wire};
-use crate::view::secret::{JoinTokenView, ReenrollView, ReenrolledView};
+use crate::view::secret::{JoinAs, JoinTokenView, ReenrollView, ReenrolledView};
 use crate::view::{bare, shown};
 
 /// What a join token is for.
 struct Ticket<'a> {
     node: &'a str,
     ttl_seconds: u32,
-    reenroll: bool,
+    join_as: JoinAs,
     run: Run,
 }
 
@@ -86,7 +86,8 @@ impl App {
 
     async fn join_token(&self, session: &Session, args: &JoinTokenArgs) -> Result<(), Failure> {
         let run = Run::of(args.change);
-        let ticket = Ticket { node: &args.name, ttl_seconds: args.ttl.seconds(), reenroll: false, run };
+        let ticket =
+            Ticket { node: &args.name, ttl_seconds: args.ttl.seconds(), join_as: JoinAs::NewNode, run };
         self.one_token(session, &ticket, args.token_file.as_deref()).await
     }
 
@@ -94,12 +95,12 @@ impl App {
         let (run, ttl_seconds) = (Run::of(args.change), args.ttl.seconds());
         match (&args.name, &args.token_dir) {
             (Some(name), _) => {
-                let ticket = Ticket { node: bare(name), ttl_seconds, reenroll: true, run };
+                let ticket = Ticket { node: bare(name), ttl_seconds, join_as: JoinAs::Itself, run };
                 self.one_token(session, &ticket, args.token_file.as_deref()).await
             }
             (None, Some(dir)) => {
                 let made = reenroll_all(session, dir, ttl_seconds, run).await?;
-                self.say(&made.talk(run, &session.url));
+                self.say(&made.talk(run));
                 if run == Run::Change {
                     self.print(&made)?;
                 }
@@ -124,7 +125,7 @@ impl App {
     ) -> Result<(), Failure> {
         match token(session, ticket, file).await? {
             Some(view) => {
-                self.say(&view.talk(&session.url));
+                self.say(&view.talk(ticket.join_as, &session.url));
                 self.print(&view)
             }
             None => {
@@ -154,7 +155,8 @@ pub async fn reenroll_all(
         let made = match name.parse::<NodeName>() {
             Ok(_) => {
                 let file = dir.join(format!("{name}.token"));
-                token(session, &Ticket { node: name, ttl_seconds, reenroll: true, run }, Some(&file)).await
+                token(session, &Ticket { node: name, ttl_seconds, join_as: JoinAs::Itself, run }, Some(&file))
+                    .await
             }
             Err(error) => Err(Failure::Refused(error.to_string())),
         };
@@ -196,7 +198,7 @@ async fn token(
         node_name: ticket.node.to_owned(),
         ttl_seconds: ticket.ttl_seconds,
         request_id: request_id()?,
-        reenroll: ticket.reenroll,
+        reenroll: ticket.join_as == JoinAs::Itself,
         validate_only: ticket.run.validate_only(),
     };
     let create = |wire, r| async move { on_nodes(wire).create_join_token(r).await };

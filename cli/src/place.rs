@@ -76,6 +76,7 @@ impl App {
 
 /// The path that is meant. One that makes no sense is left to the controller to refuse.
 pub async fn on_path(session: &Session, path: &str) -> Result<Place, Failure> {
+    let path = &*in_full(path);
     match named(path) {
         Named::Node(name) => {
             let found = seen(inventory::node(session, name).await)?;
@@ -143,6 +144,15 @@ pub async fn on_objects(session: &Session, texts: &[String]) -> Result<Vec<Strin
     Ok(all)
 }
 
+/// `vms/shop`, `/vms/shop/` and `/vms/?tag=qa` are what people write for `/vms/shop` and `/vms?tag=qa`.
+fn in_full(path: &str) -> String {
+    let (path, selector) = path.split_at(path.find('?').unwrap_or(path.len()));
+    if path.is_empty() {
+        return selector.to_owned();
+    }
+    format!("/{}{selector}", path.trim_matches('/'))
+}
+
 fn named(path: &str) -> Named<'_> {
     let Some(rest) = path.strip_prefix('/') else { return Named::Other };
     let Some((kind, name)) = rest.split_once('/') else { return Named::Other };
@@ -180,6 +190,22 @@ fn seen<T>(asked: Result<T, Failure>) -> Result<Option<T>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slashes_at_the_ends_say_nothing() {
+        for (written, meant) in [
+            ("/", "/"),
+            ("vms/test", "/vms/test"),
+            ("pools/web", "/pools/web"),
+            ("/nodes/x/", "/nodes/x"),
+            ("/vms/?tag=qa", "/vms?tag=qa"),
+            ("vms?tag=a/b/", "/vms?tag=a/b/"),
+            ("/containers/n/id", "/containers/n/id"),
+            ("", ""),
+        ] {
+            assert_eq!(in_full(written), meant);
+        }
+    }
 
     #[test]
     fn a_path_says_what_it_names() {

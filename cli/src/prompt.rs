@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use horcrux_transport::secret::Secret;
 
 use crate::failure::Failure;
+use crate::hidden;
 
 /// Longer than any secret, so that a wrong file is not read whole.
 const MAX_SECRET_BYTES: u64 = 4096;
@@ -32,8 +33,8 @@ pub fn secret(what: &str, file: Option<&Path>, instead: &str) -> Result<Secret, 
             Ok(first_line(opened).with_context(doing)?)
         }
         None if is_interactive() => {
-            let typed = rpassword::prompt_password(format!("{what}: "));
-            Ok(Secret::from(typed.with_context(|| format!("ask for the {what}"))?))
+            let typed = hidden::ask(io::stdin(), io::stderr(), &format!("{what}: "));
+            Ok(typed.with_context(|| format!("ask for the {what}"))?)
         }
         None => Err(cannot_ask(what, instead)),
     }

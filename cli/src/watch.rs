@@ -277,14 +277,22 @@ impl Line {
     }
 }
 
+/// Nothing is missed where the controller begins anew because rights have changed.
+fn gap_in_words(missed_ticks: u64, missed_events: u64) -> String {
+    if missed_ticks == 0 && missed_events == 0 {
+        return "what you may see has changed; a new snapshot follows".to_owned();
+    }
+    format!(
+        "gap: this reader fell behind and missed {missed_ticks} updates and {missed_events} events; a new snapshot \
+         follows"
+    )
+}
+
 fn print(app: &App, lines: impl Iterator<Item = Line>) -> Result<Reader, Failure> {
     let mut text = String::new();
     for line in lines {
         if let Line::Gap { missed_ticks, missed_events } = line {
-            app.say(&format!(
-                "gap: this reader fell behind and missed {missed_ticks} updates and {missed_events} events; a new \
-                 snapshot follows"
-            ));
+            app.say(&gap_in_words(missed_ticks, missed_events));
         }
         match app.output {
             Output::Json => text.push_str(&serde_json::to_string(&line).context("write JSON")?),
@@ -344,6 +352,13 @@ mod tests {
             detail: "x\u{1b}[2J".into(),
         };
         assert_eq!(line.text().unwrap(), "event     00:00:00Z vm-gone vms/u x\\u{1b}[2J");
+    }
+
+    #[test]
+    fn a_gap_in_which_nothing_was_missed_is_a_change_of_rights() {
+        assert!(gap_in_words(0, 0).starts_with("what you may see has changed"));
+        assert!(gap_in_words(3, 0).contains("missed 3 updates and 0 events"));
+        assert!(gap_in_words(0, 1).contains("missed 0 updates and 1 events"));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use horcruxctl::tokens::Credential;
 use horcruxctl::view::{Output, View};
 use horcruxctl::{Reader, account, api_tokens, audit, login, nodes, oidc};
 
+use self::controller::guests::{SHOP, WORKER};
 use self::controller::{DEADLINE, HOUR_MS, Scene, URL};
 
 fn parsed(line: &str) -> Command {
@@ -194,9 +195,10 @@ async fn every_node_gets_its_token_file_and_one_that_fails_is_named() {
     let dir = scene.dir.path().join("join");
     let would = nodes::reenroll_all(&session, &dir, 600, Run::Check).await.unwrap();
     assert!(!dir.exists());
-    assert_eq!(would.talk(Run::Check, URL), "would make tokens for 1 of 2 nodes\n  a: a is locked");
+    assert_eq!(would.talk(Run::Check), "would make tokens for 1 of 2 nodes\n  a: a is locked");
     let made = nodes::reenroll_all(&session, &dir, 600, Run::Change).await.unwrap();
     assert_eq!(scene.changes(), ["would reenroll b for 600 s", "reenroll b for 600 s"]);
+    assert!(made.talk(Run::Change).contains("enroll --again"));
     assert_eq!(fs::read_to_string(dir.join("b.token")).unwrap(), "hxj_b\n");
     assert!(!dir.join("a.token").exists());
     let mode = |path| fs::metadata(path).unwrap().mode() & 0o777;
@@ -256,6 +258,18 @@ async fn the_newest_rows_come_first_up_to_the_limit() {
     assert_eq!(numbers("h audit list").await, [5, 4, 3, 2, 1]);
     assert_eq!(numbers("h audit list --limit 2 --since 1h").await, [5, 4]);
     assert!(numbers("h audit list --limit 0").await.is_empty());
+}
+
+#[tokio::test]
+async fn the_log_is_asked_for_ids_where_names_are_known() {
+    let scene = Scene::new(HOUR_MS).await;
+    let session = scene.session(DEADLINE).await;
+    let meant = async |text: &str| audit::on_log(&session, Some(text.to_owned())).await.unwrap().unwrap();
+    assert_eq!(meant("vms/shop").await, format!("/vms/{SHOP}"));
+    assert_eq!(meant("containers/3f2a").await, format!("/containers/node1/{WORKER}"));
+    assert_eq!(meant("vms/gone").await, "vms/gone");
+    assert_eq!(meant("users/bob@local").await, "/users/bob@local");
+    assert_eq!(audit::on_log(&session, None).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use horcruxctl::view::node::{NodeDetailView, NodeListView, NodeView};
 use horcruxctl::view::people::{GroupListView, GroupView, UserListView, UserView};
 use horcruxctl::view::pool::{PoolListView, PoolView, TaggedListView, TaggedView};
 use horcruxctl::view::secret::{
-    JoinTokenView, NewApiTokenView, RecoveryCodesView, ReenrollView, ReenrolledView,
+    JoinAs, JoinTokenView, NewApiTokenView, RecoveryCodesView, ReenrollView, ReenrolledView,
 };
 use horcruxctl::view::session::SessionListView;
 use horcruxctl::view::token::{ApiTokenListView, ApiTokenView};
@@ -419,6 +419,9 @@ fn what_is_shown_once() {
     let token = JoinTokenView { token: Some("hxj_x.y.z".into()), token_file: None, expires_unix_ms: NOW_MS };
     golden("join_token", &token);
     assert!(!format!("{token:?}").contains("hxj"));
+    let next = |join_as| token.talk(join_as, "https://web1:8006");
+    assert!(next(JoinAs::NewNode).contains("enroll --controller https://web1:8006 --token-file FILE"));
+    assert!(next(JoinAs::Itself).contains("enroll --again --token-file FILE"));
     let made = NewApiTokenView {
         secret: Some("hxt_3f2a_xyz".into()),
         token_file: None,

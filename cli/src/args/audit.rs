@@ -30,7 +30,8 @@ pub struct AuditListArgs {
     /// Only what this user did: NAME@REALM; without a realm, local. nodes/NODE and `controller` act too.
     #[arg(long, value_name = "USER@REALM")]
     pub user: Option<String>,
-    /// Only what was done to this resource, or to those below it.
+    /// Only what was done to this resource, or to those below it. VMs and containers may be given by name, containers by
+    /// the start of their id.
     #[arg(long, value_name = "R")]
     pub resource: Option<String>,
     /// Only what is newer: an age (24h) or a moment (2026-08-04T12:00:00Z).
@@ -50,7 +51,8 @@ pub struct VerifyArgs {
     /// The log must contain this row. May be given several times.
     #[arg(long = "checkpoint", value_name = "SEQ:HASH")]
     pub checkpoints: Vec<String>,
-    /// A file of such rows, one on each line, or standard input when F is `-`.
+    /// A file of such rows, one on each line, or standard input when F is `-`. The file that the controller
+    /// writes, `audit_checkpoint_file`, does as it is.
     #[arg(long, value_name = "F")]
     pub checkpoint_file: Option<PathBuf>,
 }

@@ -58,7 +58,7 @@ pub struct Global {
 pub enum Command {
     /// Sign in to a controller and make it the current one.
     Login(LoginArgs),
-    /// Make the first administrator of a new controller, then sign in.
+    /// Make an administrator with a setup code, as on a new controller, then sign in.
     Setup(SetupArgs),
     /// End the session.
     Logout,

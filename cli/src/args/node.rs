@@ -17,7 +17,7 @@ pub enum NodeCommand {
         /// Its name.
         name: String,
     },
-    /// Shut a node out within seconds, until it is unlocked. Its guests run on.
+    /// Shut a node out within seconds, until it is enrolled again or unlocked. Its guests run on.
     Lock {
         /// Its name.
         name: String,
@@ -27,7 +27,10 @@ pub enum NodeCommand {
         #[command(flatten)]
         removal: RemovalArgs,
     },
-    /// Let a locked node in again.
+    /// Let a locked node in again, after a lock that was a mistake.
+    ///
+    /// Whoever holds its old certificate gets in with it again. Where the node was stolen or copied, use `reenroll` instead:
+    /// with a token that was made after the lock it comes back unlocked, and its old certificate is dead.
     Unlock {
         /// Its name.
         name: String,
@@ -47,7 +50,7 @@ pub enum NodeCommand {
     /// Make a token with which an enrolled node gets a new certificate, when it has lost its own or let it end.
     ///
     /// It keeps its name, its history and its grants; no guest is touched. Its old certificate dies when the token is
-    /// used.
+    /// used. A token that was made after a lock ends the lock too.
     #[command(
         override_usage = "horcruxctl node reenroll [OPTIONS] <NAME>\n       horcruxctl node reenroll [OPTIONS] --all --token-dir <DIR>",
         after_help = "\

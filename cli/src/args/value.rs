@@ -108,7 +108,7 @@ pub(super) fn privilege(text: &str) -> Result<Privilege, String> {
 /// The first `@` ends the role: a role's name has none, a path may.
 pub(super) fn role_on_path(text: &str) -> Result<RoleOnPath, String> {
     match text.split_once('@') {
-        Some((role, path)) if !role.is_empty() && path.starts_with('/') => {
+        Some((role, path)) if !role.is_empty() && !role.contains('/') && !path.is_empty() => {
             Ok(RoleOnPath { role: role.to_owned(), path: path.to_owned() })
         }
         Some(_) | None => Err("write ROLE@PATH, for instance VmUser@/pools/ci".to_owned()),
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(role_on_path("VmUser@/pools/ci"), Ok(on("VmUser", "/pools/ci")));
         assert_eq!(role_on_path("VmUser@/"), Ok(on("VmUser", "/")));
         assert_eq!(role_on_path("A@/containers/web1/a@b"), Ok(on("A", "/containers/web1/a@b")));
-        for wrong in ["", "VmUser", "@/", "VmUser@", "VmUser@pools/ci", "/pools/ci@VmUser"] {
+        for wrong in ["", "VmUser", "@/", "VmUser@", "/pools/ci@VmUser"] {
             assert!(role_on_path(wrong).is_err(), "{wrong}");
         }
     }

@@ -20,6 +20,14 @@ pub struct JoinTokenView {
     pub expires_unix_ms: i64,
 }
 
+/// Whom a join token lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinAs {
+    NewNode,
+    /// One that keeps its name and what goes with it.
+    Itself,
+}
+
 /// What `node reenroll --all` made: no secrets, they are in the files.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
@@ -112,17 +120,21 @@ impl View for JoinTokenView {
 
 impl JoinTokenView {
     #[must_use]
-    pub fn talk(&self, url: &str) -> String {
+    pub fn talk(&self, join_as: JoinAs, url: &str) -> String {
         let place = self.token_file.as_deref().map_or_else(
             || "the token is shown this once".to_owned(),
             |file| format!("the token is in {file}"),
         );
-        format!("{place}; it works once, until {}. {}", utc(self.expires_unix_ms), on_the_node(url))
+        let next = match join_as {
+            JoinAs::NewNode => enroll(url),
+            JoinAs::Itself => ENROLL_AGAIN.to_owned(),
+        };
+        format!("{place}; it works once, until {}. {next}", utc(self.expires_unix_ms))
     }
 }
 
-/// What is done with a join token.
-fn on_the_node(url: &str) -> String {
+/// What is done with a new node's token.
+fn enroll(url: &str) -> String {
     // What this machine calls itself means nothing on another.
     let local =
         ["https://127.", "https://localhost", "https://[::1]"].iter().any(|start| url.starts_with(start));
@@ -135,6 +147,12 @@ fn on_the_node(url: &str) -> String {
          horcrux-agentd run"
     )
 }
+
+/// What is done with the token of a node that has been one. It knows its controller.
+const ENROLL_AGAIN: &str = "\
+On the node, as root, with the token in a file:
+  horcrux-agentd enroll --again --token-file FILE
+An agent that runs there goes on with the new certificate.";
 
 impl View for ReenrollView {
     fn table(&self, _now_ms: i64) -> String {
@@ -156,10 +174,10 @@ impl View for ReenrollView {
 
 impl ReenrollView {
     #[must_use]
-    pub fn talk(&self, run: Run, url: &str) -> String {
+    pub fn talk(&self, run: Run) -> String {
         let good = self.0.iter().filter(|node| node.problem.is_none()).count();
         match run {
-            Run::Change => format!("made tokens for {good} of {} nodes. {}", self.0.len(), on_the_node(url)),
+            Run::Change => format!("made tokens for {good} of {} nodes. {ENROLL_AGAIN}", self.0.len()),
             Run::Check => {
                 let bad = self.0.iter().filter_map(|node| {
                     node.problem.as_ref().map(|problem| format!("\n  {}: {problem}", shown(&node.node)))
