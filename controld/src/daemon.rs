@@ -142,6 +142,12 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     }
     store.drop_claims().await.map_err(StartError::Store)?;
     let registry = Registry::open(store.clone()).await.map_err(StartError::Store)?;
+    for role in &config.second_factor_roles {
+        let known = role.parse().is_ok_and(|role| registry.policy().facts().role(&role).is_some());
+        if !known {
+            tracing::warn!(role, "second_factor_roles: there is no such role, so nobody is held to it");
+        }
+    }
     let signer = Signer::open(&dir, authority.cluster()).map_err(StartError::Keys)?;
     let sessions =
         Sessions::new(store.clone(), Arc::new(signer), config.session_idle, config.session_absolute);

@@ -118,7 +118,9 @@ impl Attachments {
         let mut stream = Attached { row: &row, name: &name, replies: &replies, link, of, asked: None };
         let ended = tokio::select! {
             ended = self.run(&mut stream, &mut incoming) => ended,
-            () = replaced.cancelled() => Err(Status::aborted("this stream was replaced, or its node was deleted")),
+            () = replaced.cancelled() => Err(Status::aborted(
+                "another stream took this one's place, or its node was locked or deleted, or the controller is stopping",
+            )),
         };
         {
             let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
