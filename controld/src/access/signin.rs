@@ -274,10 +274,12 @@ impl SignIns {
             }
             return checked;
         }
-        let row = match user.as_ref().filter(|_| found.is_some()) {
+        // Looked up in a realm that isn't there too: the time it takes would tell.
+        let row = match &user {
             Some(user) => self.store.user(user).await.map_err(SignInError::Store)?,
             None => None,
         };
+        let row = row.filter(|_| found.is_some());
         let credentials = row.as_ref().map_or(0, |row| row.credentials);
         let stored = row.filter(|row| !row.disabled).and_then(|row| row.password_hash);
         let again = Secret::from(password.expose().to_owned());
