@@ -196,9 +196,8 @@ impl SignIns {
     /// Whether `password` is `user`'s own, as somebody says who is signed in already.
     pub async fn is_password_of(&self, user: &UserId, password: Secret) -> Result<bool, SignInError> {
         self.slow_down(user.as_str(), Trier::SignedIn)?;
-        let row = self.store.user(user).await.map_err(SignInError::Store)?;
-        let asker = Asker::Known(user.clone());
-        let fit = self.passwords.verify(password, row.and_then(|row| row.password_hash), asker).await;
+        let (stored, asker) = (self.stored_hash(user).await?, Asker::Known(user.clone()));
+        let fit = self.passwords.verify(password, stored, asker).await;
         Ok(fit.map_err(busy)? != Fit::Wrong)
     }
 
@@ -209,9 +208,14 @@ impl SignIns {
 
     /// What a device is to keep that `user` has just signed in with.
     pub async fn device(&self, user: &UserId, now_ms: i64) -> Result<Secret, SignInError> {
-        let row = self.store.user(user).await.map_err(SignInError::Store)?;
-        let stored = row.and_then(|row| row.password_hash).unwrap_or_default();
+        let stored = self.stored_hash(user).await?.unwrap_or_default();
         Device::mark(&self.seal, user, &stored, now_ms).map_err(SignInError::Key)
+    }
+
+    /// `None` for an unknown user, and for one whose password is kept by their realm.
+    async fn stored_hash(&self, user: &UserId) -> Result<Option<String>, SignInError> {
+        let row = self.store.user(user).await.map_err(SignInError::Store)?;
+        Ok(row.and_then(|row| row.password_hash))
     }
 
     async fn known_device(
@@ -220,8 +224,7 @@ impl SignIns {
         mark: &Secret,
         now_ms: i64,
     ) -> Result<Option<(UserId, Device)>, SignInError> {
-        let row = self.store.user(user).await.map_err(SignInError::Store)?;
-        let stored = row.and_then(|row| row.password_hash).unwrap_or_default();
+        let stored = self.stored_hash(user).await?.unwrap_or_default();
         let device = Device::known(&self.seal, user, &stored, mark, now_ms);
         Ok(device.map(|device| (user.clone(), device)))
     }

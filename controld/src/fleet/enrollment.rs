@@ -205,8 +205,7 @@ mod tests {
         let (token, expires_ms) =
             enrollment.create_token(&node(), Purpose::Enroll, TTL, MADE_MS).await.unwrap();
         assert_eq!(expires_ms, MADE_MS + 60_000);
-        let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
-        let (id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
+        let (id, secret) = parts(&token);
         Fixture { enrollment, id, secret, _dir: dir }
     }
 
@@ -281,8 +280,7 @@ mod tests {
         let again = enrollment.create_token(&node(), Purpose::Enroll, TTL, MADE_MS).await;
         assert!(matches!(again, Err(EnrollError::NameTaken(_))), "{again:?}");
         let (token, _) = enrollment.create_token(&node(), Purpose::Reenroll, TTL, MADE_MS).await.unwrap();
-        let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
-        let (token_id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
+        let (token_id, secret) = parts(&token);
         let back = enrollment.enroll(&token_id, &secret, &request(), None, MADE_MS).await.unwrap();
         assert_eq!((&back.id, back.name.as_str()), (&id, "web1"));
         assert_eq!(enrollment.store.admit(&id, &old.serial).await.unwrap(), Admitted::Unknown);
@@ -290,10 +288,15 @@ mod tests {
         assert!(matches!(other, Err(EnrollError::Refused)), "once: {other:?}");
     }
 
-    async fn reenroll_token(enrollment: &Enrollment, now_ms: i64) -> (String, Secret) {
-        let (token, _) = enrollment.create_token(&node(), Purpose::Reenroll, TTL, now_ms).await.unwrap();
+    /// Id and secret, which its redeemer sends.
+    fn parts(token: &Secret) -> (String, Secret) {
         let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
         (parts.next().unwrap(), parts.next().unwrap().into())
+    }
+
+    async fn reenroll_token(enrollment: &Enrollment, now_ms: i64) -> (String, Secret) {
+        let (token, _) = enrollment.create_token(&node(), Purpose::Reenroll, TTL, now_ms).await.unwrap();
+        parts(&token)
     }
 
     #[tokio::test]
@@ -319,8 +322,7 @@ mod tests {
         let Fixture { enrollment, .. } = &fixture;
         let web2 = "web2".parse().unwrap();
         let (token, _) = enrollment.create_token(&web2, Purpose::Enroll, TTL, MADE_MS).await.unwrap();
-        let mut parts = token.expose().trim_start_matches("hxj_").split('.').map(ToOwned::to_owned);
-        let (token_id, secret) = (parts.next().unwrap(), parts.next().unwrap().into());
+        let (token_id, secret) = parts(&token);
         let was = format!("spiffe://{}/node/{id}", enrollment.authority.cluster());
         let other = enrollment.enroll(&token_id, &secret, &request(), Some(&was), MADE_MS).await;
         assert!(matches!(&other, Err(EnrollError::Another(name)) if name == "web1"), "{other:?}");
