@@ -86,15 +86,15 @@ pub enum StartError {
 /// People behind one address share these; a thousand tabs of one office fit.
 const PUBLIC: Limits = Limits {
     connections: 4096,
-    connections_per_address: 1024,
-    handshakes_per_address: 128,
+    connections_per_source: 1024,
+    handshakes_per_source: 128,
     streams_per_connection: 128,
 };
 /// A node holds one connection; a thousand may sit behind one address.
 const AGENTS: Limits = Limits {
     connections: 4096,
-    connections_per_address: 2048,
-    handshakes_per_address: 512,
+    connections_per_source: 2048,
+    handshakes_per_source: 512,
     streams_per_connection: 16,
 };
 /// Records that wait to be committed; when it is full, streams wait.

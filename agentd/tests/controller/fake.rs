@@ -28,8 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 const DAY_MS: i64 = 24 * 3600 * 1000;
 const LIMITS: Limits = Limits {
     connections: 64,
-    connections_per_address: 64,
-    handshakes_per_address: 64,
+    connections_per_source: 64,
+    handshakes_per_source: 64,
     streams_per_connection: 16,
 };
 

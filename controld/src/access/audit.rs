@@ -8,8 +8,10 @@
 mod scribe;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use horcrux_transport::clock;
 use tokio::sync::{broadcast, mpsc};
@@ -18,11 +20,18 @@ pub use self::scribe::Scribe;
 use self::verify::dropped;
 pub use self::verify::{Verdict, hex};
 use super::name::is_disruptive;
+use super::pace::{Allowance, Pace};
 use crate::store::audit::{AuditFilter, AuditRow, Head};
 use crate::store::{Store, StoreError};
 
-/// Denials that wait to be written. One that doesn't fit is counted, and told in the next row.
+/// Denials that wait to be written. One that doesn't fit is counted, and told with the next head.
 const WAITING: usize = 1024;
+/// Denials of one user, or from one address, that are written one by one: whoever asks in a loop doesn't fill the log, nor
+/// the places of what others are denied.
+const DENIALS: Allowance = Allowance { burst: 200, every: Duration::from_secs(1) };
+/// Of so many it is told who they were.
+const SHEDDERS: usize = 20;
+const OTHERS: &str = "others";
 /// Rows that a follower may lag behind before it reads them from the store.
 const FOLLOWED: usize = 256;
 /// Longer text is cut: it comes from callers.
@@ -68,13 +77,21 @@ impl Kind {
     }
 }
 
+/// Denials that came too fast.
+#[derive(Debug, Default)]
+struct Unwritten {
+    pace: Pace<String>,
+    /// By who was denied, since they were last told.
+    shed: BTreeMap<String, u64>,
+}
+
 /// Writes the log, and reads it.
 #[derive(Clone, Debug)]
 pub struct Audit {
     store: Store,
     written: broadcast::Sender<AuditRow>,
     denials: mpsc::Sender<AuditRow>,
-    shed: Arc<std::sync::atomic::AtomicU64>,
+    unwritten: Arc<Mutex<Unwritten>>,
     /// The last row that this process knows of: a log that doesn't hold it any more was cut.
     seen: Arc<Mutex<Head>>,
     head_file: PathBuf,
@@ -94,7 +111,7 @@ impl Audit {
             store,
             written: broadcast::Sender::new(FOLLOWED),
             denials,
-            shed: Arc::default(),
+            unwritten: Arc::default(),
             seen: Arc::new(Mutex::new(head)),
             head_file: state_dir.join(HEAD_FILE),
             checkpoint_file,
@@ -119,8 +136,12 @@ impl Audit {
 
     /// A refusal. It is written a moment later: a refused caller must not learn from the time that it takes.
     pub fn denial(&self, entry: &Entry) {
-        if self.denials.try_send(row(Kind::Denial, entry, "denied", 0)).is_err() {
-            self.shed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let of = if entry.actor.is_empty() { &entry.source } else { &entry.actor };
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unwritten.pace.may(of, DENIALS, clock::monotonic())
+            || self.denials.try_send(row(Kind::Denial, entry, "denied", 0)).is_err()
+        {
+            unwritten.shed(of);
         }
     }
 
@@ -203,6 +224,14 @@ impl Audit {
             // Nobody follows.
             drop(self.written.send(row));
         }
+    }
+}
+
+impl Unwritten {
+    fn shed(&mut self, of: &str) {
+        let many = self.shed.len() >= SHEDDERS && !self.shed.contains_key(of);
+        let of = if many { OTHERS } else { of };
+        *self.shed.entry(of.to_owned()).or_default() += 1;
     }
 }
 

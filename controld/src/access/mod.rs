@@ -42,6 +42,7 @@ pub mod factors;
 pub mod jwt;
 pub mod keys;
 pub mod name;
+pub mod pace;
 pub mod password;
 pub mod path;
 pub mod places;

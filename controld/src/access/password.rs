@@ -158,7 +158,7 @@ fn fit(password: &Secret, stored: &str) -> Fit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::throttle::Source;
+    use horcrux_transport::source::Source;
 
     fn secret(text: &str) -> Secret {
         Secret::from(text.to_owned())

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::name::UserId;
-use super::throttle::Source;
+use horcrux_transport::source::Source;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -195,7 +195,7 @@ mod tests {
     use horcrux_realms::ldap::{GroupMember, Settings};
 
     use super::*;
-    use crate::access::throttle::Source;
+    use horcrux_transport::source::Source;
 
     #[test]
     fn refusals_come_at_whole_multiples_of_one_time() {

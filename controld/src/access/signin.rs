@@ -12,6 +12,7 @@ use horcrux_realms::{Person, RealmError};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
+use horcrux_transport::source::Source;
 
 use super::audit::{Audit, Entry};
 use super::challenges::{Challenges, Pending, Proven};
@@ -23,7 +24,7 @@ use super::password::{Asker, Fit, MAX_BYTES, PasswordError, Passwords};
 use super::realm::{Checked, Realm};
 use super::registry::Registry;
 use super::sessions::{Carrier, SessionError, Sessions, Visitor};
-use super::throttle::{Source, Throttle, Trier};
+use super::throttle::{Throttle, Trier};
 use crate::store::sessions::SessionRow;
 use crate::store::users::UserRow;
 use crate::store::{Store, StoreError};

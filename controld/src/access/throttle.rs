@@ -2,19 +2,12 @@
 //! name, whether it is a user's or not. A device that the user signed in with before has a pace of its own: nobody is
 //! locked out by what others type, elsewhere or at the same address. Pure: time is passed in.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::device::Device;
+use horcrux_transport::source::Source;
 
-/// Attempts in a row, then one in each interval.
-#[derive(Clone, Copy, Debug)]
-struct Allowance {
-    burst: u32,
-    every: Duration,
-}
+use super::device::Device;
+use super::pace::{Allowance, Pace};
 
 /// From one address, whatever the names: an office behind one address signs in the same morning.
 const PER_SOURCE: Allowance = Allowance { burst: 30, every: Duration::from_secs(2) };
@@ -26,33 +19,6 @@ const PER_DEVICE: Allowance = Allowance { burst: 10, every: Duration::from_secs(
 const PER_SESSION: Allowance = Allowance { burst: 10, every: Duration::from_secs(5) };
 /// From one address, of what needs no session and isn't a password: a rack of hosts that enroll comes from one too.
 const PER_DOOR: Allowance = Allowance { burst: 60, every: Duration::from_secs(1) };
-/// Addresses and names that are remembered; beyond, those that have nothing left to wait for are forgotten, then the
-/// oldest.
-const REMEMBERED: usize = 50_000;
-
-/// Where an attempt comes from: an IPv4 address, or an IPv6 network of 64 bits, which one machine has to itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Source(IpAddr);
-
-impl Source {
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            v4 @ IpAddr::V4(_) => Self(v4),
-            IpAddr::V6(v6) => {
-                let network = u128::from(v6) & !u128::from(u64::MAX);
-                Self(IpAddr::V6(Ipv6Addr::from(network)))
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
 /// Who tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trier {
@@ -73,43 +39,11 @@ impl Trier {
     }
 }
 
-/// When failures are paid off.
-#[derive(Debug)]
-struct Debts<K>(HashMap<K, Instant>);
-
-impl<K: Eq + Hash + Clone> Debts<K> {
-    /// How long until another attempt is heard.
-    fn wait(&self, key: &K, allowed: Allowance, now: Instant) -> Duration {
-        let Some(paid) = self.0.get(key) else { return Duration::ZERO };
-        let credit = allowed.every * (allowed.burst - 1);
-        paid.saturating_duration_since(now).saturating_sub(credit)
-    }
-
-    fn fail(&mut self, key: K, allowed: Allowance, now: Instant) {
-        if self.0.len() >= REMEMBERED && !self.0.contains_key(&key) {
-            self.0.retain(|_, paid| *paid > now);
-            if self.0.len() >= REMEMBERED
-                && let Some(oldest) = self.0.iter().min_by_key(|(_, paid)| **paid).map(|(key, _)| key.clone())
-            {
-                self.0.remove(&oldest);
-            }
-        }
-        let paid = self.0.entry(key).or_insert(now);
-        *paid = (*paid).max(now) + allowed.every;
-    }
-}
-
 /// Who tried in vain.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Throttle {
-    sources: Debts<Source>,
-    pairs: Debts<(String, Trier)>,
-}
-
-impl Default for Throttle {
-    fn default() -> Self {
-        Self { sources: Debts(HashMap::new()), pairs: Debts(HashMap::new()) }
-    }
+    sources: Pace<Source>,
+    pairs: Pace<(String, Trier)>,
 }
 
 impl Throttle {
@@ -126,9 +60,9 @@ impl Throttle {
 
     /// Counts an attempt before it is checked, so that no number of attempts at once gets past the bound.
     pub fn attempt(&mut self, name: &str, trier: Trier, now: Instant) {
-        self.pairs.fail((name.to_owned(), trier), trier.allowance(), now);
+        self.pairs.spend((name.to_owned(), trier), trier.allowance(), now);
         if let Trier::At(source) = trier {
-            self.sources.fail(source, PER_SOURCE, now);
+            self.sources.spend(source, PER_SOURCE, now);
         }
     }
 
@@ -138,25 +72,21 @@ impl Throttle {
         let pair = (format!("/{door}"), Trier::At(source));
         let wait = self.pairs.wait(&pair, PER_DOOR, now);
         if wait.is_zero() {
-            self.pairs.fail(pair, PER_DOOR, now);
+            self.pairs.spend(pair, PER_DOOR, now);
         }
         wait
     }
 
     /// What was asked at `door` was right: it doesn't count.
     pub fn opened(&mut self, door: &'static str, source: Source, now: Instant) {
-        if let Some(paid) = self.pairs.0.get_mut(&(format!("/{door}"), Trier::At(source))) {
-            *paid = paid.checked_sub(PER_DOOR.every).unwrap_or(now);
-        }
+        self.pairs.give_back(&(format!("/{door}"), Trier::At(source)), PER_DOOR, now);
     }
 
     /// It was right: its name has nothing to wait for there.
     pub fn succeeded(&mut self, name: &str, trier: Trier, now: Instant) {
-        self.pairs.0.remove(&(name.to_owned(), trier));
-        if let Trier::At(source) = trier
-            && let Some(paid) = self.sources.0.get_mut(&source)
-        {
-            *paid = paid.checked_sub(PER_SOURCE.every).unwrap_or(now);
+        self.pairs.forgive(&(name.to_owned(), trier));
+        if let Trier::At(source) = trier {
+            self.sources.give_back(&source, PER_SOURCE, now);
         }
     }
 }
@@ -265,15 +195,5 @@ mod tests {
         assert!(throttle.wait("alice", at("2001:db8::2"), now) > Duration::ZERO, "the same network");
         throttle.succeeded("alice", from, now);
         assert_eq!(throttle.wait("alice", from, now), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut throttle = Throttle::default();
-        let now = clock::monotonic();
-        for n in 0..(u32::try_from(REMEMBERED).unwrap() + 10) {
-            throttle.sources.fail(source(&std::net::Ipv4Addr::from(n).to_string()), PER_SOURCE, now);
-        }
-        assert_eq!(throttle.sources.0.len(), REMEMBERED);
     }
 }

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use horcrux_proto::authz::{Privilege, privilege_name, requirement};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use zeroize::Zeroizing;
 
 use crate::access::audit::Entry;
@@ -48,6 +48,20 @@ pub(super) struct Act {
     pub(super) detail: String,
     pub(super) request_id: String,
     pub(super) validate_only: bool,
+}
+
+/// A change of the policy that is prepared, or what stands against it and may have come of this same request.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    refused: Option<Status>,
+}
+
+impl Planned {
+    /// The plan, for a request that is carried out now: what stands against it came of another one.
+    pub(super) fn first(self) -> Result<Plan, Status> {
+        self.refused.map_or(Ok(self.plan), Err)
+    }
 }
 
 /// What became of it.
@@ -90,7 +104,7 @@ impl Call {
     /// As [`Call::require`], where a caller without it must not learn whether there is something at `path`.
     pub(super) fn require_to_know(&self, app: &App, privilege: Privilege, path: &Path) -> Result<(), Status> {
         self.require(app, privilege, path).map_err(|status| {
-            let denied = status.code() == tonic::Code::PermissionDenied;
+            let denied = status.code() == Code::PermissionDenied;
             if denied { absent(path.as_str().trim_start_matches('/')) } else { status }
         })
     }
@@ -121,6 +135,27 @@ impl Call {
             Refused::Asked(status) => status,
             Refused::Escalates(escalation) => self.escalates(app, &escalation),
         })
+    }
+
+    /// As [`Call::plan`], for a change that can be made once: the same request may have made it already, or be making it.
+    /// That is asked after it was seen to be made, for a request may come many times at once.
+    pub(super) async fn plan_once(
+        &self,
+        app: &App,
+        request_id: &str,
+        alter: impl FnOnce(&mut Facts) -> Result<(), Status>,
+    ) -> Result<Planned, Status> {
+        match self.plan(app, alter).await {
+            Ok(plan) => Ok(Planned { plan, refused: None }),
+            Err(refused) => {
+                let made = matches!(refused.code(), Code::AlreadyExists | Code::NotFound);
+                if !made || !self.repeats(app, request_id).await? {
+                    return Err(refused);
+                }
+                let plan = self.plan(app, |_| Ok(())).await?;
+                Ok(Planned { plan, refused: Some(refused) })
+            }
+        }
     }
 
     /// Refuses, on record, what would hand out more than the caller has.

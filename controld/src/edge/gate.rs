@@ -117,8 +117,11 @@ fn door(app: &App, request: &Request<Body>) -> Result<Door, Status> {
 
 async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(), Status> {
     let path = request.uri().path();
-    let (method, caller) = if path.starts_with("/grpc.health.v1.") {
+    let (method, caller) = if path == "/grpc.health.v1.Health/Check" {
         ("grpc.health.v1", Caller::Anyone)
+    } else if path.starts_with("/grpc.health.v1.") {
+        // A stream that stays open is for whom we know.
+        ("grpc.health.v1", Caller::SignedIn)
     } else if path.starts_with("/grpc.reflection.") {
         ("grpc.reflection", Caller::SignedIn)
     } else {

@@ -14,13 +14,13 @@ use horcrux_proto::v1::{
     grant_service_list_request, why_request,
 };
 use horcrux_transport::clock;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, path};
 use super::fields::{group_name, role_name, user_id};
 use super::guests::named_vm;
 use super::page::page;
-use super::roles::{custom, no_role, privileges};
+use super::roles::no_role;
 use super::users::{keeps_an_administrator, no_group};
 use crate::access::change::changes;
 use crate::access::explain::{Effect, why};
@@ -79,27 +79,19 @@ impl GrantService for Grants {
             return Err(Status::invalid_argument("not_after_unix_ms: it is past"));
         }
         let new = grant.clone();
-        let planned = call.plan(&self.0, |facts| match twin(facts, &new, clock::unix_ms()) {
-            Some(there) => Err(exists(there, &new)),
-            None => add(facts, new),
-        });
-        let (plan, twin) = match planned.await {
-            // By this same request, perhaps: asked after it was seen, for it may come many times at once.
-            Err(status)
-                if status.code() == Code::AlreadyExists
-                    && call.repeats(&self.0, &request.request_id).await? =>
-            {
-                (call.plan(&self.0, |_| Ok(())).await?, Some(status))
-            }
-            planned => (planned?, None),
-        };
+        let planned =
+            call.plan_once(&self.0, &request.request_id, |facts| match twin(facts, &new, clock::unix_ms()) {
+                Some(there) => Err(exists(there, &new)),
+                None => add(facts, new),
+            });
+        let planned = planned.await?;
         // While nobody else changes anything: the pool isn't deleted meanwhile.
         if let Err(absent) = self.0.has_pool(&on).await
             && !call.repeats(&self.0, &request.request_id).await?
         {
             return Err(absent);
         }
-        keeps_an_administrator(&plan.after)?;
+        keeps_an_administrator(&planned.plan.after)?;
         let act = Act {
             resource: on.to_string(),
             decision: call.decision(PermissionsModify, &on),
@@ -109,10 +101,7 @@ impl GrantService for Grants {
         };
         let (app, new) = (Arc::clone(&self.0), grant.clone());
         let done = call.act(&self.0, act, async move {
-            // It was another request that made it.
-            if let Some(twin) = twin {
-                return Err(twin);
-            }
+            let plan = planned.first()?;
             app.store.insert_grant(&new).await?;
             Ok(plan.publish().await?)
         });
@@ -182,14 +171,7 @@ impl GrantService for Grants {
         request: Request<CreateRoleRequest>,
     ) -> Result<Response<CreateRoleResponse>, Status> {
         let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let (name, held) = (custom(&request.name)?, privileges(&request.privileges)?);
-        let taken = self.0.registry.policy().facts().roles.contains_key(&name);
-        if taken && !call.repeats(&self.0, &request.request_id).await? {
-            return Err(Status::already_exists(format!("name: the role {name} exists already")));
-        }
-        let role =
-            self.put_role(&call, name, held, "create", request.request_id, request.validate_only).await?;
+        let role = self.made_role(&call, request.into_inner()).await?;
         Ok(Response::new(CreateRoleResponse { role: Some(role) }))
     }
 
@@ -198,13 +180,7 @@ impl GrantService for Grants {
         request: Request<UpdateRoleRequest>,
     ) -> Result<Response<UpdateRoleResponse>, Status> {
         let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let (name, held) = (custom(&request.name)?, privileges(&request.privileges)?);
-        if !self.0.registry.policy().facts().roles.contains_key(&name) {
-            return Err(no_role(self.0.registry.policy().facts(), &name));
-        }
-        let role =
-            self.put_role(&call, name, held, "change", request.request_id, request.validate_only).await?;
+        let role = self.changed_role(&call, request.into_inner()).await?;
         Ok(Response::new(UpdateRoleResponse { role: Some(role) }))
     }
 

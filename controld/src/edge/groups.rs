@@ -1,6 +1,7 @@
 //! Groups, for UserService: a controller's own, and those that stand for a realm's.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use horcrux_proto::authz::Privilege::UserModify;
@@ -27,17 +28,17 @@ impl Users {
         {
             return Err(Status::invalid_argument(format!("name: there is no realm {realm}")));
         }
-        let taken = self.0.registry.policy().facts().members.contains_key(&name);
-        if taken && !call.repeats(&self.0, &request.request_id).await? {
-            return Err(Status::already_exists(format!("name: the group {name} exists already")));
-        }
         let new = name.clone();
-        let plan = call
-            .plan(&self.0, |facts| {
-                facts.members.entry(new).or_default();
+        let planned = call.plan_once(&self.0, &request.request_id, |facts| match facts.members.entry(new) {
+            Entry::Occupied(taken) => {
+                Err(Status::already_exists(format!("name: the group {} exists already", taken.key())))
+            }
+            Entry::Vacant(free) => {
+                free.insert(BTreeSet::new());
                 Ok(())
-            })
-            .await?;
+            }
+        });
+        let planned = planned.await?;
         let act = Act {
             resource: format!("groups/{name}"),
             decision: call.decision(UserModify, &Path::access()),
@@ -47,6 +48,7 @@ impl Users {
         };
         let (app, new, told) = (Arc::clone(&self.0), name.clone(), comment.clone());
         let done = call.act(&self.0, act, async move {
+            let plan = planned.first()?;
             app.put_members(&new, Some(told), &BTreeSet::new()).await?;
             Ok(plan.publish().await?)
         });
@@ -103,18 +105,13 @@ impl Users {
 
     pub(super) async fn forget_group(&self, call: &Call, request: DeleteGroupRequest) -> Result<(), Status> {
         let name = group_name(&request.name)?;
-        let gone = name.clone();
-        let repeated = call.repeats(&self.0, &request.request_id).await?;
-        let plan = call
-            .plan(&self.0, |facts| {
-                if facts.members.remove(&gone).is_none() && !repeated {
-                    return Err(no_group(&gone));
-                }
-                facts.grants.retain(|grant| grant.subject != Subject::Group(gone.clone()));
-                Ok(())
-            })
-            .await?;
-        keeps_an_administrator(&plan.after)?;
+        let planned = call.plan_once(&self.0, &request.request_id, |facts| {
+            facts.members.remove(&name).ok_or_else(|| no_group(&name))?;
+            facts.grants.retain(|grant| grant.subject != Subject::Group(name.clone()));
+            Ok(())
+        });
+        let planned = planned.await?;
+        keeps_an_administrator(&planned.plan.after)?;
         let act = Act {
             resource: format!("groups/{name}"),
             decision: call.decision(UserModify, &Path::access()),
@@ -124,6 +121,7 @@ impl Users {
         };
         let app = Arc::clone(&self.0);
         call.act(&self.0, act, async move {
+            let plan = planned.first()?;
             app.store.delete_group(&name).await?;
             Ok(plan.publish().await?)
         })

@@ -50,6 +50,8 @@ impl PoolService for Pools {
         let (pool, at) = pool(&request.name)?;
         call.require(&self.0, PoolAllocate, &at)?;
         let comment = text("comment", request.comment)?;
+        // Nobody else makes or deletes one meanwhile.
+        let plan = call.plan(&self.0, |_| Ok(())).await?;
         let exists = self.comment(&pool).await?.is_some();
         if exists && !call.repeats(&self.0, &request.request_id).await? {
             return Err(Status::already_exists(format!("name: pools/{pool} exists already")));
@@ -63,7 +65,8 @@ impl PoolService for Pools {
         };
         let (app, name, told) = (Arc::clone(&self.0), pool.to_string(), comment.clone());
         let done = call.act(&self.0, act, async move {
-            Ok(app.store.put_pool(&name, &told, &[], &[], clock::unix_ms()).await?)
+            app.store.put_pool(&name, &told, &[], &[], clock::unix_ms()).await?;
+            Ok(plan.publish().await?)
         });
         done.await?;
         let pool = Pool { name: format!("pools/{pool}"), comment, members: Vec::new() };
@@ -81,8 +84,7 @@ impl PoolService for Pools {
         if request.add_members.len() + request.remove_members.len() > MAX_MEMBERS {
             return Err(Status::invalid_argument("add_members, remove_members: at most 1000"));
         }
-        let comment = self.comment(&pool).await?.ok_or_else(|| absent(&format!("pools/{pool}")))?;
-        let comment = request.comment.map_or(Ok(comment), |comment| text("comment", comment))?;
+        let comment = request.comment.map(|comment| text("comment", comment)).transpose()?;
         let (mut add, mut remove) = (Vec::new(), Vec::new());
         // All of it is checked before any of it is done.
         for name in &request.add_members {
@@ -104,6 +106,9 @@ impl PoolService for Pools {
                 Ok(())
             })
             .await?;
+        // While nobody else changes anything: it isn't deleted meanwhile.
+        let told = self.comment(&pool).await?.ok_or_else(|| absent(&format!("pools/{pool}")))?;
+        let comment = comment.unwrap_or(told);
         let act = Act {
             resource: format!("pools/{pool}"),
             decision: call.decision(PoolAllocate, &at),

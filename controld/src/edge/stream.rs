@@ -11,7 +11,7 @@ use crate::access::policy::Policy;
 use crate::access::principal::{Principal, Via};
 use crate::access::sessions::Ended;
 use crate::access::watched::Mark;
-use crate::app::App;
+use crate::app::{App, StreamPlace};
 
 /// The caller of a stream.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(super) struct Standing {
     endings: broadcast::Receiver<Ended>,
     policies: watch::Receiver<Arc<Policy>>,
     _watched: Mark,
+    _place: StreamPlace,
     /// The rights changed while something was sent.
     moved: bool,
 }
@@ -27,11 +28,20 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn of(app: &App, call: &Call) -> Result<Self, Status> {
         let principal = call.principal()?.clone();
+        let place = app.streams.enter(principal.user.as_str());
+        let place = place.ok_or_else(|| Status::resource_exhausted("you have too many streams open"))?;
         let watched = app.sessions.watched.mark(&principal.via);
         let mut policies = app.registry.changes();
         // What changed between the gate and here counts as changed.
         policies.mark_changed();
-        Ok(Self { principal, endings: app.sessions.endings(), policies, _watched: watched, moved: false })
+        Ok(Self {
+            principal,
+            endings: app.sessions.endings(),
+            policies,
+            _watched: watched,
+            _place: place,
+            moved: false,
+        })
     }
 
     pub(super) fn principal(&self) -> &Principal {

@@ -52,12 +52,9 @@ impl WatchService for Watch {
         let wanted = wanted(&request, standing.principal())?;
         all_exist(&self.0, standing.principal(), wanted.nodes.clone()).await?;
         self.all_pools_exist(standing.principal(), &wanted.pools).await?;
-        let place = self.0.streams.enter(standing.principal().user.as_str());
-        let place = place.ok_or_else(|| Status::resource_exhausted("you have too many streams open"))?;
         let (outgoing, stream) = mpsc::channel(OUTGOING);
         let app = self.0.clone();
         self.0.watchers.spawn(async move {
-            let _place = place;
             let ended = follow(&app, standing, wanted, &outgoing).await;
             if let Err(status) = ended {
                 // A watcher that left doesn't hear it.

@@ -13,5 +13,6 @@ pub mod secret;
 pub mod server;
 pub mod settings;
 pub mod signal;
+pub mod source;
 pub mod tasks;
 pub mod tls;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::clock;
+use crate::source::Source;
 use crate::tasks::Stop;
 use crate::tls::{PeerCertificate, peer_certificate};
 
@@ -38,9 +39,9 @@ pub struct Peer {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub connections: usize,
-    pub connections_per_address: usize,
-    /// Connections of one address that have not finished their handshake: they cost a peer nothing to open.
-    pub handshakes_per_address: usize,
+    pub connections_per_source: usize,
+    /// Connections of one source that have not finished their handshake: they cost a peer nothing to open.
+    pub handshakes_per_source: usize,
     pub streams_per_connection: u32,
 }
 
@@ -75,7 +76,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let graceful = GracefulShutdown::new();
-    let open = Arc::new(Open { limits, per_address: Mutex::default() });
+    let open = Arc::new(Open { limits, per_source: Mutex::default() });
     let mut refused = Refused::default();
     // Owns every connection; dropping it ends what outlives the drain.
     let mut connections = JoinSet::new();
@@ -94,7 +95,7 @@ where
                 continue;
             }
         };
-        let Some(place) = open.enter(address.ip()) else {
+        let Some(place) = open.enter(Source::of(address.ip())) else {
             refused.count(address, clock::monotonic());
             continue;
         };
@@ -184,10 +185,10 @@ fn http(limits: Limits) -> auto::Builder<TokioExecutor> {
 #[derive(Debug)]
 struct Open {
     limits: Limits,
-    per_address: Mutex<HashMap<IpAddr, Held>>,
+    per_source: Mutex<HashMap<Source, Held>>,
 }
 
-/// Connections of one address.
+/// Connections of one source.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     open: usize,
@@ -198,7 +199,7 @@ struct Held {
 /// A connection's place among those allowed; gives it back when dropped.
 struct Place {
     open: Arc<Open>,
-    address: IpAddr,
+    source: Source,
     shaking: bool,
 }
 
@@ -220,26 +221,26 @@ impl Refused {
 }
 
 impl Open {
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut counts = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+    fn enter(self: &Arc<Self>, source: Source) -> Option<Place> {
+        let mut counts = self.per_source.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = counts.values().map(|held| held.open).sum();
-        let here = counts.get(&address).copied().unwrap_or_default();
+        let here = counts.get(&source).copied().unwrap_or_default();
         let limits = &self.limits;
         if total >= limits.connections
-            || here.open >= limits.connections_per_address
-            || here.shaking >= limits.handshakes_per_address
+            || here.open >= limits.connections_per_source
+            || here.shaking >= limits.handshakes_per_source
         {
             return None;
         }
-        counts.insert(address, Held { open: here.open + 1, shaking: here.shaking + 1 });
-        Some(Place { open: Arc::clone(self), address, shaking: true })
+        counts.insert(source, Held { open: here.open + 1, shaking: here.shaking + 1 });
+        Some(Place { open: Arc::clone(self), source, shaking: true })
     }
 }
 
 impl Place {
     fn shook_hands(&mut self) {
-        let mut counts = self.open.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = counts.get_mut(&self.address) {
+        let mut counts = self.open.per_source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = counts.get_mut(&self.source) {
             held.shaking = held.shaking.saturating_sub(usize::from(self.shaking));
         }
         self.shaking = false;
@@ -249,11 +250,11 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.shook_hands();
-        let mut counts = self.open.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = counts.get_mut(&self.address) {
+        let mut counts = self.open.per_source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = counts.get_mut(&self.source) {
             held.open -= 1;
             if held.open == 0 {
-                counts.remove(&self.address);
+                counts.remove(&self.source);
             }
         }
     }
@@ -263,16 +264,34 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn at(address: &str) -> Source {
+        Source::of(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_network_of_ipv6_shares_its_places() {
+        let limits = Limits {
+            connections: 9,
+            connections_per_source: 2,
+            handshakes_per_source: 9,
+            streams_per_connection: 1,
+        };
+        let open = Arc::new(Open { limits, per_source: Mutex::default() });
+        let _held = [open.enter(at("2001:db8::1")).unwrap(), open.enter(at("2001:db8::2")).unwrap()];
+        assert!(open.enter(at("2001:db8::3")).is_none(), "one machine may have any address of these");
+        assert!(open.enter(at("2001:db8:0:1::1")).is_some());
+    }
+
     #[test]
     fn an_address_that_holds_its_share_is_refused_until_it_lets_go() {
         let limits = Limits {
             connections: 3,
-            connections_per_address: 2,
-            handshakes_per_address: 2,
+            connections_per_source: 2,
+            handshakes_per_source: 2,
             streams_per_connection: 1,
         };
-        let open = Arc::new(Open { limits, per_address: Mutex::default() });
-        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let open = Arc::new(Open { limits, per_source: Mutex::default() });
+        let (a, b) = (at("127.0.0.1"), at("127.0.0.2"));
         let first = open.enter(a);
         let _second = open.enter(a);
         assert!(open.enter(a).is_none(), "its share is two");
@@ -286,12 +305,12 @@ mod tests {
     fn who_leaves_handshakes_open_gets_no_further_ones() {
         let limits = Limits {
             connections: 9,
-            connections_per_address: 9,
-            handshakes_per_address: 1,
+            connections_per_source: 9,
+            handshakes_per_source: 1,
             streams_per_connection: 1,
         };
-        let open = Arc::new(Open { limits, per_address: Mutex::default() });
-        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let open = Arc::new(Open { limits, per_source: Mutex::default() });
+        let (a, b) = (at("127.0.0.1"), at("127.0.0.2"));
         let mut first = open.enter(a).unwrap();
         assert!(open.enter(a).is_none());
         assert!(open.enter(b).is_some(), "another address has a share of its own");

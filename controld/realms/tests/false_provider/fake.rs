@@ -52,8 +52,8 @@ impl Fake {
         let told = Arc::new(Mutex::new(Told { answers: Vec::new(), asked: Vec::new(), location: None }));
         let limits = Limits {
             connections: 32,
-            connections_per_address: 32,
-            handshakes_per_address: 32,
+            connections_per_source: 32,
+            handshakes_per_source: 32,
             streams_per_connection: 8,
         };
         let all = Arc::clone(&told);

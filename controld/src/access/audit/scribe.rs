@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use horcrux_transport::clock;
@@ -52,7 +53,10 @@ impl Scribe {
         let mut waiting = Vec::new();
         loop {
             tokio::select! {
-                _ = every.tick() => self.checkpoint(&mut noted).await,
+                _ = every.tick() => {
+                    self.write(&mut self.shed()).await;
+                    self.checkpoint(&mut noted).await;
+                }
                 _ = self.denials.recv_many(&mut waiting, WAITING) => self.write(&mut waiting).await,
                 () = stop.cancelled() => break,
             }
@@ -60,21 +64,27 @@ impl Scribe {
         while let Ok(row) = self.denials.try_recv() {
             waiting.push(row);
         }
+        waiting.extend(self.shed());
         self.write(&mut waiting).await;
         self.checkpoint(&mut noted).await;
         Ok(())
     }
 
-    async fn write(&self, waiting: &mut Vec<AuditRow>) {
-        let shed = self.audit.shed.swap(0, std::sync::atomic::Ordering::Relaxed);
-        if shed > 0 {
+    /// Says of denials that were not written how many there were.
+    fn shed(&self) -> Vec<AuditRow> {
+        let mut unwritten = self.audit.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = std::mem::take(&mut unwritten.shed).into_iter().map(|(of, count)| {
             let entry = Entry {
-                actor: "controller".to_owned(),
-                detail: format!("{shed} more denials came too fast to be written one by one"),
+                actor: of,
+                detail: format!("{count} more denials came too fast to be written one by one"),
                 ..Entry::default()
             };
-            waiting.push(row(Kind::Denial, &entry, "denied", 0));
-        }
+            row(Kind::Denial, &entry, "denied", 0)
+        });
+        told.collect()
+    }
+
+    async fn write(&self, waiting: &mut Vec<AuditRow>) {
         let rows = std::mem::take(waiting);
         let count = rows.len();
         if count > 0

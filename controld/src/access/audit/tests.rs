@@ -1,4 +1,5 @@
 use horcrux_transport::clock;
+use horcrux_transport::tasks::Stop;
 
 use super::*;
 use crate::store::audit::Head;
@@ -111,4 +112,29 @@ async fn an_intent_without_an_outcome_is_resolved_once() {
     let rows = audit.before(&AuditFilter::default(), 0, 10).await.unwrap();
     assert_eq!((rows[0].kind.as_str(), rows[0].intent), ("outcome", intent));
     assert!(rows[0].outcome.starts_with("unknown"));
+}
+
+#[tokio::test]
+async fn one_who_is_denied_in_a_loop_fills_nobody_elses_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let (audit, scribe) = Audit::open(store, dir.path(), None).await.unwrap();
+    let denied = |actor: &str| Entry { actor: actor.to_owned(), ..Entry::default() };
+    for _ in 0..5000 {
+        audit.denial(&denied("mallory@local"));
+    }
+    audit.denial(&denied("alice@local"));
+    let stop = Stop::new();
+    stop.cancel();
+    scribe.run(stop).await.unwrap();
+
+    let rows = audit.after(&AuditFilter::default(), 0, 10_000).await.unwrap();
+    assert!(rows.iter().any(|row| row.actor == "alice@local"));
+    let (told, written): (Vec<_>, Vec<_>) =
+        rows.into_iter().filter(|row| row.actor == "mallory@local").partition(|row| !row.detail.is_empty());
+    let Some(shed) = told.first().and_then(|row| row.detail.split(' ').next()?.parse::<usize>().ok()) else {
+        panic!("{told:?}");
+    };
+    assert!((200..300).contains(&written.len()), "{}", written.len());
+    assert_eq!((written.len() + shed, told.len()), (5000, 1));
 }

@@ -168,8 +168,8 @@ mod tests {
             };
             let limits = Limits {
                 connections: 4,
-                connections_per_address: 4,
-                handshakes_per_address: 4,
+                connections_per_source: 4,
+                handshakes_per_source: 4,
                 streams_per_connection: 4,
             };
             let mut serving = tokio::task::JoinSet::new();

@@ -8,6 +8,7 @@ mod explain;
 mod grants;
 mod node_identity;
 mod refiltering;
+mod requests;
 mod revocation;
 mod scene;
 mod secrets;

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 const SIGN_IN: &str = "/horcrux.v1.AuthService/SignIn";
-const PASSWORD: &str = "correct horse battery";
+pub(super) const PASSWORD: &str = "correct horse battery";
 
 /// Drives one test. Alice is an administrator.
-fn with_controller<F: Future<Output = ()>>(test: impl FnOnce(Rpc) -> F) {
+pub(super) fn with_controller<F: Future<Output = ()>>(test: impl FnOnce(Rpc) -> F) {
     let controller = Controller::start().unwrap();
     let admin = controller.administrator().unwrap();
     let password = fs::read_to_string(admin.password_file()).unwrap();
@@ -30,7 +30,12 @@ fn with_controller<F: Future<Output = ()>>(test: impl FnOnce(Rpc) -> F) {
     });
 }
 
-async fn sign_in(rpc: &Rpc, name: &str, password: &str, device: Option<&str>) -> Result<Value, Status> {
+pub(super) async fn sign_in(
+    rpc: &Rpc,
+    name: &str,
+    password: &str,
+    device: Option<&str>,
+) -> Result<Value, Status> {
     let mut request = json!({"username": name, "password": password});
     if let Some(device) = device {
         request["device"] = device.into();
@@ -140,46 +145,5 @@ fn a_name_that_exists_is_heard_as_often_and_told_the_same_as_one_that_does_not()
         let (alice, nobody) = (guess(&rpc, "alice").await, guess(&rpc, "nobody").await);
         assert_eq!(alice, nobody);
         assert_eq!(alice.1, "the user name or the password is wrong");
-    });
-}
-
-#[test]
-fn a_request_id_stands_for_the_whole_request() {
-    with_controller(|rpc| async move {
-        let admin = rpc.signed_in("alice", PASSWORD).await.unwrap();
-        let user = "/horcrux.v1.UserService/Create";
-        let bob = json!({"user": "bob", "password": PASSWORD, "requestId": "1"});
-        admin.ask(user, &bob).await.unwrap();
-        admin.ask(user, &bob).await.unwrap();
-        let update = "/horcrux.v1.UserService/Update";
-        let change = |password: &str| json!({"user": "bob", "password": password, "requestId": "2"});
-        admin.ask(update, &change("another horse battery")).await.unwrap();
-        admin.ask(update, &change("another horse battery")).await.unwrap();
-        let other = admin.ask(update, &change("a third horse battery")).await.unwrap_err();
-        assert_eq!(other.code(), Code::AlreadyExists, "{other}");
-        sign_in(&rpc, "bob", "another horse battery", None).await.unwrap();
-    });
-}
-
-#[test]
-fn of_the_same_request_many_times_at_once_one_is_carried_out() {
-    with_controller(|rpc| async move {
-        let admin = rpc.signed_in("alice", PASSWORD).await.unwrap();
-        let create = json!({
-            "user": "alice", "role": "Auditor", "path": "/pools", "requestId": "all the same",
-        });
-        let mut all = tokio::task::JoinSet::new();
-        for _ in 0..20 {
-            let (admin, create) = (admin.clone(), create.clone());
-            all.spawn(async move { admin.ask("/horcrux.v1.GrantService/Create", &create).await });
-        }
-        let answers = all.join_all().await;
-        for status in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-            assert_eq!(status.code(), Code::Aborted, "{status}");
-        }
-        assert!(answers.iter().any(Result::is_ok));
-        let list = json!({"path": "/pools"});
-        let grants = admin.ask("/horcrux.v1.GrantService/List", &list).await.unwrap();
-        assert_eq!(grants["grants"].as_array().unwrap().len(), 1, "{grants}");
     });
 }
