@@ -7,6 +7,7 @@
 
 mod latency;
 mod node;
+mod person;
 mod process;
 mod sign_ins;
 mod values;
@@ -20,21 +21,18 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use horcrux_agentd::enroll::{self, Existing, JoinToken};
-use horcrux_proto::v1::auth_service_client::AuthServiceClient;
 use horcrux_proto::v1::node_service_client::NodeServiceClient;
-use horcrux_proto::v1::{CreateJoinTokenRequest, NodeServiceListRequest, NodeState, SignInRequest};
+use horcrux_proto::v1::{CreateJoinTokenRequest, NodeServiceListRequest, NodeState};
 use horcrux_transport::client::{Connect, Pin, Target, Trust};
 use horcrux_transport::clock;
 use horcrux_transport::tls::CONTROLLER_NAME;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
 
 use crate::latency::Latencies;
 use crate::node::Size;
+use crate::person::Person;
 use crate::process::Usage;
 
 /// Simulated nodes and watchers against a controller
@@ -87,45 +85,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Enrollments at once: more only wait for the controller's disk.
 const AT_ONCE: usize = 8;
 
-/// Calls to the public port in an administrator's name.
-#[derive(Clone, Debug)]
-pub(crate) struct Person {
-    connect: Connect,
-    token: MetadataValue<Ascii>,
-}
-
-impl Person {
-    async fn sign_in(cli: &Cli) -> anyhow::Result<Self> {
-        let password = std::fs::read_to_string(&cli.password_file).context("read the password")?;
-        let connect = Connect {
-            server_name: Some(CONTROLLER_NAME),
-            ..Connect::new(cli.controller.clone(), Trust::Pinned(cli.fingerprint), DEADLINE)
-        };
-        let channel = connect.channel().await?;
-        let request = SignInRequest {
-            username: cli.user.clone(),
-            password: password.trim_end().to_owned(),
-            ..SignInRequest::default()
-        };
-        let answer = AuthServiceClient::new(channel).sign_in(request).await?.into_inner();
-        let tokens = answer.tokens.context("a session without tokens")?;
-        let mut token: MetadataValue<Ascii> = format!("Bearer {}", tokens.access_token).parse()?;
-        token.set_sensitive(true);
-        Ok(Self { connect, token })
-    }
-
-    /// A connection of its own.
-    pub(crate) async fn channel(&self) -> anyhow::Result<Channel> {
-        Ok(self.connect.channel().await?)
-    }
-
-    pub(crate) fn asks<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.token.clone());
-        request
-    }
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     horcrux_transport::log::init();
@@ -140,10 +99,15 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<()> {
-    let person = Person::sign_in(cli).await.context("sign in")?;
+    let password = std::fs::read_to_string(&cli.password_file).context("read the password")?;
+    let connect = Connect {
+        server_name: Some(CONTROLLER_NAME),
+        ..Connect::new(cli.controller.clone(), Trust::Pinned(cli.fingerprint), DEADLINE)
+    };
+    let password = password.trim_end().to_owned().into();
+    let person = Person::sign_in(connect, &cli.user, password).await.context("sign in")?;
     if let Some(crowd) = cli.sign_ins {
-        let password = std::fs::read_to_string(&cli.password_file).context("read the password")?;
-        println!("{}", sign_ins::measure(&person, password.trim_end(), crowd, cli.seconds).await?);
+        println!("{}", sign_ins::measure(&person, crowd, cli.seconds).await?);
         return Ok(());
     }
     let states = tempfile::tempdir()?;
@@ -154,8 +118,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     node::start(nodes, size, &mut tasks, &stop);
     all_connected(cli, &person).await?;
     let latencies = Arc::new(Latencies::default());
-    for _ in 0..cli.watchers {
-        let stream = watcher::open(&person).await?;
+    for stream in watcher::open_all(&person, cli.watchers).await? {
         tasks.spawn(watcher::follow(stream, Arc::clone(&latencies), stop.clone()));
     }
     // Snapshots and first batches are not the steady state.

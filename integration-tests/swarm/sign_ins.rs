@@ -4,15 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use horcrux_proto::v1::auth_service_client::AuthServiceClient;
-use horcrux_proto::v1::user_service_client::UserServiceClient;
 use horcrux_proto::v1::vm_service_client::VmServiceClient;
-use horcrux_proto::v1::{SignInRequest, UserServiceCreateRequest, VmServiceListRequest};
+use horcrux_proto::v1::{SignInRequest, VmServiceListRequest};
 use horcrux_transport::clock;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::Person;
+use crate::person::Person;
 
 /// Callers that go on with their work meanwhile, each with a pause between two calls.
 const OTHERS: usize = 8;
@@ -21,25 +20,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 const CROWD: &str = "crowd";
 
 /// Runs other calls for `seconds` without a crowd, and again while `crowd` sign-ins at a time go on.
-pub(crate) async fn measure(
-    person: &Person,
-    password: &str,
-    crowd: usize,
-    seconds: u64,
-) -> anyhow::Result<Value> {
+pub(crate) async fn measure(person: &Person, crowd: usize, seconds: u64) -> anyhow::Result<Value> {
     let length = Duration::from_secs(seconds);
-    make_crowd(person, password).await?;
+    person.make_user(CROWD).await?;
     let calm = others(person, clock::monotonic() + length).await?;
     let until = clock::monotonic() + length;
     let mut signing_in = JoinSet::new();
     for _ in 0..crowd {
-        let (channel, password) = (person.channel().await?, password.to_owned());
+        let (channel, password) = (person.channel().await?, person.password.clone());
         signing_in.spawn(async move {
             let (mut done, mut refused) = (0_u64, 0_u64);
             while clock::monotonic() < until {
                 let request = SignInRequest {
                     username: CROWD.to_owned(),
-                    password: password.clone(),
+                    password: password.expose().to_owned(),
                     ..SignInRequest::default()
                 };
                 match AuthServiceClient::new(channel.clone()).sign_in(request).await {
@@ -66,20 +60,6 @@ pub(crate) async fn measure(
         "crowd": crowd, "signed_in": done, "told_to_come_back": refused,
         "others_ms": {"calm": calm, "crowded": crowded},
     }))
-}
-
-/// Makes the user who signs in, where an earlier measurement hasn't.
-async fn make_crowd(person: &Person, password: &str) -> anyhow::Result<()> {
-    let request = UserServiceCreateRequest {
-        user: CROWD.to_owned(),
-        password: password.to_owned(),
-        ..UserServiceCreateRequest::default()
-    };
-    match UserServiceClient::new(person.channel().await?).create(person.asks(request)).await {
-        Ok(_) => Ok(()),
-        Err(status) if status.code() == Code::AlreadyExists => Ok(()),
-        Err(status) => bail!("make a user: {status}"),
-    }
 }
 
 async fn others(person: &Person, until: Instant) -> anyhow::Result<Vec<Duration>> {
