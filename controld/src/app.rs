@@ -141,6 +141,8 @@ impl App {
 
     /// Makes an enrolled node part of the live state.
     pub async fn node_enrolled(&self, enrolled: &Enrolled) -> Result<(), Status> {
+        // A stream of the certificate that was replaced doesn't go on.
+        self.attachments.end(&enrolled.id);
         let rows = self.store.nodes().await?;
         if let Some(row) = rows.into_iter().find(|row| row.id == enrolled.id) {
             let name = row.name.parse();
@@ -153,10 +155,10 @@ impl App {
         Ok(())
     }
 
-    /// Shuts a node out on the controller's own account, on record.
-    pub async fn lock_node(&self, row: &NodeRow, why: &str, by: &str) -> Result<(), Status> {
-        if row.locked_ms.is_some() {
-            return Ok(());
+    /// Shuts a node out on the controller's own account, on record; `false` where it has another certificate by now.
+    pub async fn lock_node(&self, row: &NodeRow, why: &str, by: &str) -> Result<bool, Status> {
+        if !self.store.lock_node_of(&row.id, &row.serial, why, clock::unix_ms()).await? {
+            return Ok(false);
         }
         tracing::error!(node = row.name, why, "node locked");
         self.counts.add("nodes_locked");
@@ -166,14 +168,19 @@ impl App {
             detail: format!("lock: {why}"),
             ..Entry::default()
         };
-        self.audit.event(&entry, "ok").await?;
-        self.locked(row, Some(why)).await
+        let told = self.audit.event(&entry, "ok").await;
+        self.is_locked(row, Some(why)).await?;
+        Ok(told.map(|()| true)?)
     }
 
     /// Shuts a node out for a reason, or lets it in again.
     pub async fn locked(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
         let now_ms = clock::unix_ms();
         self.store.lock_node(&row.id, reason.map(|reason| (reason, now_ms))).await?;
+        self.is_locked(row, reason).await
+    }
+
+    async fn is_locked(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
         if reason.is_some() {
             self.attachments.end(&row.id);
         }

@@ -335,6 +335,7 @@ async fn housekeeping(
             app.store.delete_tokens(None, now_ms).await.map(|_| ()),
             app.store.purge_requests(now_ms).await,
             app.store.purge_retired(now_ms).await,
+            app.store.purge_join_tokens(now_ms).await,
             app.audit.purge(now_ms.saturating_sub(retention_ms)).await,
         ];
         for error in dropped.into_iter().filter_map(Result::err) {

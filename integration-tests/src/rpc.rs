@@ -10,8 +10,11 @@ use horcrux_transport::client::{Connect, Target, Trust};
 use prost::bytes::{Buf as _, BufMut as _};
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -86,8 +89,7 @@ impl Rpc {
         asked.map_err(|_| Status::deadline_exceeded("no answer came"))?
     }
 
-    async fn asked(&self, method: &str, request: &Value) -> Result<Value, Status> {
-        let wrong = |error: &dyn std::fmt::Display| Status::internal(format!("the test is wrong: {error}"));
+    async fn prepare(&self, method: &str, request: &Value) -> Result<Prepared, Status> {
         let descriptor = self.methods.get(method).ok_or_else(|| wrong(&format!("no method {method}")))?;
         let message =
             DynamicMessage::deserialize(descriptor.input(), request.clone()).map_err(|e| wrong(&e))?;
@@ -100,18 +102,19 @@ impl Rpc {
         let mut grpc = Grpc::new(self.channel.clone());
         grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = method.parse().map_err(|_| wrong(&"a path"))?;
-        let read = |bytes: Vec<u8>| {
-            let answer = DynamicMessage::decode(descriptor.output(), bytes.as_slice());
-            answer.map_err(|e| wrong(&e)).and_then(|m| serde_json::to_value(&m).map_err(|e| wrong(&e)))
-        };
-        if !descriptor.is_server_streaming() {
-            return read(grpc.unary(request, path, Raw).await?.into_inner());
+        Ok(Prepared { grpc, request, path, method: descriptor.clone() })
+    }
+
+    async fn asked(&self, method: &str, request: &Value) -> Result<Value, Status> {
+        let Prepared { mut grpc, request, path, method } = self.prepare(method, request).await?;
+        if !method.is_server_streaming() {
+            return read(&method, &grpc.unary(request, path, Raw).await?.into_inner());
         }
         let mut stream = grpc.server_streaming(request, path, Raw).await?.into_inner();
         let mut said = Vec::new();
         while said.len() < FIRST_MESSAGES {
             let Some(bytes) = stream.message().await? else { break };
-            let message = read(bytes)?;
+            let message = read(&method, &bytes)?;
             let is_whole = message["snapshot"]["complete"] == true || message.get("hello").is_none();
             said.push(message);
             if is_whole {
@@ -121,6 +124,29 @@ impl Rpc {
         Ok(Value::Array(said))
     }
 
+    /// As [`Rpc::ask`] of what isn't a stream, with the request itself held back until `release`.
+    pub async fn ask_late(
+        &self,
+        method: &str,
+        request: &Value,
+        release: oneshot::Receiver<()>,
+    ) -> Result<Value, Status> {
+        let Prepared { mut grpc, request, path, method } = self.prepare(method, request).await?;
+        let (metadata, _, bytes) = request.into_parts();
+        let (body, late) = mpsc::channel(1);
+        let mut request = Request::new(ReceiverStream::new(late));
+        *request.metadata_mut() = metadata;
+        let send = async move {
+            // Let go of, it is sent too.
+            release.await.ok();
+            body.send(bytes).await
+        };
+        let asked = async { tokio::join!(send, grpc.client_streaming(request, path, Raw)).1 };
+        let asked = tokio::time::timeout(DEADLINE, asked).await;
+        let answer = asked.map_err(|_| Status::deadline_exceeded("no answer came"))??;
+        read(&method, &answer.into_inner())
+    }
+
     /// As [`Rpc::ask`], where anything but an answer is a mistake of the test.
     pub async fn must(&self, method: &str, request: Value) -> anyhow::Result<Value> {
         match self.ask(method, &request).await {
@@ -128,6 +154,23 @@ impl Rpc {
             Err(status) => bail!("{method} {request}: {:?} {}", status.code(), status.message()),
         }
     }
+}
+
+/// A request that is about to be sent.
+struct Prepared {
+    grpc: Grpc<Channel>,
+    request: Request<Vec<u8>>,
+    path: PathAndQuery,
+    method: MethodDescriptor,
+}
+
+fn read(method: &MethodDescriptor, bytes: &[u8]) -> Result<Value, Status> {
+    let answer = DynamicMessage::decode(method.output(), bytes).map_err(|e| wrong(&e))?;
+    serde_json::to_value(&answer).map_err(|e| wrong(&e))
+}
+
+fn wrong(error: &dyn std::fmt::Display) -> Status {
+    Status::internal(format!("the test is wrong: {error}"))
 }
 
 /// A code in a word.

@@ -26,11 +26,11 @@ use crate::store::{Store, StoreError};
 
 /// Denials that wait to be written. One that doesn't fit is counted, and told with the next head.
 const WAITING: usize = 1024;
-/// Denials of one user, or from one address, that are written one by one: whoever asks in a loop doesn't fill the log, nor
-/// the places of what others are denied.
+/// Denials of one user, or from one address, for one reason, that are written one by one: whoever asks in a loop doesn't fill
+/// the log, nor the places of what others are denied, or of what else they are.
 const DENIALS: Allowance = Allowance { burst: 200, every: Duration::from_secs(1) };
-/// Of so many it is told who they were.
-const SHEDDERS: usize = 20;
+/// Of so many it is told who they were and what they asked for.
+const SHEDDERS: usize = 50;
 const OTHERS: &str = "others";
 /// Rows that a follower may lag behind before it reads them from the store.
 const FOLLOWED: usize = 256;
@@ -81,8 +81,8 @@ impl Kind {
 #[derive(Debug, Default)]
 struct Unwritten {
     pace: Pace<String>,
-    /// By who was denied, since they were last told.
-    shed: BTreeMap<String, u64>,
+    /// By who was denied what, since they were last told: how many, and the last of them.
+    shed: BTreeMap<String, (u64, Entry)>,
 }
 
 /// Writes the log, and reads it.
@@ -136,12 +136,13 @@ impl Audit {
 
     /// A refusal. It is written a moment later: a refused caller must not learn from the time that it takes.
     pub fn denial(&self, entry: &Entry) {
-        let of = if entry.actor.is_empty() { &entry.source } else { &entry.actor };
+        let who = if entry.actor.is_empty() { &entry.source } else { &entry.actor };
+        let of = format!("{who} {} {}", entry.rpc, entry.decision);
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        if !unwritten.pace.may(of, DENIALS, clock::monotonic())
+        if !unwritten.pace.may(&of, DENIALS, clock::monotonic())
             || self.denials.try_send(row(Kind::Denial, entry, "denied", 0)).is_err()
         {
-            unwritten.shed(of);
+            unwritten.shed(of, entry);
         }
     }
 
@@ -228,10 +229,12 @@ impl Audit {
 }
 
 impl Unwritten {
-    fn shed(&mut self, of: &str) {
-        let many = self.shed.len() >= SHEDDERS && !self.shed.contains_key(of);
-        let of = if many { OTHERS } else { of };
-        *self.shed.entry(of.to_owned()).or_default() += 1;
+    fn shed(&mut self, of: String, entry: &Entry) {
+        let many = self.shed.len() >= SHEDDERS && !self.shed.contains_key(&of);
+        let of = if many { OTHERS.to_owned() } else { of };
+        let (count, last) = self.shed.entry(of).or_default();
+        *count += 1;
+        last.clone_from(entry);
     }
 }
 

@@ -209,8 +209,8 @@ impl SignIns {
 
     /// What a device is to keep that `user` has just signed in with.
     pub async fn device(&self, user: &UserId, now_ms: i64) -> Result<Secret, SignInError> {
-        let stored = self.stored_hash(user).await?.unwrap_or_default();
-        Device::mark(&self.seal, user, &stored, now_ms).map_err(SignInError::Key)
+        let bound = self.shown_by(user).await?;
+        Device::mark(&self.seal, user, &bound, now_ms).map_err(SignInError::Key)
     }
 
     /// `None` for an unknown user, and for one whose password is kept by their realm.
@@ -219,14 +219,22 @@ impl SignIns {
         Ok(row.and_then(|row| row.password_hash))
     }
 
+    /// What a device's mark is bound to: the password's hash; of who has none here, how often their credentials changed.
+    async fn shown_by(&self, user: &UserId) -> Result<String, SignInError> {
+        let row = self.store.user(user).await.map_err(SignInError::Store)?;
+        Ok(row.map_or_else(String::new, |row| {
+            row.password_hash.unwrap_or_else(|| format!("credentials {}", row.credentials))
+        }))
+    }
+
     async fn known_device(
         &self,
         user: &UserId,
         mark: &Secret,
         now_ms: i64,
     ) -> Result<Option<(UserId, Device)>, SignInError> {
-        let stored = self.stored_hash(user).await?.unwrap_or_default();
-        let device = Device::known(&self.seal, user, &stored, mark, now_ms);
+        let bound = self.shown_by(user).await?;
+        let device = Device::known(&self.seal, user, &bound, mark, now_ms);
         Ok(device.map(|device| (user.clone(), device)))
     }
 

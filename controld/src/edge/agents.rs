@@ -43,7 +43,7 @@ impl Enrollment for Enroll {
         }
         // A rack of hosts comes from one address: who has a token isn't kept waiting by those who have none.
         let secret = Secret::from(std::mem::take(&mut request.token_secret));
-        if !self.0.enrollment.knows(&request.token_id, &secret).await? {
+        if !self.0.enrollment.knows(&request.token_id, &secret, clock::unix_ms()).await? {
             self.0.sign_ins.knocks("enroll", call.source)?;
         }
         let token = request.token_id.chars().filter(char::is_ascii_hexdigit).take(16).collect::<String>();
@@ -89,8 +89,11 @@ impl Enrollment for Enroll {
         // 0: an agent that doesn't know its own.
         if generation != 0 && i64::try_from(generation).ok() != Some(row.generation) {
             let why = "it was renewed under another generation than is on record: its certificate may have been copied";
-            self.0.lock_node(&row, why, "controller").await?;
-            return Err(Status::permission_denied(format!("nodes/{} is locked", row.name)));
+            return Err(if self.0.lock_node(&row, why, "controller").await? {
+                Status::permission_denied(format!("nodes/{} is locked", row.name))
+            } else {
+                EnrollError::Replaced.into()
+            });
         }
         if csr.len() > MAX_CSR {
             return Err(Status::invalid_argument("the certificate request is too large"));
@@ -108,7 +111,7 @@ impl Enrollment for Enroll {
         let (app, of) = (Arc::clone(&self.0), row.clone());
         // It goes on to its outcome though the caller leaves.
         let renewing = self.0.watchers.spawn(async move {
-            let renewed = app.enrollment.renew(&of.id, &csr).await;
+            let renewed = app.enrollment.renew(&of.id, &of.serial, &csr).await;
             ended(&app, &entry, intent, &renewed).await;
             renewed
         });

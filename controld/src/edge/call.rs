@@ -205,12 +205,12 @@ impl Call {
         running.await.map_err(|_| Status::internal("internal error"))?
     }
 
-    /// Whether the caller has given this request id before: what it asks for may be there, or be gone, because of that.
+    /// Whether the caller has asked for this very thing before, with this id: it may be there, or be gone, because of that.
     pub(super) async fn repeats(&self, app: &App, request_id: &str) -> Result<bool, Status> {
         if request_id.is_empty() {
             return Ok(false);
         }
-        Ok(app.store.knows_request(self.principal()?.user.as_str(), request_id).await?)
+        Ok(app.store.knows_request(self.principal()?.user.as_str(), request_id, &self.mark).await?)
     }
 
     fn denied(&self, app: &App, privilege: Privilege, path: &Path) {

@@ -102,6 +102,9 @@ pub(super) async fn given(app: &App, entered: Entered) -> Result<Response<SignIn
         Entered::Session(row, carrier) => {
             let user = row.user.parse().map_err(|_| Status::internal("internal error"))?;
             let device = app.sign_ins.device(&user, row.created_ms).await?;
+            // Were the credentials changed before that was made, the session has ended, and the device isn't known by it.
+            let stands = app.sessions.standing(&row.id, clock::unix_ms()).await?;
+            stands.ok_or_else(|| Status::unauthenticated("the session is over: sign in again"))?;
             let session = Some(Session { current: true, ..session(app, &row, None) });
             match carrier {
                 Carrier::Tokens(tokens) => {

@@ -8,6 +8,9 @@
 //! | `application/grpc…` | POST; cookies are ignored, only a bearer token counts |
 //! | anything else | is refused |
 //!
+//! What decides is asked when the whole request is there: a body that is held back while its sender loses their rights, or
+//! their session, is decided by what holds when it comes.
+//!
 //! `WhoAmI` alone works with a cookie and no `x-horcrux-csrf`: it changes nothing, and is how a page that was reloaded
 //! learns the token. Its answer can be read by our own origin only.
 
@@ -19,6 +22,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use horcrux_proto::authz::{Caller, requirement};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -28,6 +32,7 @@ use http::{HeaderMap, Method, Request, header};
 use subtle::ConstantTimeEq as _;
 use tonic::Status;
 
+use super::PUBLIC_MESSAGE;
 use super::call::Call;
 use super::carried::{Door, cookie};
 use crate::access::keys::hash;
@@ -38,8 +43,18 @@ use crate::access::tokens;
 use crate::app::App;
 use crate::store::nodes::{Admitted, NodeRow};
 
+const REFLECTED: &str = "/grpc.reflection.";
 const CSRF: &str = "x-horcrux-csrf";
 const WHO_AM_I: &str = "/horcrux.v1.AuthService/WhoAmI";
+
+/// A request is an encoded message of at most [`PUBLIC_MESSAGE`], framed.
+const BODY_BYTES: usize = PUBLIC_MESSAGE + 1024;
+/// How long it may take to come.
+const BODY: Duration = Duration::from_secs(10);
+/// What came at once is decided by what held at its beginning.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// A client that asks what there is holds its stream open while it does.
+const REFLECTION: Duration = Duration::from_secs(60);
 
 /// As much of a refused request as is read: no legitimate one is longer.
 const DRAIN_BYTES: usize = 64 << 10;
@@ -49,21 +64,43 @@ const TOUCH_MS: i64 = 60 * 1000;
 
 /// For the public port.
 pub(super) async fn public(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
-    let (door, outcome) = match door(&app, &request) {
-        Ok(door) => (door, admit(&app, door, &mut request).await),
-        Err(status) => (Door::Native, Err(status)),
+    let outcome = match door(&app, &request) {
+        Ok(door) => admit(&app, door, &mut request).await.map(|()| door),
+        Err(status) => Err(status),
     };
     match outcome {
-        Ok(()) => {
-            request.extensions_mut().insert(door);
-            next.run(request).await
-        }
+        Ok(door) => match whole(&app, door, request).await {
+            Ok(request) => next.run(request).await,
+            Err(status) => {
+                app.counts.add("requests_refused");
+                refuse(&status)
+            }
+        },
         Err(status) => {
             app.counts.add("requests_refused");
             drain(request.into_body()).await;
             refuse(&status)
         }
     }
+}
+
+/// Takes in the body of an admitted request; one that took its time is asked again whether it is admitted.
+async fn whole(app: &App, door: Door, request: Request<Body>) -> Result<Request<Body>, Status> {
+    let (mut head, body) = request.into_parts();
+    head.extensions.insert(door);
+    if head.uri.path().starts_with(REFLECTED) {
+        let until = body.into_data_stream().take_until(Box::pin(tokio::time::sleep(REFLECTION)));
+        return Ok(Request::from_parts(head, Body::from_stream(until)));
+    }
+    let began = clock::monotonic();
+    let body = tokio::time::timeout(BODY, axum::body::to_bytes(body, BODY_BYTES)).await;
+    let body = body.map_err(|_| Status::deadline_exceeded("the request didn't come whole in time"))?;
+    let body = body.map_err(|_| Status::out_of_range("the request is too large, or was cut off"))?;
+    let mut request = Request::from_parts(head, Body::from(body));
+    if clock::monotonic().saturating_duration_since(began) > AT_ONCE {
+        admit(app, door, &mut request).await?;
+    }
+    Ok(request)
 }
 
 /// Takes what a small request still has to say. Some clients (curl 7 over HTTP/2) lose an answer that comes before their
@@ -117,12 +154,10 @@ fn door(app: &App, request: &Request<Body>) -> Result<Door, Status> {
 
 async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(), Status> {
     let path = request.uri().path();
+    // `Watch` would be a stream that nobody can end, of something that doesn't change.
     let (method, caller) = if path == "/grpc.health.v1.Health/Check" {
         ("grpc.health.v1", Caller::Anyone)
-    } else if path.starts_with("/grpc.health.v1.") {
-        // A stream that stays open is for whom we know.
-        ("grpc.health.v1", Caller::SignedIn)
-    } else if path.starts_with("/grpc.reflection.") {
+    } else if path.starts_with(REFLECTED) {
         ("grpc.reflection", Caller::SignedIn)
     } else {
         // What the contract doesn't know, nobody may call.

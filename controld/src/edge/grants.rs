@@ -86,10 +86,11 @@ impl GrantService for Grants {
             });
         let planned = planned.await?;
         // While nobody else changes anything: the pool isn't deleted meanwhile.
-        if let Err(absent) = self.0.has_pool(&on).await
+        let absent = self.0.has_pool(&on).await.err();
+        if let Some(absent) = &absent
             && !call.repeats(&self.0, &request.request_id).await?
         {
-            return Err(absent);
+            return Err(absent.clone());
         }
         keeps_an_administrator(&planned.plan.after)?;
         let act = Act {
@@ -102,6 +103,9 @@ impl GrantService for Grants {
         let (app, new) = (Arc::clone(&self.0), grant.clone());
         let done = call.act(&self.0, act, async move {
             let plan = planned.first()?;
+            if let Some(absent) = absent {
+                return Err(absent);
+            }
             app.store.insert_grant(&new).await?;
             Ok(plan.publish().await?)
         });

@@ -31,6 +31,7 @@ impl From<EnrollError> for Status {
         let message = error.to_string();
         match error {
             EnrollError::Refused | EnrollError::Locked => Status::permission_denied(message),
+            EnrollError::Replaced => Status::unauthenticated(message),
             EnrollError::NameTaken(_) => Status::already_exists(message),
             EnrollError::Another(_) => Status::failed_precondition(message),
             EnrollError::NotEnrolled(_) => Status::not_found(message),

@@ -53,8 +53,11 @@ impl PoolService for Pools {
         // Nobody else makes or deletes one meanwhile.
         let plan = call.plan(&self.0, |_| Ok(())).await?;
         let exists = self.comment(&pool).await?.is_some();
-        if exists && !call.repeats(&self.0, &request.request_id).await? {
-            return Err(Status::already_exists(format!("name: pools/{pool} exists already")));
+        let taken = exists.then(|| Status::already_exists(format!("name: pools/{pool} exists already")));
+        if let Some(taken) = &taken
+            && !call.repeats(&self.0, &request.request_id).await?
+        {
+            return Err(taken.clone());
         }
         let act = Act {
             resource: format!("pools/{pool}"),
@@ -65,6 +68,10 @@ impl PoolService for Pools {
         };
         let (app, name, told) = (Arc::clone(&self.0), pool.to_string(), comment.clone());
         let done = call.act(&self.0, act, async move {
+            // It was another request that made it.
+            if let Some(taken) = taken {
+                return Err(taken);
+            }
             app.store.put_pool(&name, &told, &[], &[], clock::unix_ms()).await?;
             Ok(plan.publish().await?)
         });

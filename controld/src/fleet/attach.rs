@@ -13,6 +13,7 @@ use horcrux_proto::agent::v1::{
 use horcrux_proto::name::NodeName;
 use horcrux_transport::backoff::draw;
 use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -24,7 +25,7 @@ use crate::config::Cadence;
 use crate::live::Live;
 use crate::live::fleet::{Applied, LinkId};
 use crate::store::Store;
-use crate::store::nodes::NodeRow;
+use crate::store::nodes::{Admitted, NodeRow};
 use crate::store::recent::Record;
 
 /// Acks and commands waiting to go to one agent. Acks may be skipped: the next one covers them.
@@ -114,6 +115,22 @@ impl Attachments {
             }
         }
         let Ok(name) = row.name.parse::<NodeName>() else { return };
+        // Asked after this stream can be ended: a lock or another enrollment from before that is seen here.
+        match self.store.admit(&row.id, &row.serial).await {
+            Ok(Admitted::Node(_)) => {}
+            Ok(Admitted::Locked(_) | Admitted::Retired(_) | Admitted::Unknown) => {
+                drop(
+                    replies
+                        .try_send(Err(Status::permission_denied("this node was locked or enrolled again"))),
+                );
+                return;
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "node not looked up");
+                drop(replies.try_send(Err(Status::unavailable("nodes can't be looked up now"))));
+                return;
+            }
+        }
         let of = Origin { stream: clock::unix_ms(), epoch: 0 };
         let mut stream = Attached { row: &row, name: &name, replies: &replies, link, of, asked: None };
         let ended = tokio::select! {
@@ -158,7 +175,7 @@ impl Attachments {
         tracing::info!(node = %name, version = hello.agent_version, "agent attached");
         let now_ms = clock::unix_ms();
         if let Err(error) = self.store.node_seen(&row.id, &hello.agent_version, now_ms).await {
-            tracing::warn!(error = %horcrux_transport::error::Chain(&error), "sighting of a node not stored");
+            tracing::warn!(error = %Chain(&error), "sighting of a node not stored");
         }
         stream.of.epoch = hello.epoch;
         self.live.attached(name, link, hello).await?;

@@ -43,6 +43,8 @@ pub enum EnrollError {
          host another name, remove {0} first"
     )]
     Another(String),
+    #[error("this certificate is no longer accepted: its node was locked, deleted or enrolled again")]
+    Replaced,
     #[error("the certificate request is not valid")]
     Request,
     #[error("sign a certificate")]
@@ -126,9 +128,10 @@ impl Enrollment {
         Ok((format!("hxj_{id}.{secret}.{pin}").into(), expires_ms))
     }
 
-    /// Whether there is such a token, good or not.
-    pub async fn knows(&self, token_id: &str, secret: &Secret) -> Result<bool, EnrollError> {
-        self.store.knows_join_token(token_id, &hash(secret.expose())).await.map_err(EnrollError::Store)
+    /// Whether there is such a token that nobody has used yet.
+    pub async fn knows(&self, token_id: &str, secret: &Secret, now_ms: i64) -> Result<bool, EnrollError> {
+        let known = self.store.knows_join_token(token_id, &hash(secret.expose()), now_ms).await;
+        known.map_err(EnrollError::Store)
     }
 
     /// Redeems a token.
@@ -164,14 +167,19 @@ impl Enrollment {
         }
     }
 
-    /// A new certificate for a node that has a good one.
-    pub async fn renew(&self, node_id: &str, csr: &[u8]) -> Result<NodeCertificate, EnrollError> {
+    /// A new certificate for a node whose current one is `serial`.
+    pub async fn renew(
+        &self,
+        node_id: &str,
+        serial: &str,
+        csr: &[u8],
+    ) -> Result<NodeCertificate, EnrollError> {
         let request = Request::parse(csr).map_err(|_| EnrollError::Request)?;
         let certificate =
             self.authority.node(&request, node_id, ca::now()).map_err(EnrollError::Authority)?;
         let (certificate, issued) = with_issued(certificate);
-        self.store.renew(node_id, &issued).await.map_err(EnrollError::Store)?;
-        Ok(certificate)
+        let renewed = self.store.renew(node_id, serial, &issued).await.map_err(EnrollError::Store)?;
+        renewed.then_some(certificate).ok_or(EnrollError::Replaced)
     }
 }
 
@@ -260,7 +268,7 @@ mod tests {
     async fn the_first_use_of_a_renewed_certificate_retires_the_one_before() {
         let (fixture, Enrolled { id, certificate: first, .. }) = enrolled().await;
         let Fixture { enrollment, .. } = &fixture;
-        let second = enrollment.renew(&id, &request()).await.unwrap();
+        let second = enrollment.renew(&id, &first.serial, &request()).await.unwrap();
         let admit = async |serial: &str| enrollment.store.admit(&id, serial).await.unwrap();
         assert!(matches!(admit(&first.serial).await, Admitted::Node(_)), "until the new one is used");
         let Admitted::Node(row) = admit(&second.serial).await else { panic!("the new one is refused") };
@@ -314,6 +322,26 @@ mod tests {
         let new = enrollment.store.admit(&id, &back.certificate.serial).await.unwrap();
         assert!(matches!(new, Admitted::Node(_)), "{new:?}");
         assert_eq!(enrollment.store.admit(&id, &stolen.serial).await.unwrap(), Admitted::Unknown);
+    }
+
+    #[tokio::test]
+    async fn nothing_from_before_a_node_was_brought_back_is_good_after_it() {
+        let (fixture, Enrolled { id, certificate: stolen, .. }) = enrolled().await;
+        let Fixture { enrollment, id: spent_id, secret: spent, .. } = &fixture;
+        let older = reenroll_token(enrollment, MADE_MS).await;
+        let renews = async |serial: &str| enrollment.renew(&id, serial, &request()).await;
+        enrollment.store.lock_node(&id, Some(("stolen", MADE_MS + 1))).await.unwrap();
+        assert!(matches!(renews(&stolen.serial).await, Err(EnrollError::Replaced)), "it is locked");
+        let since = reenroll_token(enrollment, MADE_MS + 2).await;
+        let back = enrollment.enroll(&since.0, &since.1, &request(), None, MADE_MS + 3).await.unwrap();
+        for (token_id, secret) in [(&older.0, &older.1), (spent_id, spent)] {
+            let thief = enrollment.enroll(token_id, secret, &request(), None, MADE_MS + 4).await;
+            assert!(matches!(thief, Err(EnrollError::Refused)), "{thief:?}");
+        }
+        assert!(matches!(renews(&stolen.serial).await, Err(EnrollError::Replaced)), "another took its place");
+        let locks = enrollment.store.lock_node_of(&id, &stolen.serial, "copied", MADE_MS + 5).await.unwrap();
+        assert!(!locks, "what the replaced one does shuts nobody out");
+        renews(&back.certificate.serial).await.unwrap();
     }
 
     #[tokio::test]

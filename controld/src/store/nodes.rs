@@ -139,10 +139,13 @@ impl Store {
             .map_err(doing("look up a node"))
     }
 
-    pub async fn knows_join_token(&self, id: &str, hash: &[u8; 32]) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM join_tokens WHERE id = $1 AND hash = $2)")
+    pub async fn knows_join_token(&self, id: &str, hash: &[u8; 32], now_ms: i64) -> Result<bool, StoreError> {
+        let known = "SELECT EXISTS (SELECT 1 FROM join_tokens
+                     WHERE id = $1 AND hash = $2 AND used_ms IS NULL AND expires_ms > $3)";
+        sqlx::query_scalar(known)
             .bind(id)
             .bind(hash.as_slice())
+            .bind(now_ms)
             .fetch_one(&self.reader)
             .await
             .map_err(doing("look up a join token"))
@@ -239,6 +242,13 @@ impl Store {
                 .await
                 .map_err(failed())?;
             let Some(generation) = generation else { return Ok(Joined::Refused) };
+            // The one that was made to bring it back has: what older ones, spent or not, could still be used for is over.
+            sqlx::query("DELETE FROM join_tokens WHERE id <> $1 AND (node_id = $2 OR reenrolls = $2)")
+                .bind(claim.token_id)
+                .bind(&id)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed())?;
             generation
         };
         sqlx::query(
@@ -298,16 +308,31 @@ impl Store {
         Ok(if row.locked_ms.is_some() { Admitted::Locked(row) } else { Admitted::Node(row) })
     }
 
-    /// Keeps a renewed certificate's serial until it is first used.
-    pub async fn renew(&self, id: &str, issued: &Issued) -> Result<(), StoreError> {
-        sqlx::query("UPDATE nodes SET next_serial = $2, next_expires_ms = $3 WHERE id = $1")
-            .bind(id)
-            .bind(&issued.serial)
-            .bind(issued.expires_ms)
+    /// Keeps a renewed certificate's serial until it is first used; `false` where the one that asks, `serial`, is no longer
+    /// the node's, or the node is locked.
+    pub async fn renew(&self, id: &str, serial: &str, issued: &Issued) -> Result<bool, StoreError> {
+        let renewed = sqlx::query(
+            "UPDATE nodes SET next_serial = $3, next_expires_ms = $4
+             WHERE id = $1 AND serial = $2 AND locked_ms IS NULL",
+        )
+        .bind(id)
+        .bind(serial)
+        .bind(&issued.serial)
+        .bind(issued.expires_ms)
+        .execute(&self.writer)
+        .await
+        .map_err(doing("renew a certificate"))?;
+        Ok(renewed.rows_affected() > 0)
+    }
+
+    /// Forgets join tokens that ended a day ago.
+    pub async fn purge_join_tokens(&self, now_ms: i64) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM join_tokens WHERE expires_ms < $1")
+            .bind(now_ms - 24 * 3600 * 1000)
             .execute(&self.writer)
             .await
             .map(|_| ())
-            .map_err(doing("renew a certificate"))
+            .map_err(doing("forget old join tokens"))
     }
 
     /// Forgets certificates that would have ended by now in any case.
@@ -335,6 +360,28 @@ impl Store {
     pub async fn delete_node(&self, name: &str) -> Result<bool, StoreError> {
         let deleted = sqlx::query("DELETE FROM nodes WHERE name = $1").bind(name).execute(&self.writer).await;
         Ok(deleted.map_err(doing("delete a node"))?.rows_affected() > 0)
+    }
+
+    /// Shuts a node out, unless it is out already or has another certificate than `serial` by now.
+    pub async fn lock_node_of(
+        &self,
+        id: &str,
+        serial: &str,
+        reason: &str,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let locked = sqlx::query(
+            "UPDATE nodes SET locked_ms = $3, locked_reason = $4
+             WHERE id = $1 AND serial = $2 AND locked_ms IS NULL",
+        )
+        .bind(id)
+        .bind(serial)
+        .bind(now_ms)
+        .bind(reason)
+        .execute(&self.writer)
+        .await
+        .map_err(doing("lock a node"))?;
+        Ok(locked.rows_affected() > 0)
     }
 
     /// Shuts a node out, with a reason, or lets it in again.

@@ -75,11 +75,13 @@ impl Store {
             .map_err(doing("settle a request id"))
     }
 
-    /// Whether this id was given before.
-    pub async fn knows_request(&self, actor: &str, id: &str) -> Result<bool, StoreError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM requests WHERE actor = $1 AND id = $2)")
+    /// Whether this id stands for the request of this mark already.
+    pub async fn knows_request(&self, actor: &str, id: &str, mark: &[u8; 32]) -> Result<bool, StoreError> {
+        let known = "SELECT EXISTS (SELECT 1 FROM requests WHERE actor = $1 AND id = $2 AND mark = $3)";
+        sqlx::query_scalar(known)
             .bind(actor)
             .bind(id)
+            .bind(mark.as_slice())
             .fetch_one(&self.reader)
             .await
             .map_err(doing("look up a request id"))
@@ -128,6 +130,8 @@ mod tests {
         assert_eq!(claim("alice", MARK).await, Claim::Done);
         store.drop_claims().await.unwrap();
         assert_eq!(claim("alice", [2; 32]).await, Claim::Other, "what was done is remembered");
+        let knows = async |mark| store.knows_request("alice", "r", &mark).await.unwrap();
+        assert_eq!((knows(MARK).await, knows([2; 32]).await), (true, false));
         assert_eq!(claim("bob", MARK).await, Claim::New, "what was cut off is not");
     }
 }

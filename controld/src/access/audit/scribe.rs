@@ -12,7 +12,7 @@ use horcrux_transport::files;
 use horcrux_transport::tasks::Stop;
 use tokio::sync::mpsc;
 
-use super::{Audit, Entry, Kind, WAITING, row};
+use super::{Audit, Entry, Kind, OTHERS, WAITING, row};
 use crate::store::StoreError;
 use crate::store::audit::{AuditRow, Head};
 
@@ -73,11 +73,12 @@ impl Scribe {
     /// Says of denials that were not written how many there were.
     fn shed(&self) -> Vec<AuditRow> {
         let mut unwritten = self.audit.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = std::mem::take(&mut unwritten.shed).into_iter().map(|(of, count)| {
-            let entry = Entry {
-                actor: of,
-                detail: format!("{count} more denials came too fast to be written one by one"),
-                ..Entry::default()
+        let told = std::mem::take(&mut unwritten.shed).into_iter().map(|(of, (count, last))| {
+            let more = format!("{count} more denials came too fast to be written one by one");
+            let entry = if of == OTHERS {
+                Entry { actor: of, detail: more, ..Entry::default() }
+            } else {
+                Entry { detail: format!("{more}: this was the last"), ..last }
             };
             row(Kind::Denial, &entry, "denied", 0)
         });

@@ -1,7 +1,11 @@
 //! Requests that come more than once: their ids say which are the same.
 
+use std::time::Duration;
+
 use horcrux_integration_tests::rpc::Rpc;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use super::sign_in::{PASSWORD, sign_in, with_controller};
@@ -26,7 +30,7 @@ fn a_request_id_stands_for_the_whole_request() {
 
 /// Twenty of the same request at once.
 async fn twenty(admin: &Rpc, rpc: &str, request: &Value) -> Vec<Result<Value, Status>> {
-    let mut all = tokio::task::JoinSet::new();
+    let mut all = JoinSet::new();
     for _ in 0..20 {
         let (admin, rpc, request) = (admin.clone(), format!("/horcrux.v1.{rpc}"), request.clone());
         all.spawn(async move { admin.ask(&rpc, &request).await });
@@ -84,5 +88,43 @@ fn of_two_who_make_the_same_name_at_once_one_is_told() {
             assert_eq!(made.len(), 1, "{rpc}: {answers:?}");
             assert!(told.iter().all(|code| *code == Some(Code::AlreadyExists)), "{rpc}: {told:?}");
         }
+    });
+}
+
+/// Longer than what still counts as having come at once.
+const HELD: Duration = Duration::from_millis(300);
+
+#[test]
+fn a_request_that_was_held_back_is_decided_by_what_holds_when_it_comes() {
+    with_controller(|rpc| async move {
+        let admin = rpc.signed_in("alice", PASSWORD).await.unwrap();
+        let ask = async |method: &str, request: Value| {
+            admin.must(&format!("/horcrux.v1.{method}"), request).await.unwrap()
+        };
+        let bob = json!({"user": "bob", "role": "Administrator", "path": "/"});
+        ask("UserService/Create", json!({"user": "bob", "password": PASSWORD})).await;
+        for (code, lost) in [(Code::PermissionDenied, "the grant"), (Code::Unauthenticated, "the account")] {
+            let grant = ask("GrantService/Create", bob.clone()).await["grant"]["id"].clone();
+            let caller = rpc.signed_in("bob", PASSWORD).await.unwrap();
+            let (release, released) = oneshot::channel();
+            let (mut held, late) = (JoinSet::new(), caller.clone());
+            held.spawn(async move {
+                let eve = json!({"user": "eve", "password": PASSWORD});
+                late.ask_late("/horcrux.v1.UserService/Create", &eve, released).await
+            });
+            tokio::time::sleep(HELD).await;
+            // On the same connection, and later than the head of the other.
+            caller.ask("/horcrux.v1.AuthService/WhoAmI", &json!({})).await.unwrap();
+            if lost == "the grant" {
+                ask("GrantService/Delete", json!({"grantId": grant})).await;
+            } else {
+                ask("UserService/Update", json!({"user": "bob", "disabled": true})).await;
+            }
+            release.send(()).unwrap();
+            let status = held.join_next().await.unwrap().unwrap().unwrap_err();
+            assert_eq!(status.code(), code, "without {lost}: {status}");
+        }
+        let users = ask("UserService/List", json!({})).await.to_string();
+        assert!(users.contains("bob@local") && !users.contains("eve"), "{users}");
     });
 }
