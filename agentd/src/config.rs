@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use horcrux_transport::settings::{Settings, SettingsError};
 
+use crate::spool::Limits;
+
 /// Settings that have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -15,6 +17,8 @@ pub struct Config {
     /// Which libvirt is asked.
     pub libvirt_uri: String,
     pub cadence: Cadence,
+    /// How much is kept while no controller stores it.
+    pub spool: Limits,
 }
 
 /// How often each lane reads.
@@ -38,6 +42,10 @@ impl Default for Cadence {
 pub const SHORTEST: Duration = Duration::from_millis(100);
 pub const LONGEST: Duration = Duration::from_secs(3600);
 
+/// A few segments; and what a disk that is not meant for it can spare.
+const SMALLEST_SPOOL: u64 = 4 << 20;
+const LARGEST_SPOOL: u64 = 64 << 30;
+
 /// Where the settings are looked for.
 pub const USUAL: &str = "/etc/horcrux/agentd.toml";
 
@@ -48,7 +56,7 @@ impl Config {
     }
 
     fn read(mut from: Settings) -> Result<Self, SettingsError> {
-        let usual = Cadence::default();
+        let (usual, limits) = (Cadence::default(), Limits::default());
         let interval =
             |from: &mut Settings, key, usual| from.duration(key, SHORTEST, LONGEST).unwrap_or(usual);
         let config = Self {
@@ -60,6 +68,10 @@ impl Config {
                 container: interval(&mut from, "container_interval", usual.container),
                 vm: interval(&mut from, "vm_interval", usual.vm),
                 vm_slow: interval(&mut from, "vm_slow_interval", usual.vm_slow),
+            },
+            spool: Limits {
+                bytes: from.size("spool_size", SMALLEST_SPOOL, LARGEST_SPOOL).unwrap_or(limits.bytes),
+                ..limits
             },
         };
         from.finish(config)

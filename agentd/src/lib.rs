@@ -9,3 +9,4 @@ pub mod link;
 pub mod present;
 pub mod print;
 pub mod sample;
+pub mod spool;

@@ -142,7 +142,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .map(|(lane, interval)| collect::start(lane, interval, cycles.clone()))
         .collect::<Result<Vec<_>, _>>()?;
     drop(cycles);
-    let link = Link::new(config.state_dir.clone(), running, collected);
+    let link = Link::new(config.state_dir.clone(), config.spool, running, collected);
     runtime()?.block_on(async {
         let terminate = signal::terminate().context("take signals")?;
         let mut tasks = Tasks::default();

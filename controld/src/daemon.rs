@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +19,7 @@ use horcrux_transport::tls::{self, Identity, TlsError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 
 use crate::access::audit::Audit;
 use crate::access::jwt::Signer;
@@ -279,7 +281,7 @@ async fn record(
     mut records: mpsc::Receiver<(Record, Option<AckTo>)>,
     stop: Stop,
 ) -> Result<(), std::convert::Infallible> {
-    let mut gathered = Vec::new();
+    let (mut gathered, mut owed) = (Vec::new(), Vec::new());
     loop {
         let more = tokio::select! {
             more = records.recv_many(&mut gathered, RECORDS) => more,
@@ -290,10 +292,18 @@ async fn record(
         }
         let (batch, acks): (Vec<_>, Vec<_>) = gathered.drain(..).unzip();
         match recent.store(&batch, clock::unix_ms()).await {
-            Ok(()) => acknowledge(acks.into_iter().flatten()),
-            // Not acknowledged: the agents keep what they can, and know.
+            Ok(()) => {
+                acknowledge(acks.into_iter().flatten());
+                send_again(&mut owed);
+            }
+            // Not acknowledged, nor is what follows on these streams: the agents keep it.
             Err(error) => {
                 tracing::error!(error = %Chain(&error), records = batch.len(), "samples not stored");
+                for to in acks.into_iter().flatten() {
+                    if !to.owes.swap(true, Ordering::Relaxed) {
+                        owed.push(to.replies);
+                    }
+                }
             }
         }
         tokio::select! {
@@ -303,9 +313,21 @@ async fn record(
     }
 }
 
+/// Now that samples are stored again: streams of which some were not end, and the next ones bring them from the spool.
+fn send_again(owed: &mut Vec<mpsc::Sender<Result<AttachResponse, Status>>>) {
+    owed.retain(|replies| {
+        let again = Status::unavailable("samples are stored again: send what was not acknowledged");
+        // A queue that is full is tried again.
+        matches!(replies.try_send(Err(again)), Err(mpsc::error::TrySendError::Full(_)))
+    });
+}
+
 /// An ack covers those before it: one that finds its queue full may be left out.
 fn acknowledge(acks: impl Iterator<Item = AckTo>) {
-    for AckTo { replies, ack } in acks {
+    for AckTo { replies, ack, owes } in acks {
+        if owes.load(Ordering::Relaxed) {
+            continue;
+        }
         let response = AttachResponse { message: Some(attach_response::Message::Ack(ack)) };
         if replies.try_send(Ok(response)).is_err() {
             tracing::trace!(sequence = ack.sequence, "ack left out");

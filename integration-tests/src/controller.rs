@@ -213,6 +213,18 @@ impl Controller {
         Ok(records.close().await?)
     }
 
+    /// One number about the samples that are kept.
+    pub fn recent(&self, query: &str) -> anyhow::Result<i64> {
+        let options = SqliteConnectOptions::new().filename(self.state("recent.db")).read_only(true);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut records = options.busy_timeout(PATIENCE).connect().await?;
+            let number = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut records).await?;
+            records.close().await?;
+            Ok(number)
+        })
+    }
+
     /// A join token in a file.
     pub fn join_token(&self, node: &str) -> anyhow::Result<String> {
         let file = self.path(&format!("{node}.token"));

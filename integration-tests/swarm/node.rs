@@ -6,6 +6,7 @@ use std::time::Duration;
 use horcrux_agentd::collect::{QUEUE, now};
 use horcrux_agentd::link::Link;
 use horcrux_agentd::sample::Cycle;
+use horcrux_agentd::spool::Limits;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -40,7 +41,7 @@ pub(crate) fn start(
     let mut nodes = Vec::with_capacity(states.len());
     for (number, state) in states.into_iter().enumerate() {
         let (cycles, collected) = mpsc::channel(QUEUE);
-        let link = Link::new(state, Vec::new(), collected);
+        let link = Link::new(state, Limits::default(), Vec::new(), collected);
         let stop = stop.clone();
         tasks.spawn(async move { Ok(link.run(stop).await?) });
         nodes.push(Node { simulated: Simulated::new(number, size), cycles, readings: 0 });

@@ -1,5 +1,6 @@
-//! Series ids of one stream: each series is declared once, then stands as a small number. A series is retired when its
-//! object has no readings any more, when its source is lost, and when it was not read for long.
+//! Series ids of one epoch: each series gets a small number, which is declared on each stream before it is used there, and
+//! never stands for another. A series is retired when its object has no readings any more, when its source is lost, and when
+//! it was not read for long.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,12 +31,31 @@ type Key = (Metric, Arc<str>, Source);
 struct Id {
     id: u32,
     read: u64,
+    /// The stream that is there knows it.
+    told: bool,
+}
+
+/// A reading as columns.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    /// One for each part.
+    pub batches: Vec<SampleBatch>,
+    /// Series that got an id.
+    pub created: Vec<Series>,
 }
 
 impl Dictionary {
-    /// Forgets all: the next batches declare everything again, under new ids.
+    /// Another stream begins: what it uses is declared again.
+    pub fn untold(&mut self) {
+        let lanes = self.lanes.values_mut();
+        for id in lanes.flat_map(|lane| lane.ids.values_mut()).flat_map(HashMap::values_mut) {
+            id.told = false;
+        }
+    }
+
+    /// Another epoch begins.
     pub fn reset(&mut self) {
-        self.lanes.clear();
+        *self = Self::default();
     }
 
     /// Forgets what all lanes read of an object, and returns the ids of it: nothing of it holds any more.
@@ -45,32 +65,39 @@ impl Dictionary {
         ids.map(|id| id.id).collect()
     }
 
-    /// A reading as columns: a batch for each of its [`parts`], which must not be empty.
-    pub fn batches(
+    /// A reading as columns: a batch for each of its [`parts`], which must not be empty. Those that are sent, `live`, declare
+    /// what the stream doesn't know yet.
+    pub fn encode(
         &mut self,
         lane: &'static str,
         cycle: &Cycle,
         parts: &[&[ObjectSample]],
         first_sequence: u64,
-        dropped_before: u32,
-    ) -> Vec<SampleBatch> {
-        let numbered = parts.iter().zip(first_sequence..);
-        let mut batches: Vec<SampleBatch> = numbered
-            .map(|(part, sequence)| SampleBatch {
+        live: bool,
+    ) -> Encoded {
+        let mut encoded = Encoded::default();
+        for (part, sequence) in parts.iter().zip(first_sequence..) {
+            let batch = SampleBatch {
                 sequence,
                 taken_unix_ms: cycle.taken.unix_ms,
                 taken_boottime_ns: cycle.taken.boottime_ns,
-                dropped_before: if sequence == first_sequence { dropped_before } else { 0 },
-                ..self.columns(lane, part)
-            })
-            .collect();
-        if let Some(last) = batches.last_mut() {
+                ..self.columns(lane, part, live, &mut encoded.created)
+            };
+            encoded.batches.push(batch);
+        }
+        if let Some(last) = encoded.batches.last_mut() {
             last.retired = self.retire(lane, cycle);
         }
-        batches
+        encoded
     }
 
-    fn columns(&mut self, lane: &'static str, samples: &[ObjectSample]) -> SampleBatch {
+    fn columns(
+        &mut self,
+        lane: &'static str,
+        samples: &[ObjectSample],
+        live: bool,
+        created: &mut Vec<Series>,
+    ) -> SampleBatch {
         let mut batch = SampleBatch::default();
         let next_id = &mut self.next_id;
         let lane = self.lanes.entry(lane).or_default();
@@ -78,17 +105,22 @@ impl Dictionary {
             let ids = lane.ids.entry(sample.object.clone()).or_default();
             for reading in &sample.readings {
                 let key = (reading.metric, Arc::clone(&reading.instance), reading.source);
+                let series = |id| Series {
+                    id,
+                    metric: reading.metric.into(),
+                    instance: reading.instance.to_string(),
+                    object: Some(object(&sample.object)),
+                    source: reading.source.into(),
+                };
                 let entry = ids.entry(key).or_insert_with(|| {
                     *next_id += 1;
-                    batch.declared.push(Series {
-                        id: *next_id,
-                        metric: reading.metric.into(),
-                        instance: reading.instance.to_string(),
-                        object: Some(object(&sample.object)),
-                        source: reading.source.into(),
-                    });
-                    Id { id: *next_id, read: 0 }
+                    created.push(series(*next_id));
+                    Id { id: *next_id, read: 0, told: false }
                 });
+                if live && !entry.told {
+                    batch.declared.push(series(entry.id));
+                    entry.told = true;
+                }
                 entry.read = lane.readings + 1;
                 match reading.value {
                     Value::Counter(count) => {
@@ -195,14 +227,8 @@ mod tests {
         }
     }
 
-    fn one(
-        dictionary: &mut Dictionary,
-        lane: &'static str,
-        cycle: &Cycle,
-        sequence: u64,
-        dropped: u32,
-    ) -> SampleBatch {
-        let mut batches = dictionary.batches(lane, cycle, &parts(cycle), sequence, dropped);
+    fn one(dictionary: &mut Dictionary, lane: &'static str, cycle: &Cycle, sequence: u64) -> SampleBatch {
+        let mut batches = dictionary.encode(lane, cycle, &parts(cycle), sequence, true).batches;
         assert_eq!(batches.len(), 1);
         batches.remove(0)
     }
@@ -221,9 +247,9 @@ mod tests {
         };
         let cycle = Cycle { samples: (0..5).map(sample).collect(), ..cycle(&[]) };
         let mut dictionary = Dictionary::default();
-        let batches = dictionary.batches("vms", &cycle, &parts(&cycle), 7, 2);
-        let sizes: Vec<_> = batches.iter().map(|b| (b.sequence, b.gauges.len(), b.dropped_before)).collect();
-        assert_eq!(sizes, [(7, 6000, 2), (8, 6000, 0), (9, 3000, 0)]);
+        let batches = dictionary.encode("vms", &cycle, &parts(&cycle), 7, true).batches;
+        let sizes: Vec<_> = batches.iter().map(|b| (b.sequence, b.gauges.len())).collect();
+        assert_eq!(sizes, [(7, 6000), (8, 6000), (9, 3000)]);
         assert!(batches.iter().all(|batch| batch.retired.is_empty()));
         let gone = dictionary.forget(&cycle.samples[1].object);
         assert_eq!(gone.len(), 3000);
@@ -231,27 +257,30 @@ mod tests {
     }
 
     #[test]
-    fn a_series_is_declared_once_and_again_after_a_reset() {
+    fn a_series_has_one_id_for_its_epoch_and_is_declared_once_on_each_stream() {
         let mut dictionary = Dictionary::default();
         let load =
             cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5)), (Metric::NodeCpuIdleTime, Value::Counter(7))]);
-        let first = one(&mut dictionary, "node", &load, 1, 0);
-        assert_eq!((first.declared.len(), &first.gauges, &first.counters), (2, &vec![0.5], &vec![7]));
-        let second = one(&mut dictionary, "node", &load, 2, 0);
-        assert_eq!((second.declared.len(), &second.gauge_ids), (0, &first.gauge_ids));
-        dictionary.reset();
-        let third = one(&mut dictionary, "node", &load, 3, 0);
-        assert_eq!(third.declared.len(), 2);
-        assert_ne!(third.gauge_ids, first.gauge_ids, "an id is never used twice on a stream");
+        let stored = dictionary.encode("node", &load, &parts(&load), 1, false);
+        assert_eq!((stored.created.len(), stored.batches[0].declared.len()), (2, 0));
+        let first = one(&mut dictionary, "node", &load, 2);
+        assert_eq!(
+            (&first.declared, &first.gauges, &first.counters),
+            (&stored.created, &vec![0.5], &vec![7])
+        );
+        assert_eq!(one(&mut dictionary, "node", &load, 3).declared.len(), 0);
+        dictionary.untold();
+        let other = one(&mut dictionary, "node", &load, 4);
+        assert_eq!((other.declared, other.gauge_ids), (first.declared, first.gauge_ids));
     }
 
     #[test]
     fn a_series_that_is_no_longer_read_is_retired() {
         let mut dictionary = Dictionary::default();
-        let first = one(&mut dictionary, "node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
+        let first = one(&mut dictionary, "node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1);
         let other = cycle(&[(Metric::NodeLoad5m, Value::Gauge(0.5))]);
         let retired: Vec<u32> =
-            (0..UNREAD).flat_map(|n| one(&mut dictionary, "node", &other, 2 + n, 0).retired).collect();
+            (0..UNREAD).flat_map(|n| one(&mut dictionary, "node", &other, 2 + n).retired).collect();
         assert_eq!(retired, first.gauge_ids);
     }
 
@@ -259,39 +288,34 @@ mod tests {
     fn what_a_lost_source_told_is_retired_at_once() {
         let mut dictionary = Dictionary::default();
         let load = cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]);
-        let first = one(&mut dictionary, "node", &load, 1, 0);
+        let first = one(&mut dictionary, "node", &load, 1);
         let report = |source| SourceReport { source, state: SourceState::Failing, detail: "gone".into() };
         let others = Cycle {
             sources: vec![report(Source::Sysfs)],
             ..cycle(&[(Metric::NodeLoad5m, Value::Gauge(1.0))])
         };
-        assert_eq!(one(&mut dictionary, "node", &others, 2, 0).retired, [0; 0], "another source was lost");
+        assert_eq!(one(&mut dictionary, "node", &others, 2).retired, [0; 0], "another source was lost");
         let partly = Cycle { sources: vec![report(Source::Proc)], ..others };
         assert_eq!(
-            one(&mut dictionary, "node", &partly, 3, 0).retired,
+            one(&mut dictionary, "node", &partly, 3).retired,
             [0; 0],
             "it gave some, so it isn't lost"
         );
         let lost = Cycle { samples: vec![], ..partly };
-        assert!(one(&mut dictionary, "node", &lost, 4, 0).retired.contains(&first.gauge_ids[0]));
+        assert!(one(&mut dictionary, "node", &lost, 4).retired.contains(&first.gauge_ids[0]));
     }
 
     #[test]
     fn what_an_object_without_readings_had_is_retired_at_once() {
         let mut dictionary = Dictionary::default();
-        let first = one(&mut dictionary, "node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1, 0);
-        assert_eq!(one(&mut dictionary, "node", &cycle(&[]), 2, 0).retired, first.gauge_ids);
+        let first = one(&mut dictionary, "node", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]), 1);
+        assert_eq!(one(&mut dictionary, "node", &cycle(&[]), 2).retired, first.gauge_ids);
     }
 
     #[test]
     fn what_is_not_a_number_is_not_sent() {
-        let batch = one(
-            &mut Dictionary::default(),
-            "n",
-            &cycle(&[(Metric::NodeLoad1m, Value::Gauge(f64::NAN))]),
-            1,
-            0,
-        );
+        let batch =
+            one(&mut Dictionary::default(), "n", &cycle(&[(Metric::NodeLoad1m, Value::Gauge(f64::NAN))]), 1);
         assert!(batch.gauges.is_empty());
     }
 }

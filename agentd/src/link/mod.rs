@@ -1,33 +1,35 @@
 //! The stream to the controller: dial, say hello, tell what is here, pass on what is read; dial again when it breaks.
 //!
-//! While there is no stream, readings go on and are counted as dropped; the next batch says how many. What exists is
-//! kept and told in full at the start of every stream.
+//! What is read goes into the [spool](crate::spool), and at once to the controller where a stream has room for it; the rest
+//! follows from the spool, beside what is read then. What exists is kept and told in full at the start of every stream.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
 use horcrux_proto::agent::v1::{
-    AttachRequest, AttachResponse, Command, CommandResult, Configure, Event, Hello, RenewRequest,
-    attach_request, attach_response, command, event,
+    AttachResponse, Command, CommandResult, Configure, Event, Hello, RenewRequest, attach_request,
+    attach_response, command, event,
 };
-use horcrux_proto::v1::{EventKind, SourceState, VmState};
+use horcrux_proto::v1::EventKind;
 use horcrux_transport::backoff::{Backoff, draw};
 use horcrux_transport::client::ConnectError;
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::collect::{self, Running};
+use crate::collect::Running;
 use crate::config::{LONGEST, SHORTEST};
 use crate::identity::{self, Change, Enrolled, IdentityError, NewKey, Stamp};
 use crate::link::dictionary::Dictionary;
-use crate::present::{News, Present};
-use crate::sample::{Cycle, Found, Object, SourceReport};
+use crate::present::Present;
+use crate::sample::Cycle;
+use crate::spool::{Limits, Spool};
 
 pub mod dictionary;
+mod passing;
 mod stream;
 
 use stream::{Stream, attach, ended};
@@ -42,7 +44,7 @@ enum Idle {
 
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const MAX_RETRY: Duration = Duration::from_secs(30);
+const MAX_RETRY: Duration = Duration::from_secs(120);
 /// A stream that ended sooner was no success: dialling again at once would only repeat why it ended.
 const LASTED: Duration = Duration::from_secs(10);
 /// A controller may ask for no longer pause than this.
@@ -50,6 +52,10 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(60);
 /// How often lanes are looked at for being stuck.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
+/// How often the spool is sent from, and how much each time: a day's outage is made up for within the hour, and nobody who
+/// watches live data notices.
+const FILL: Duration = Duration::from_millis(100);
+const FILL_BYTES: usize = 128 << 10;
 /// A certificate lives seven days and is renewed after one: six days for a controller to come back in.
 const RENEW_WHEN_LEFT: Duration = Duration::from_secs(6 * 24 * 3600);
 /// A tenth of a day before and after that.
@@ -63,12 +69,9 @@ pub struct Link {
     cycles: mpsc::Receiver<(&'static str, Cycle)>,
     present: Present,
     dictionary: Dictionary,
-    epoch: u64,
+    spool: Spool,
     boot_id: String,
-    sequence: u64,
-    /// Readings that were not passed on since the last batch that was.
-    dropped: u32,
-    /// Of the lanes' own drops, how many are in `dropped` already.
+    /// Of the lanes' own drops, how many are on record.
     counted: u64,
     /// Ids of VMs that don't run any more, not yet told.
     off: Vec<u32>,
@@ -88,6 +91,8 @@ pub enum LinkError {
     Closed,
     #[error("this node has another certificate")]
     Renewed,
+    #[error("it is time for another epoch")]
+    Worn,
     #[error("the controller has shut this node out: {0}")]
     ShutOut(String),
     #[error("the controller doesn't take this node's certificate: {0} ({ENROLL_AGAIN})")]
@@ -103,10 +108,11 @@ impl Link {
     #[must_use]
     pub fn new(
         state_dir: PathBuf,
+        limits: Limits,
         lanes: Vec<Running>,
         cycles: mpsc::Receiver<(&'static str, Cycle)>,
     ) -> Self {
-        let epoch = u64::try_from(clock::unix_ms()).unwrap_or(0);
+        let spool = Spool::open(&state_dir, limits, clock::unix_ms());
         // Without it, a controller can't tell a restarted agent from a restarted node; nothing else depends on it.
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Self {
@@ -115,10 +121,8 @@ impl Link {
             cycles,
             present: Present::default(),
             dictionary: Dictionary::default(),
-            epoch,
+            spool,
             boot_id: boot_id.trim().to_owned(),
-            sequence: 0,
-            dropped: 0,
             counted: 0,
             off: Vec::new(),
             stamp: None,
@@ -135,8 +139,8 @@ impl Link {
             let mut has_lasted = false;
             let ended = match self.dial(&stop).await {
                 Ok(Some(mut stream)) => {
-                    if !started {
-                        started = self.tell_start(&mut stream);
+                    if !std::mem::replace(&mut started, true) {
+                        self.tell_start(&mut stream);
                     }
                     let since = Instant::now();
                     let ended = self.pass_on(&mut stream, &stop).await;
@@ -157,7 +161,7 @@ impl Link {
             if matches!(ended, LinkError::Identity(_)) {
                 return Err(ended);
             }
-            if matches!(ended, LinkError::Renewed) {
+            if matches!(ended, LinkError::Renewed | LinkError::Worn) {
                 // By a clock that is wrong, a new certificate is due at once: not in a tight loop.
                 self.stamp = identity::stamp(&self.state_dir);
                 if !has_lasted && matches!(self.idle(backoff.failed(draw()), &stop).await, Idle::Stopped) {
@@ -187,10 +191,14 @@ impl Link {
 
     /// Dials while readings go on; `None` when told to stop.
     async fn dial(&mut self, stop: &Stop) -> Result<Option<Stream>, LinkError> {
+        if self.spool.is_worn() {
+            self.spool.renew(clock::unix_ms());
+            self.dictionary.reset();
+        }
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot_id: self.boot_id.clone(),
-            epoch: self.epoch,
+            epoch: self.spool.epoch(),
             node_unix_ms: clock::unix_ms(),
         };
         // Before it is read: one that takes its place from here on is noticed.
@@ -201,7 +209,7 @@ impl Link {
         loop {
             tokio::select! {
                 attached = &mut attaching => return attached.map(Some),
-                Some((_, cycle)) = self.cycles.recv() => self.keep(&cycle),
+                Some((lane, cycle)) = self.cycles.recv() => self.take(lane, &cycle, None),
                 () = stop.cancelled() => return Ok(None),
             }
         }
@@ -214,7 +222,7 @@ impl Link {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Idle::Over,
-                Some((_, cycle)) = self.cycles.recv() => self.keep(&cycle),
+                Some((lane, cycle)) = self.cycles.recv() => self.take(lane, &cycle, None),
                 _ = look.tick() => if identity::stamp(&self.state_dir) != self.stamp {
                     return Idle::OtherIdentity;
                 },
@@ -223,26 +231,7 @@ impl Link {
         }
     }
 
-    /// A reading without a stream: what exists is kept, the values are dropped and counted.
-    fn keep(&mut self, cycle: &Cycle) {
-        self.learn(cycle);
-        self.dropped = self.dropped.saturating_add(1);
-    }
-
-    fn learn(&mut self, cycle: &Cycle) -> Vec<News> {
-        let mut news = vec![self.present.found(&cycle.found, cycle.taken.unix_ms)];
-        for report in &cycle.sources {
-            let skipped = self.skipped(report);
-            news.push(self.present.source(report, skipped, cycle.taken.unix_ms));
-        }
-        news
-    }
-
-    fn skipped(&self, report: &SourceReport) -> u64 {
-        self.lanes.iter().filter(|lane| lane.source == report.source).map(Running::skipped).sum()
-    }
-
-    fn tell_start(&mut self, stream: &mut Stream) -> bool {
+    fn tell_start(&mut self, stream: &mut Stream) {
         let event = Event {
             sequence: 0,
             at_unix_ms: clock::unix_ms(),
@@ -250,15 +239,18 @@ impl Link {
             object: Some(event::Object::Node(true)),
             detail: format!("version {}", env!("CARGO_PKG_VERSION")),
         };
-        stream.offer(attach_request::Message::Event(event))
+        self.happened(event, Some(stream));
     }
 
     /// Passes on readings until the stream ends.
     async fn pass_on(&mut self, stream: &mut Stream, stop: &Stop) -> LinkError {
-        self.dictionary.reset();
+        self.dictionary.untold();
+        self.spool.begin_stream();
         self.off.clear();
         stream.owes_whole = true;
         let (mut look, mut age) = (interval(LOOK), interval(LOOK_AT_CERTIFICATE));
+        let mut fill = interval(FILL);
+        fill.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let renew_at = renew_at(stream.shown.facts.certificate_expires_unix_ms, draw());
         loop {
             tokio::select! {
@@ -268,9 +260,14 @@ impl Link {
                     Ok(None) => return LinkError::Closed,
                     Err(status) => return ended(&status),
                 },
-                Some((lane, cycle)) = self.cycles.recv() => self.send(lane, &cycle, stream),
+                Some((lane, cycle)) = self.cycles.recv() => self.take(lane, &cycle, Some(stream)),
+                _ = fill.tick() => self.fill(stream),
                 _ = look.tick() => {
                     self.look_for_stuck(stream);
+                    self.look_at_spool(stream);
+                    if self.spool.is_worn() {
+                        return LinkError::Worn;
+                    }
                     if self.is_replaced(&stream.shown) {
                         return LinkError::Renewed;
                     }
@@ -287,53 +284,6 @@ impl Link {
         }
     }
 
-    fn send(&mut self, lane: &'static str, cycle: &Cycle, stream: &mut Stream) {
-        for news in self.learn(cycle) {
-            stream.tell(news);
-        }
-        if stream.owes_whole {
-            stream.owes_whole = !stream.offer_all(self.present.whole());
-        }
-        // Of a VM that doesn't run nothing holds any more that any lane has read.
-        let off: Vec<u32> = off(&cycle.found).flat_map(|vm| self.dictionary.forget(&vm)).collect();
-        // Before the dictionary is touched: what it declares must be sent.
-        let parts = dictionary::parts(cycle);
-        let Ok(places) = stream.outgoing.try_reserve_many(parts.len()) else {
-            self.dropped = self.dropped.saturating_add(1);
-            self.off.extend(off);
-            return;
-        };
-        let in_lanes: u64 = self.lanes.iter().map(Running::dropped).sum();
-        let newly = u32::try_from(in_lanes.saturating_sub(self.counted)).unwrap_or(u32::MAX);
-        self.counted = in_lanes;
-        let dropped = std::mem::take(&mut self.dropped).saturating_add(newly);
-        let first = self.sequence + 1;
-        let mut batches = self.dictionary.batches(lane, cycle, &parts, first, dropped);
-        self.sequence += batches.len() as u64;
-        if let Some(last) = batches.last_mut() {
-            last.retired.extend(std::mem::take(&mut self.off));
-            last.retired.extend(off);
-        }
-        for (place, batch) in places.zip(batches) {
-            place.send(AttachRequest { message: Some(attach_request::Message::Samples(batch)) });
-        }
-    }
-
-    fn look_for_stuck(&mut self, stream: &mut Stream) {
-        let now = collect::now();
-        for at in 0..self.lanes.len() {
-            let lane = &self.lanes[at];
-            let Some(running) = lane.stuck_for(now) else { continue };
-            let report = SourceReport {
-                source: lane.source,
-                state: SourceState::Stuck,
-                detail: format!("{}: no answer for {} s", lane.name, running.as_secs()),
-            };
-            let skipped = self.skipped(&report);
-            stream.tell(self.present.source(&report, skipped, now.unix_ms));
-        }
-    }
-
     fn obey(&mut self, message: attach_response::Message, stream: &mut Stream) {
         match message {
             attach_response::Message::Welcome(welcome) => {
@@ -341,13 +291,13 @@ impl Link {
                 stream.spread = Duration::from_millis(welcome.reconnect_spread_ms.into()).min(LONGEST_SPREAD);
             }
             attach_response::Message::Ack(ack) => {
-                tracing::trace!(sequence = ack.sequence, "acknowledged");
+                self.spool.acked(&ack);
             }
             attach_response::Message::Configure(configure) => self.configure(&configure),
             attach_response::Message::Command(Command { command_id, action }) => {
                 let error = match action {
                     Some(command::Action::Resync(_)) => {
-                        self.dictionary.reset();
+                        self.dictionary.untold();
                         self.off.clear();
                         stream.owes_whole = true;
                         String::new()
@@ -422,7 +372,12 @@ impl LinkError {
     fn lasting(&self) -> Option<String> {
         match self {
             Self::ShutOut(_) | Self::Unknown(_) | Self::Expired(_) => Some(self.to_string()),
-            Self::Identity(_) | Self::Connect(_) | Self::Ended(_) | Self::Closed | Self::Renewed => None,
+            Self::Identity(_)
+            | Self::Connect(_)
+            | Self::Ended(_)
+            | Self::Closed
+            | Self::Renewed
+            | Self::Worn => None,
         }
     }
 }
@@ -432,16 +387,6 @@ fn renew_at(expires_ms: i64, draw: f64) -> i64 {
     let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or_default();
     let earliest = expires_ms - ms(RENEW_WHEN_LEFT) - ms(RENEW_SPREAD / 2);
     earliest + ms(RENEW_SPREAD.mul_f64(draw))
-}
-
-/// VMs that were found not to run.
-fn off(found: &Found) -> impl Iterator<Item = Object> {
-    let vms = match found {
-        Found::Vms(vms) => vms.as_slice(),
-        Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],
-    };
-    let off = vms.iter().filter(|vm| matches!(vm.state(), VmState::ShutOff | VmState::Crashed));
-    off.filter_map(|vm| vm.uuid.parse().ok().map(Object::Vm))
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use tonic::{Code, Status, Streaming};
 
 use super::{CONNECT, LinkError};
 use crate::identity::Enrolled;
-use crate::present::{News, PIECE_BYTES};
+use crate::present::PIECE_BYTES;
 
 /// Messages between the link and the connection. When it is full the connection is slower than the readings: the newest
-/// reading is dropped and counted, so that what is sent is never older than this queue.
+/// follows from the spool, so that what is sent at once is never older than this queue.
 const OUTGOING: usize = 64;
 
 /// One attached stream.
@@ -48,19 +48,16 @@ impl Stream {
         true
     }
 
-    pub(super) fn tell(&mut self, news: News) {
-        if let Some(inventory) = news.inventory
-            && !self.owes_whole
-        {
+    /// Whether there is room for what is not urgent.
+    pub(super) fn has_room_beside(&self) -> bool {
+        self.outgoing.capacity() > OUTGOING / 2
+    }
+
+    pub(super) fn tell(&mut self, inventory: Inventory) {
+        if !self.owes_whole {
             // The whole comes in pieces; so much news at once does as well.
             self.owes_whole = inventory.encoded_len() > PIECE_BYTES
                 || !self.offer(attach_request::Message::Inventory(inventory));
-        }
-        for event in news.events {
-            let (kind, resource) = (event.kind(), event.object.clone());
-            if !self.offer(attach_request::Message::Event(event)) {
-                tracing::warn!(?kind, ?resource, "event not sent: the connection is too slow");
-            }
         }
     }
 }

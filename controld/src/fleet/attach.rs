@@ -2,13 +2,13 @@
 //! listened to in [`pace`](super::pace).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{
-    Ack, AttachRequest, AttachResponse, Command, Configure, Hello, Inventory, Resync, SampleBatch, Welcome,
-    attach_request, attach_response, command,
+    Ack, AttachRequest, AttachResponse, Backfill, Command, Configure, Hello, Inventory, Resync, SampleBatch,
+    Welcome, attach_request, attach_response, backfill, command,
 };
 use horcrux_proto::name::NodeName;
 use horcrux_transport::backoff::draw;
@@ -20,7 +20,9 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::pace::{self, PER_STREAM, Pace};
-use super::said::{Malformed, Pieces, bounded, checked_batch, checked_event, checked_inventory, merge};
+use super::said::{
+    Malformed, Pieces, bounded, checked_batch, checked_event, checked_gap, checked_inventory, merge,
+};
 use crate::config::Cadence;
 use crate::live::Live;
 use crate::live::fleet::{Applied, LinkId};
@@ -35,6 +37,9 @@ const RENEW_IDS: Duration = Duration::from_secs(3600);
 const RENEW_SPREAD: Duration = Duration::from_secs(600);
 /// An answer may be lost where an agent's own queue was full.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// Agents that dial a controller that is back, in a second; a few all the same don't come in the same moment.
+const RETURN_PER_SECOND: u32 = 50;
+const SPREAD_MS: u32 = 5000;
 /// A stream that doesn't say hello isn't an agent.
 const HELLO: Duration = Duration::from_secs(10);
 
@@ -61,6 +66,14 @@ struct Attached<'a> {
     of: Origin,
     /// The command to declare again that is under way, and since when.
     asked: Option<(String, Instant)>,
+    /// Something that it brought was not stored.
+    owes: Arc<AtomicBool>,
+}
+
+impl Attached<'_> {
+    fn ack(&self, ack: Ack) -> AckTo {
+        AckTo { replies: self.replies.clone(), ack, owes: Arc::clone(&self.owes) }
+    }
 }
 
 /// Where a batch comes from.
@@ -80,6 +93,8 @@ pub struct Recorder(pub mpsc::Sender<(Record, Option<AckTo>)>);
 pub struct AckTo {
     pub replies: mpsc::Sender<Result<AttachResponse, Status>>,
     pub ack: Ack,
+    /// A record of the same stream was not: an ack would cover it.
+    pub owes: Arc<AtomicBool>,
 }
 
 impl Attachments {
@@ -132,7 +147,15 @@ impl Attachments {
             }
         }
         let of = Origin { stream: clock::unix_ms(), epoch: 0 };
-        let mut stream = Attached { row: &row, name: &name, replies: &replies, link, of, asked: None };
+        let mut stream = Attached {
+            row: &row,
+            name: &name,
+            replies: &replies,
+            link,
+            of,
+            asked: None,
+            owes: Arc::default(),
+        };
         let ended = tokio::select! {
             ended = self.run(&mut stream, &mut incoming) => ended,
             () = replaced.cancelled() => Err(Status::aborted(
@@ -183,7 +206,7 @@ impl Attachments {
             node: format!("nodes/{name}"),
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             controller_unix_ms: now_ms,
-            reconnect_spread_ms: 5000,
+            reconnect_spread_ms: self.spread_ms(),
         };
         send(replies, attach_response::Message::Welcome(welcome)).await?;
         if let Some(configure) = configure(self.cadence) {
@@ -226,9 +249,16 @@ impl Attachments {
                 }
                 Some(attach_request::Message::Event(event)) => {
                     let node = name.clone();
-                    let event = checked_event(event).map_err(refuse)?;
+                    let event = Box::new(checked_event(event).map_err(refuse)?);
+                    let ack = Ack { epoch: stream.of.epoch, sequence: event.sequence, backfill: false };
+                    let kept = event.clone();
                     let told = self.live.ask(move |fleet| fleet.event(&node, &event));
                     told.await?;
+                    let record = Record::Event { node: name.to_string(), epoch: ack.epoch, event: kept };
+                    self.record(record, Some(stream.ack(ack))).await?;
+                }
+                Some(attach_request::Message::Backfill(backfill)) => {
+                    self.backfill(stream, backfill).await?;
                 }
                 Some(attach_request::Message::Result(result)) if result.error.is_empty() => {
                     tracing::debug!(node = %name, command = bounded(result.command_id.clone()), "command done");
@@ -246,6 +276,12 @@ impl Attachments {
                 None => {}
             }
         }
+    }
+
+    /// Within which time agents come back when this controller has gone: fifty in a second at most, on average.
+    fn spread_ms(&self) -> u32 {
+        let attached = self.current.lock().unwrap_or_else(PoisonError::into_inner).len();
+        u32::try_from(attached).unwrap_or(u32::MAX).saturating_mul(1000 / RETURN_PER_SECOND).max(SPREAD_MS)
     }
 
     /// Asks for all declarations anew, unless an answer is awaited already.
@@ -291,9 +327,9 @@ impl Attachments {
     }
 
     async fn samples(&self, stream: &mut Attached<'_>, batch: SampleBatch) -> Result<(), Status> {
-        let Attached { name, replies, link, of, .. } = *stream;
+        let Attached { name, link, of, .. } = *stream;
         let batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
-        let ack = Ack { epoch: of.epoch, sequence: batch.sequence };
+        let ack = Ack { epoch: of.epoch, sequence: batch.sequence, backfill: false };
         let mut kept = batch.clone();
         let declared = std::mem::take(&mut kept.declared);
         let record = Record::Batch {
@@ -313,7 +349,37 @@ impl Attachments {
             Applied::TooMany => return Err(Status::resource_exhausted("the node declared too many series")),
             Applied::Stale => return Err(Status::aborted("this stream was replaced")),
         }
-        self.record(record, Some(AckTo { replies: replies.clone(), ack })).await
+        self.record(record, Some(stream.ack(ack))).await
+    }
+
+    /// What was taken before goes to the record alone: what is now is told by what is taken now.
+    async fn backfill(&self, stream: &Attached<'_>, backfill: Backfill) -> Result<(), Status> {
+        let (node, epoch) = (stream.name.to_string(), backfill.epoch);
+        if epoch > stream.of.epoch {
+            return Err(Status::invalid_argument("back-fill of an epoch that has not begun"));
+        }
+        let (record, sequence) = match backfill.record {
+            Some(backfill::Record::Samples(batch)) => {
+                let mut batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
+                let declared = std::mem::take(&mut batch.declared);
+                let sequence = batch.sequence;
+                let of = stream.of.stream;
+                (Record::Batch { node, stream: of, epoch, declared, batch: Box::new(batch) }, sequence)
+            }
+            Some(backfill::Record::Event(event)) => {
+                let event = Box::new(checked_event(event).map_err(refuse)?);
+                let sequence = event.sequence;
+                (Record::Event { node, epoch, event }, sequence)
+            }
+            Some(backfill::Record::Gap(gap)) => {
+                let gap = checked_gap(gap).map_err(refuse)?;
+                let sequence = gap.last_sequence;
+                (Record::Gap { node, epoch, gap }, sequence)
+            }
+            // Of a later version: it is as good as stored, or it would come for ever.
+            None => return Err(Status::invalid_argument("back-fill without a record that is known here")),
+        };
+        self.record(record, Some(stream.ack(Ack { epoch, sequence, backfill: true }))).await
     }
 
     async fn record(&self, record: Record, ack: Option<AckTo>) -> Result<(), Status> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use horcrux_proto::agent::v1::{Event, Inventory, SampleBatch};
+use horcrux_proto::agent::v1::{Event, Gap, Inventory, SampleBatch};
 use horcrux_proto::name::{ContainerId, VmUuid};
 use horcrux_proto::v1::{Absence, ContainerFacts, EventKind, VmFacts};
 
@@ -15,6 +15,8 @@ const MAX_TEXT: usize = 512;
 const MAX_INSTANCE: usize = 4096;
 const MAX_ABSENCES: usize = 64;
 const MAX_SOURCES: usize = 64;
+/// Records that a node can have lost: years of them.
+const MOST_LOST: u64 = 1 << 32;
 /// A node's clock may be wrong, but not by more.
 const AHEAD_MS: i64 = 24 * 3600 * 1000;
 
@@ -46,6 +48,16 @@ pub fn checked_batch(mut batch: SampleBatch, now_ms: i64) -> Result<SampleBatch,
         return Err(Malformed("a series is of a metric that agents don't measure"));
     }
     Ok(batch)
+}
+
+pub fn checked_gap(gap: Gap) -> Result<Gap, Malformed> {
+    if gap.first_sequence == 0
+        || gap.first_sequence > gap.last_sequence
+        || gap.last_sequence - gap.first_sequence > MOST_LOST
+    {
+        return Err(Malformed("a gap has no end, or more in it than can be"));
+    }
+    Ok(Gap { reason: bounded(gap.reason), ..gap })
 }
 
 pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malformed> {

@@ -25,28 +25,28 @@ pub fn replay(
     now: (Instant, i64),
     mut each: impl FnMut(&Fleet, i64),
 ) {
-    let mut declared: HashMap<i64, Vec<Series>> = HashMap::new();
-    for (stream, series) in past.series {
-        declared.entry(stream).or_default().push(series);
+    // Declared again on each stream: an id stands for the same all through its epoch.
+    let mut declared: HashMap<i64, BTreeMap<u32, Series>> = HashMap::new();
+    for (epoch, series) in past.series {
+        declared.entry(epoch).or_default().insert(series.id, series);
     }
     if let Some(inventory) = inventory {
         fleet.inventory(node, inventory);
     }
     let mut current: Option<(i64, LinkId)> = None;
-    for (stream, mut batch) in past.batches {
+    for (epoch, mut batch) in past.batches {
         let link = match current {
-            Some((of, link)) if of == stream => link,
+            Some((of, link)) if of == epoch => link,
             _ => {
                 let link = LinkId(u64::MAX - current.map_or(0, |(_, l)| u64::MAX - l.0 + 1));
                 fleet.replays(node, link, now.0);
-                // Not taken out: batches of two streams can lie between each other.
-                let all = declared.get(&stream).cloned().unwrap_or_default();
+                let all = declared.remove(&epoch).unwrap_or_default().into_values().collect();
                 fleet.samples(node, link, &SampleBatch { declared: all, ..SampleBatch::default() });
-                current = Some((stream, link));
+                current = Some((epoch, link));
                 link
             }
         };
-        // Ids are never used twice on a stream, and all of them are declared: nothing needs to be retired here.
+        // Ids are never used twice in an epoch, and all of them are declared: nothing needs to be retired here.
         (batch.declared, batch.retired) = (Vec::new(), Vec::new());
         let taken = batch.taken_unix_ms;
         fleet.samples(node, link, &batch);

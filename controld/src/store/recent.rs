@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use horcrux_proto::agent::v1::{Inventory, SampleBatch, Series};
+use horcrux_proto::agent::v1::{Event, Gap, Inventory, SampleBatch, Series};
 use horcrux_transport::error::Chain;
 use prost::Message as _;
-use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteSynchronous;
+use sqlx::{SqliteConnection, SqlitePool};
 
 use super::{StoreError, doing, pools};
 
@@ -32,18 +32,29 @@ pub enum Record {
         declared: Vec<Series>,
         batch: Box<SampleBatch>,
     },
+    Event {
+        node: String,
+        epoch: u64,
+        event: Box<Event>,
+    },
+    /// What is stored of it all the same stays.
+    Gap {
+        node: String,
+        epoch: u64,
+        gap: Gap,
+    },
     Inventory {
         node: String,
         inventory: Box<Inventory>,
     },
 }
 
-/// One node's past, in the order in which it came, with what its ids stand for.
+/// One node's past, in the order in which it was taken, with what its ids stand for.
 #[derive(Debug, Default)]
 pub struct Past {
-    /// By stream.
+    /// By epoch.
     pub series: Vec<(i64, Series)>,
-    /// By stream.
+    /// By epoch.
     pub batches: Vec<(i64, SampleBatch)>,
 }
 
@@ -116,6 +127,40 @@ impl Recent {
                     .await
                     .map_err(doing(failed))?;
                 }
+                Record::Event { node, epoch, event } => {
+                    sqlx::query(
+                        "INSERT INTO events (node, epoch, sequence, at_ms, received_ms, event)
+                         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+                    )
+                    .bind(node)
+                    .bind(epoch.cast_signed())
+                    .bind(event.sequence.cast_signed())
+                    .bind(event.at_unix_ms)
+                    .bind(received_ms)
+                    .bind(event.encode_to_vec())
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(doing(failed))?;
+                }
+                Record::Gap { node, epoch, gap } => {
+                    for (first, last) in missing(&mut tx, node, epoch.cast_signed(), gap).await? {
+                        sqlx::query(
+                            "INSERT INTO gaps (node, epoch, first_sequence, last_sequence, from_ms, until_ms,
+                             received_ms, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+                        )
+                        .bind(node)
+                        .bind(epoch.cast_signed())
+                        .bind(first)
+                        .bind(last)
+                        .bind(gap.from_unix_ms)
+                        .bind(gap.until_unix_ms)
+                        .bind(received_ms)
+                        .bind(&gap.reason)
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(doing(failed))?;
+                    }
+                }
                 Record::Inventory { node, inventory } => {
                     sqlx::query(
                         "INSERT INTO inventories (node, inventory) VALUES ($1, $2)
@@ -135,11 +180,13 @@ impl Recent {
     /// Drops what is older than [`KEPT_MS`], and what streams declared that have no sample left.
     pub async fn purge(&self, now_ms: i64) -> Result<(), StoreError> {
         let failed = "drop old samples";
-        sqlx::query("DELETE FROM batches WHERE received_ms < $1")
-            .bind(now_ms - KEPT_MS)
-            .execute(&self.writer)
-            .await
-            .map_err(doing(failed))?;
+        for table in ["batches", "events", "gaps"] {
+            sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE received_ms < $1")))
+                .bind(now_ms - KEPT_MS)
+                .execute(&self.writer)
+                .await
+                .map_err(doing(failed))?;
+        }
         // Once a stream has been followed by another for as long, none of its samples are left.
         sqlx::query(
             "DELETE FROM declarations WHERE EXISTS (SELECT 1 FROM declarations d
@@ -154,7 +201,7 @@ impl Recent {
 
     /// Forgets a node.
     pub async fn forget(&self, node: &str) -> Result<(), StoreError> {
-        for table in ["batches", "declarations", "inventories"] {
+        for table in ["batches", "declarations", "events", "gaps", "inventories"] {
             sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE node = $1")))
                 .bind(node)
                 .execute(&self.writer)
@@ -168,16 +215,16 @@ impl Recent {
     pub async fn past(&self, node: &str, from_ms: i64) -> Result<Past, StoreError> {
         let failed = "read recent samples";
         let batches: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT stream, batch FROM batches WHERE node = $1 AND taken_ms >= $2 ORDER BY received_ms, epoch, sequence",
+            "SELECT epoch, batch FROM batches WHERE node = $1 AND taken_ms >= $2 ORDER BY epoch, sequence",
         )
         .bind(node)
         .bind(from_ms)
         .fetch_all(&self.reader)
         .await
         .map_err(doing(failed))?;
-        let earliest = batches.iter().map(|(stream, _)| *stream).min().unwrap_or(i64::MAX);
+        let earliest = batches.first().map_or(i64::MAX, |(epoch, _)| *epoch);
         let declared: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT stream, batch FROM declarations WHERE node = $1 AND stream >= $2 ORDER BY stream, epoch, sequence",
+            "SELECT epoch, batch FROM declarations WHERE node = $1 AND epoch >= $2 ORDER BY epoch, stream, sequence",
         )
         .bind(node)
         .bind(earliest)
@@ -186,11 +233,11 @@ impl Recent {
         .map_err(doing(failed))?;
         // What we can't decode, we didn't write: an older version's rows age out within the hour.
         let decode =
-            |(stream, bytes): (i64, Vec<u8>)| Some((stream, SampleBatch::decode(bytes.as_slice()).ok()?));
+            |(epoch, bytes): (i64, Vec<u8>)| Some((epoch, SampleBatch::decode(bytes.as_slice()).ok()?));
         let declared = declared.into_iter().filter_map(decode);
         Ok(Past {
             series: declared
-                .flat_map(|(stream, batch)| batch.declared.into_iter().map(move |series| (stream, series)))
+                .flat_map(|(epoch, batch)| batch.declared.into_iter().map(move |series| (epoch, series)))
                 .collect(),
             batches: batches.into_iter().filter_map(decode).collect(),
         })
@@ -205,5 +252,90 @@ impl Recent {
         let decode =
             |(node, bytes): (String, Vec<u8>)| Some((node, Inventory::decode(bytes.as_slice()).ok()?));
         Ok(rows.into_iter().filter_map(decode).collect())
+    }
+}
+
+/// The sequences of a gap that are not stored, and in no other gap: a node that began again may not know what was.
+async fn missing(
+    tx: &mut SqliteConnection,
+    node: &str,
+    epoch: i64,
+    gap: &Gap,
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    let (first, last) = (gap.first_sequence.cast_signed(), gap.last_sequence.cast_signed());
+    let there: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT sequence, sequence FROM batches WHERE node = $1 AND epoch = $2 AND sequence BETWEEN $3 AND $4
+         UNION ALL
+         SELECT sequence, sequence FROM events WHERE node = $1 AND epoch = $2 AND sequence BETWEEN $3 AND $4
+         UNION ALL
+         SELECT first_sequence, last_sequence FROM gaps
+         WHERE node = $1 AND epoch = $2 AND first_sequence <= $4 AND last_sequence >= $3
+         ORDER BY 1",
+    )
+    .bind(node)
+    .bind(epoch)
+    .bind(first)
+    .bind(last)
+    .fetch_all(tx)
+    .await
+    .map_err(doing("look for what a gap leaves"))?;
+    Ok(between(first, last, &there))
+}
+
+/// What `there`, in order, leaves of a range.
+fn between(first: i64, last: i64, there: &[(i64, i64)]) -> Vec<(i64, i64)> {
+    let (mut left, mut next) = (Vec::new(), first);
+    for &(from, until) in there {
+        if from > next {
+            left.push((next, from - 1));
+        }
+        next = next.max(until.saturating_add(1));
+    }
+    if next <= last {
+        left.push((next, last));
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_what_is_stored_nowhere() {
+        assert_eq!(between(1, 9, &[]), [(1, 9)]);
+        assert_eq!(between(1, 9, &[(1, 1), (3, 3), (3, 5), (9, 9)]), [(2, 2), (6, 8)]);
+        assert_eq!(between(4, 6, &[(1, 4), (5, 8)]), []);
+    }
+
+    #[tokio::test]
+    async fn what_comes_again_is_stored_once_and_a_gap_takes_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let recent = Recent::open(dir.path()).await.unwrap();
+        let batch = |sequence| Record::Batch {
+            node: "web1".to_owned(),
+            stream: 1,
+            epoch: 7,
+            declared: Vec::new(),
+            batch: Box::new(SampleBatch { sequence, taken_unix_ms: 5, ..SampleBatch::default() }),
+        };
+        let event = |sequence| Record::Event {
+            node: "web1".to_owned(),
+            epoch: 7,
+            event: Box::new(Event { sequence, ..Event::default() }),
+        };
+        let gap = |first_sequence, last_sequence| Record::Gap {
+            node: "web1".to_owned(),
+            epoch: 7,
+            gap: Gap { first_sequence, last_sequence, ..Gap::default() },
+        };
+        let all = [batch(1), event(2), batch(3), batch(3), event(2), gap(1, 9), gap(4, 12), batch(1)];
+        recent.store(&all, 5).await.unwrap();
+        let count = async |query: &'static str| -> i64 {
+            sqlx::query_scalar(query).fetch_one(&recent.reader).await.unwrap()
+        };
+        assert_eq!(count("SELECT count(*) FROM batches").await, 2);
+        assert_eq!(count("SELECT count(*) FROM events").await, 1);
+        assert_eq!(count("SELECT sum(last_sequence - first_sequence + 1) FROM gaps").await, 9);
     }
 }

@@ -11,5 +11,6 @@ mod enrollment;
 mod grid;
 mod lab;
 mod live;
+mod outage;
 mod realms;
 mod recovery;

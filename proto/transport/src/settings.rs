@@ -102,6 +102,12 @@ impl Settings {
         self.parsed(key, &expected, |text| duration(text).filter(|d| (least..=most).contains(d)))
     }
 
+    /// A size with its unit, no smaller than `least` and no larger than `most`, in bytes.
+    pub fn size(&mut self, key: &'static str, least: u64, most: u64) -> Option<u64> {
+        let expected = format!("a size from {least} to {most} bytes, such as 512KiB, 64MiB or 2GiB");
+        self.parsed(key, &expected, |text| size(text).filter(|size| (least..=most).contains(size)))
+    }
+
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;
         match value.as_bool() {
@@ -162,12 +168,24 @@ impl Settings {
     }
 }
 
+/// A size with its unit: `4096B`, `512KiB`, `64MiB`, `2GiB`.
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
+    let (number, unit) = split_unit(text)?;
+    let bytes = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(bytes)
+}
+
 /// A duration with its unit: `500ms`, `10s`, `5m`, `12h`.
 #[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
+    let (number, unit) = split_unit(text)?;
     let ms = match unit {
         "ms" => 1,
         "s" => 1000,
@@ -176,6 +194,12 @@ pub fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(ms).map(Duration::from_millis)
+}
+
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit))
 }
 
 #[cfg(test)]
@@ -207,6 +231,14 @@ mod tests {
         assert_eq!(duration("12h"), Some(Duration::from_secs(12 * 3600)));
         for wrong in ["", "5", "s", "1 s", "-1s", "1d", "99999999999999999999s"] {
             assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_size_has_a_unit() {
+        assert_eq!((size("64MiB"), size("4096B")), (Some(64 << 20), Some(4096)));
+        for wrong in ["", "5", "MiB", "64 MiB", "64MB", "-1KiB", "99999999999999999999GiB"] {
+            assert_eq!(size(wrong), None, "{wrong}");
         }
     }
 

@@ -1,0 +1,97 @@
+//! What the ids of an epoch stand for: one file that only grows, so that records need not repeat it.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use horcrux_proto::agent::v1::{Backfill, SampleBatch, Series, backfill};
+
+use super::record::{Record, read_all};
+
+/// The file of the epoch that runs.
+#[derive(Debug)]
+pub(super) struct Names {
+    path: PathBuf,
+    epoch: u64,
+    file: Option<File>,
+    bytes: u64,
+    /// Declarations that the disk didn't take.
+    memory: Vec<Series>,
+}
+
+impl Names {
+    #[must_use]
+    pub(super) fn begin(dir: &Path, epoch: u64) -> Self {
+        Self { path: path(dir, epoch), epoch, file: None, bytes: 0, memory: Vec::new() }
+    }
+
+    /// Keeps declarations; says where the disk didn't take them. They are not lost then: memory has them.
+    pub(super) fn add(&mut self, declared: Vec<Series>) -> io::Result<()> {
+        if declared.is_empty() {
+            return Ok(());
+        }
+        self.memory.extend(declared);
+        let batch = SampleBatch { declared: self.memory.clone(), ..SampleBatch::default() };
+        let mut bytes = Vec::new();
+        Record::new("", self.epoch, backfill::Record::Samples(batch)).write(&mut bytes);
+        if self.file.is_none() {
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(true).read(true).write(true).mode(0o600);
+            self.file = Some(options.open(&self.path)?);
+        }
+        if let Some(file) = &self.file {
+            file.write_all_at(&bytes, self.bytes)?;
+        }
+        self.bytes += bytes.len() as u64;
+        self.memory.clear();
+        Ok(())
+    }
+
+    #[must_use]
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All that this epoch declared.
+    #[must_use]
+    pub(super) fn all(&self) -> HashMap<u32, Series> {
+        let mut bytes = vec![0; usize::try_from(self.bytes).unwrap_or(0)];
+        let file = self.file.as_ref().and_then(|file| file.read_exact_at(&mut bytes, 0).ok());
+        let mut all = file.map_or_else(HashMap::new, |()| parsed(&bytes));
+        all.extend(self.memory.iter().map(|series| (series.id, series.clone())));
+        all
+    }
+}
+
+/// What an earlier epoch declared, as far as it is whole.
+#[must_use]
+pub(super) fn of_epoch(dir: &Path, epoch: u64) -> HashMap<u32, Series> {
+    parsed(&fs::read(path(dir, epoch)).unwrap_or_default())
+}
+
+pub(super) fn forget(dir: &Path, epoch: u64) -> io::Result<()> {
+    match fs::remove_file(path(dir, epoch)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The epoch whose file this is.
+#[must_use]
+pub(super) fn epoch_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(".series")?.parse().ok()
+}
+
+fn parsed(bytes: &[u8]) -> HashMap<u32, Series> {
+    let declared = read_all(bytes).0.into_iter().flat_map(|record| match record.message {
+        Backfill { record: Some(backfill::Record::Samples(batch)), .. } => batch.declared,
+        Backfill { .. } => Vec::new(),
+    });
+    declared.map(|series| (series.id, series)).collect()
+}
+
+fn path(dir: &Path, epoch: u64) -> PathBuf {
+    dir.join(format!("{epoch:020}.series"))
+}

@@ -1,0 +1,310 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use horcrux_proto::agent::v1::{Backfill, Event, SampleBatch};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A controller as the contract wants it: each record once, and gaps of what is stored nowhere.
+#[derive(Debug, Default)]
+struct Controller {
+    stored: BTreeMap<(u64, u64), bool>,
+    declared: BTreeMap<(u64, u32), String>,
+}
+
+impl Controller {
+    fn take(&mut self, message: &Backfill) -> Ack {
+        let epoch = message.epoch;
+        let sequence = match message.record.as_ref().unwrap() {
+            backfill::Record::Samples(batch) => {
+                for series in &batch.declared {
+                    let before = self.declared.insert((epoch, series.id), series.instance.clone());
+                    assert!(
+                        before.is_none_or(|before| before == series.instance),
+                        "an id stands for one series"
+                    );
+                }
+                for id in &batch.gauge_ids {
+                    assert!(self.declared.contains_key(&(epoch, *id)), "declared before it is used");
+                }
+                self.stored.insert((epoch, batch.sequence), true);
+                batch.sequence
+            }
+            backfill::Record::Event(event) => {
+                self.stored.insert((epoch, event.sequence), true);
+                event.sequence
+            }
+            backfill::Record::Gap(gap) => {
+                for sequence in gap.first_sequence..=gap.last_sequence {
+                    self.stored.entry((epoch, sequence)).or_insert(false);
+                }
+                gap.last_sequence
+            }
+        };
+        Ack { epoch, sequence, backfill: true }
+    }
+
+    /// Of an epoch: how many were stored, and how many are in gaps.
+    fn of(&self, epoch: u64) -> (u64, u64) {
+        let count = |whole| {
+            let of = self.stored.iter().filter(|((e, _), is)| *e == epoch && **is == whole);
+            of.count() as u64
+        };
+        (count(true), count(false))
+    }
+}
+
+/// An agent's side, with what a stream that is there was sent.
+struct Node {
+    dir: tempfile::TempDir,
+    spool: Spool,
+    limits: Limits,
+    now_ms: i64,
+    /// Sequences of each epoch.
+    given: BTreeMap<u64, u64>,
+    next_id: u32,
+    /// Batches of the epoch that runs.
+    taken: u32,
+}
+
+impl Node {
+    fn new(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), limits, 1_000);
+        Self { dir, spool, limits, now_ms: 1_000, given: BTreeMap::new(), next_id: 0, taken: 0 }
+    }
+
+    fn samples(&mut self, lane: &str, values: usize, live: Option<&mut Controller>) {
+        self.now_ms += 1000;
+        if self.taken.is_multiple_of(7) {
+            self.next_id += 1;
+            let series =
+                Series { id: self.next_id, instance: format!("i{}", self.next_id), ..Series::default() };
+            self.spool.declare(vec![series]);
+        }
+        self.taken += 1;
+        let batch = SampleBatch {
+            sequence: self.spool.assign(),
+            taken_unix_ms: self.now_ms,
+            gauge_ids: vec![self.next_id],
+            gauges: vec![0.5; values],
+            ..SampleBatch::default()
+        };
+        self.spool.add(lane, backfill::Record::Samples(batch.clone()), live.is_some(), self.now_ms);
+        self.sent(live, batch.sequence);
+    }
+
+    fn event(&mut self, live: Option<&mut Controller>) {
+        let event = Event { sequence: self.spool.assign(), at_unix_ms: self.now_ms, ..Event::default() };
+        self.spool.add("", backfill::Record::Event(event.clone()), live.is_some(), self.now_ms);
+        self.sent(live, event.sequence);
+    }
+
+    fn sent(&mut self, live: Option<&mut Controller>, sequence: u64) {
+        self.given.insert(self.spool.epoch(), self.spool.assigned());
+        if let Some(controller) = live {
+            controller.stored.insert((self.spool.epoch(), sequence), true);
+        }
+    }
+
+    fn fill(&mut self, controller: &mut Controller, most: usize, acked: bool) {
+        for _ in 0..most {
+            let Some(message) = self.spool.next_backfill() else { return };
+            let ack = controller.take(&message);
+            if acked {
+                self.spool.acked(&ack);
+            }
+        }
+    }
+
+    /// Ends as by kill -9, and begins again.
+    fn restart(&mut self) {
+        self.now_ms += 5_000;
+        (self.next_id, self.taken) = (0, 0);
+        self.spool = Spool::open(self.dir.path(), self.limits, self.now_ms);
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<_> =
+            fs::read_dir(self.dir.path().join("spool")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    /// All that was given is stored or in a gap, once everything was sent.
+    fn adds_up(&mut self, controller: &mut Controller) {
+        self.spool.begin_stream();
+        controller.declared.clear();
+        self.fill(controller, usize::MAX, true);
+        for (&epoch, &given) in &self.given {
+            let (stored, lost) = controller.of(epoch);
+            assert_eq!(stored + lost, given, "epoch {epoch}: {stored} stored, {lost} in gaps");
+        }
+        assert_eq!(self.spool.owed(), 0);
+    }
+}
+
+fn small() -> Limits {
+    Limits { bytes: 16 << 10, ..Limits::default() }
+}
+
+#[test]
+fn an_outage_is_made_up_for_in_order_and_then_nothing_is_left() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..100 {
+        node.samples("node", 3, None);
+    }
+    node.event(None);
+    node.spool.begin_stream();
+    let mut last = 0;
+    while let Some(message) = node.spool.next_backfill() {
+        let ack = controller.take(&message);
+        assert_eq!(ack.sequence, last + 1);
+        last = ack.sequence;
+        node.spool.acked(&ack);
+    }
+    assert_eq!((last, node.spool.owed()), (101, 0));
+    assert_eq!(controller.of(node.spool.epoch()), (101, 0));
+}
+
+#[test]
+fn while_a_controller_listens_files_stay_small() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    node.spool.begin_stream();
+    for _ in 0..2000 {
+        node.samples("node", 100, Some(&mut controller));
+        let ack = Ack { epoch: node.spool.epoch(), sequence: node.spool.assigned(), backfill: false };
+        node.spool.acked(&ack);
+        let bytes: u64 = node.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+        assert!(bytes < CLEAR + (8 << 10), "{bytes}");
+    }
+    node.restart();
+    assert_eq!(node.spool.owed(), 0, "what was stored isn't sent again");
+}
+
+#[test]
+fn what_a_killed_agent_had_written_is_there_and_the_rest_is_known_to_be_lost() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..50 {
+        node.samples("node", 3, None);
+    }
+    let epoch = node.spool.epoch();
+    // Given, and not written any more.
+    node.spool.assign();
+    node.given.insert(epoch, 51);
+    let records =
+        node.files().into_iter().find(|file| file.extension().is_some_and(|e| e == "records")).unwrap();
+    let length = fs::metadata(&records).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&records).unwrap().set_len(length - 5).unwrap();
+    node.restart();
+    assert!(node.spool.epoch() > epoch);
+    node.samples("node", 3, None);
+    node.adds_up(&mut controller);
+    assert_eq!(controller.of(epoch), (49, 2));
+    assert_eq!(node.files().len(), 3, "of the epoch before nothing is left: {:?}", node.files());
+}
+
+#[test]
+fn a_spool_that_is_full_gives_up_the_oldest_samples_and_no_event() {
+    let (mut node, mut controller) = (Node::new(small()), Controller::default());
+    for round in 0..3000 {
+        node.samples("node", 20, None);
+        if round % 100 == 0 {
+            node.event(None);
+        }
+        // Each segment its own, however small.
+        if round % 10 == 0 {
+            node.spool.begin_stream();
+            node.samples("vms", 1, Some(&mut controller));
+        }
+    }
+    let on_disk: u64 = node.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+    assert!(on_disk < 4 * small().bytes, "{on_disk}");
+    node.adds_up(&mut controller);
+    let (stored, lost) = controller.of(node.spool.epoch());
+    assert!(lost > 2000 && stored > 300, "{stored} stored, {lost} lost");
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_told_and_memory_serves() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    node.samples("node", 3, None);
+    let spool = node.dir.path().join("spool");
+    fs::remove_dir_all(&spool).unwrap();
+    fs::write(&spool, "not a directory").unwrap();
+    // The file in use is open still; the next one can't be made.
+    node.spool.begin_stream();
+    node.samples("node", 3, Some(&mut controller));
+    node.samples("node", 3, None);
+    assert!(node.spool.trouble().is_some_and(|why| why.contains("spool")), "{:?}", node.spool.trouble());
+    fs::remove_file(&spool).unwrap();
+    node.now_ms += 20_000;
+    node.samples("node", 3, None);
+    node.samples("node", 3, None);
+    assert_eq!(node.spool.trouble(), None);
+    node.adds_up(&mut controller);
+    assert_eq!(controller.of(node.spool.epoch()), (5, 0));
+}
+
+#[test]
+fn what_is_older_than_two_hours_is_thinned_and_than_a_day_gone() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..600 {
+        node.samples("node", 3, None);
+    }
+    node.event(None);
+    node.now_ms += 3 * 3_600_000;
+    node.spool.begin_stream();
+    node.samples("node", 3, Some(&mut Controller::default()));
+    let left = |node: &mut Node| {
+        let records = node.spool.segments.iter().flat_map(|s| s.records().unwrap());
+        records.filter(|record| record.is_samples()).count()
+    };
+    assert!((11..=14).contains(&left(&mut node)), "{}", left(&mut node));
+    node.now_ms += 22 * 3_600_000;
+    node.samples("node", 3, None);
+    assert!(left(&mut node) <= 2, "{}", left(&mut node));
+    node.adds_up(&mut controller);
+    assert_eq!(controller.of(node.spool.epoch()).1, 600);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn it_adds_up_whatever_happens(acts in proptest::collection::vec(0..10_u8, 1..120), bytes in 2_u64..40) {
+        let limits = Limits { bytes: bytes << 10, ..Limits::default() };
+        let (mut node, mut controller) = (Node::new(limits), Controller::default());
+        let mut attached = false;
+        for act in acts {
+            match act {
+                0..=3 => {
+                    for _ in 0..5 {
+                        node.samples(if act == 0 { "vms" } else { "node" }, 30, attached.then_some(&mut controller));
+                    }
+                }
+                4 => node.event(attached.then_some(&mut controller)),
+                5 => {
+                    controller.declared.clear();
+                    node.spool.begin_stream();
+                    attached = true;
+                }
+                6 => attached = false,
+                7 if attached => {
+                    let ack = Ack { epoch: node.spool.epoch(), sequence: node.spool.assigned(), backfill: false };
+                    node.spool.acked(&ack);
+                }
+                8 if attached => node.fill(&mut controller, 10, true),
+                9 => {
+                    attached = false;
+                    node.restart();
+                }
+                _ => {
+                    node.spool.lost(3, "too many", node.now_ms);
+                    node.given.insert(node.spool.epoch(), node.spool.assigned());
+                }
+            }
+        }
+        node.adds_up(&mut controller);
+    }
+}
