@@ -435,7 +435,7 @@ fn renew_at(expires_ms: i64, draw: f64) -> i64 {
 }
 
 /// VMs that were found not to run.
-fn off(found: &Found) -> impl Iterator<Item = Object> {
+pub(crate) fn off(found: &Found) -> impl Iterator<Item = Object> {
     let vms = match found {
         Found::Vms(vms) => vms.as_slice(),
         Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],
