@@ -131,7 +131,7 @@ const EXPORTED: usize = 100;
 
 fn exporter(criterion: &mut Criterion) {
     let local = Local::new(Vec::new());
-    let mut tap = |name, cycle| Tap::fill(&local, name, &cycle);
+    let tap = |name, cycle| Tap::fill(&local, name, &cycle);
     let taken = horcrux_agentd::collect::now();
     let mut lane = NodeLane::new(Path::new("/"));
     tap("node", lane.read(taken));

@@ -121,7 +121,8 @@ impl Exporter {
                 return None;
             }
         };
-        match listen.unwrap_or_else(|| Self::default().listen) {
+        let listen = listen.unwrap_or_else(|| Self::default().listen);
+        match &listen {
             Listen::Tcp(address) if secured.is_none() && !address.ip().is_loopback() => {
                 from.problem(format!(
                     "listen: {address} is no loopback address: set certificate, key and token_file too"
@@ -132,7 +133,7 @@ impl Exporter {
                 from.problem("certificate: a UNIX socket has no TLS: listen on ADDRESS:PORT".to_owned());
                 None
             }
-            listen => Some(Self { listen, secured }),
+            Listen::Tcp(_) | Listen::Unix(_) => Some(Self { listen, secured }),
         }
     }
 }

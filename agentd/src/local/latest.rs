@@ -133,8 +133,9 @@ fn replace(
 ) {
     let emptied = sample.readings.is_empty();
     for part in parts.iter_mut() {
+        let ended = emptied && part.lane == lane;
         // Another lane reads the same metric too: the newest counts.
-        part.readings.retain(|reading| !(emptied && part.lane == lane) && !fresh.has(reading.metric));
+        part.readings.retain(|reading| !ended && !fresh.has(reading.metric));
     }
     if let Some(part) = parts.iter_mut().find(|part| part.readings.is_empty()) {
         part.readings.extend_from_slice(&sample.readings);

@@ -129,10 +129,9 @@ impl Settings {
 
     /// The table `[key]`. What is wrong in it is told with where it is.
     pub fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Settings) -> T) -> Option<T> {
-        match self.take(key)? {
-            toml::Value::Table(table) => Some(self.within(key, table, read)),
-            other => self.wrong(key, &other, "a table"),
-        }
+        let value = self.take(key)?;
+        let toml::Value::Table(table) = value else { return self.wrong(key, &value, "a table") };
+        Some(self.within(key, table, read))
     }
 
     fn within<T>(&mut self, place: &str, table: toml::Table, read: impl FnOnce(&mut Settings) -> T) -> T {
