@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use criterion::{Criterion, criterion_group, criterion_main};
 use horcrux_agentd::host::cgroup::{ContainerLane, mode};
 use horcrux_agentd::host::proc::NodeLane;
-use horcrux_agentd::sample::{Lane as _, Taken};
-use horcrux_proto::v1::CgroupMode;
+use horcrux_agentd::local::exporter::{Format, Renderer};
+use horcrux_agentd::local::{Local, Tap};
+use horcrux_agentd::sample::{Cycle, Found, Lane as _, Object, ObjectSample, Reading, Taken, Value};
+use horcrux_proto::catalogue::{CATALOGUE, EntityKind, Kind, MetricInfo};
+use horcrux_proto::v1::{CgroupMode, ContainerFacts, Source};
 
 const TAKEN: Taken = Taken { unix_ms: 0, boottime_ns: 0 };
 const NODE_FILES: [&str; 9] = [
@@ -123,5 +126,54 @@ fn containers(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, node, containers);
+/// A scrape of a node with this many containers, as their lane gives them on v2.
+const EXPORTED: usize = 100;
+
+fn exporter(criterion: &mut Criterion) {
+    let local = Local::new(Vec::new());
+    let tap = |name, cycle| Tap::fill(&local, name, &cycle);
+    let taken = horcrux_agentd::collect::now();
+    let mut lane = NodeLane::new(Path::new("/"));
+    tap("node", lane.read(taken));
+    let measured = |info: &&MetricInfo| info.entity == EntityKind::Container && info.is_measured();
+    let readings: Vec<Reading> = CATALOGUE
+        .iter()
+        .filter(measured)
+        .map(|info| {
+            let value = match info.kind {
+                Kind::Counter => Value::Counter(1_234_567_890),
+                Kind::Gauge | Kind::Unspecified => Value::Gauge(12_345_678.0),
+            };
+            let instance = if info.instance.is_empty() { "" } else { "vda" };
+            Reading { metric: info.metric, instance: instance.into(), value, source: Source::CgroupV2 }
+        })
+        .collect();
+    let ids: Vec<String> = (0..EXPORTED).map(|number| format!("{number:064x}")).collect();
+    let facts = ids.iter().map(|id| ContainerFacts {
+        id: id.clone(),
+        cgroup_path: format!("system.slice/docker-{id}.scope"),
+        ..ContainerFacts::default()
+    });
+    let samples = ids
+        .iter()
+        .filter_map(|id| id.parse().ok())
+        .map(|id| ObjectSample { object: Object::Container(id), readings: readings.clone() });
+    let cycle = Cycle {
+        taken,
+        found: Found::Containers(facts.collect()),
+        samples: samples.collect(),
+        sources: Vec::new(),
+    };
+    tap("containers", cycle.clone());
+    let mut group = criterion.benchmark_group("exporter");
+    let mut renderer = Renderer::new(Path::new("/"));
+    let name = format!("scrape/{EXPORTED}");
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| black_box(renderer.render(&local, Format::Prometheus).len()));
+    });
+    let name = format!("tap/{EXPORTED}");
+    group.bench_function(name, |bencher| bencher.iter(|| tap("containers", black_box(cycle.clone()))));
+}
+
+criterion_group!(benches, node, containers, exporter);
 criterion_main!(benches);

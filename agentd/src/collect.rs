@@ -29,8 +29,17 @@ pub struct Running {
     progress: Arc<Progress>,
 }
 
+/// A lane, to look at from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    pub name: &'static str,
+    pub source: Source,
+    pub progress: Arc<Progress>,
+}
+
+/// What a lane has done so far.
 #[derive(Debug, Default)]
-struct Progress {
+pub struct Progress {
     interval_ms: AtomicU64,
     /// The cadence that was last asked for; 0 when none was.
     wanted_ms: AtomicU64,
@@ -38,6 +47,9 @@ struct Progress {
     reading_since_ns: AtomicU64,
     skipped: AtomicU64,
     dropped: AtomicU64,
+    readings: AtomicU64,
+    /// How long the last reading took.
+    took_ns: AtomicU64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +97,37 @@ impl Running {
         !matches!(self.control.try_send(()), Err(TrySendError::Disconnected(())))
     }
 
+    /// This lane, to look at from elsewhere.
+    #[must_use]
+    pub fn watched(&self) -> Watched {
+        Watched { name: self.name, source: self.source, progress: Arc::clone(&self.progress) }
+    }
+
     /// For how long the reading under way has run, if that is too long.
     #[must_use]
     pub fn stuck_for(&self, now: Taken) -> Option<Duration> {
-        let since = self.progress.reading_since_ns.load(Ordering::Relaxed);
-        let interval = Duration::from_millis(self.progress.interval_ms.load(Ordering::Relaxed));
+        self.progress.stuck_for(now)
+    }
+
+    /// Ticks without a reading, because the one before still ran.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.progress.skipped()
+    }
+
+    /// Readings that found a queue full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.progress.dropped()
+    }
+}
+
+impl Progress {
+    /// For how long the reading under way has run, if that is too long.
+    #[must_use]
+    pub fn stuck_for(&self, now: Taken) -> Option<Duration> {
+        let since = self.reading_since_ns.load(Ordering::Relaxed);
+        let interval = self.interval();
         let running = Duration::from_nanos(now.boottime_ns.checked_sub(since).filter(|_| since > 0)?);
         (running > (interval * STUCK_INTERVALS).max(STUCK_AT_LEAST)).then_some(running)
     }
@@ -97,13 +135,36 @@ impl Running {
     /// Ticks without a reading, because the one before still ran.
     #[must_use]
     pub fn skipped(&self) -> u64 {
-        self.progress.skipped.load(Ordering::Relaxed)
+        self.skipped.load(Ordering::Relaxed)
     }
 
-    /// Readings that found the queue full.
+    /// Readings that found a queue full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.progress.dropped.load(Ordering::Relaxed)
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// A reading was taken and could not be passed on.
+    pub fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Readings that came back.
+    #[must_use]
+    pub fn readings(&self) -> u64 {
+        self.readings.load(Ordering::Relaxed)
+    }
+
+    /// How long the last reading took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        Duration::from_nanos(self.took_ns.load(Ordering::Relaxed))
+    }
+
+    /// The cadence now.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -123,11 +184,12 @@ fn run(
         progress.reading_since_ns.store(taken.boottime_ns, Ordering::Relaxed);
         let cycle = lane.read(taken);
         progress.reading_since_ns.store(0, Ordering::Relaxed);
+        let took = now().boottime_ns.saturating_sub(taken.boottime_ns);
+        progress.took_ns.store(took, Ordering::Relaxed);
+        progress.readings.fetch_add(1, Ordering::Relaxed);
         match cycles.try_send((lane.name(), cycle)) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                progress.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+            Err(mpsc::error::TrySendError::Full(_)) => progress.count_dropped(),
             Err(mpsc::error::TrySendError::Closed(_)) => return,
         }
         let (wait, missed, at) = next_tick(next_ns, interval, now().boottime_ns);

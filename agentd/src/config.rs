@@ -1,5 +1,7 @@
 //! The agent's settings: one TOML file, unknown keys refused, all problems told at once.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +21,32 @@ pub struct Config {
     pub cadence: Cadence,
     /// How much is kept while no controller stores it.
     pub spool: Limits,
+    /// The agent is on its own.
+    pub no_controller: bool,
+    pub exporter: Option<Exporter>,
+}
+
+/// Where Prometheus asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exporter {
+    pub listen: Listen,
+    /// Without it nothing but this host can ask.
+    pub secured: Option<Secured>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// HTTPS, and a bearer token to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// PEM, the server's certificate first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub token_file: PathBuf,
 }
 
 /// How often each lane reads.
@@ -45,6 +73,8 @@ pub const LONGEST: Duration = Duration::from_secs(3600);
 /// A few segments; and what a disk that is not meant for it can spare.
 const SMALLEST_SPOOL: u64 = 4 << 20;
 const LARGEST_SPOOL: u64 = 64 << 30;
+/// Where the exporter of an agent on its own listens, unless told otherwise.
+pub const EXPORTER_SOCKET: &str = "/run/horcrux/exporter.sock";
 
 /// Where the settings are looked for.
 pub const USUAL: &str = "/etc/horcrux/agentd.toml";
@@ -73,8 +103,67 @@ impl Config {
                 bytes: from.size("spool_size", SMALLEST_SPOOL, LARGEST_SPOOL).unwrap_or(limits.bytes),
                 ..limits
             },
+            no_controller: from.flag("no_controller").unwrap_or(false),
+            exporter: from.table("exporter", Exporter::read).flatten(),
         };
         from.finish(config)
+    }
+}
+
+impl Default for Exporter {
+    fn default() -> Self {
+        Self { listen: Listen::Unix(EXPORTER_SOCKET.into()), secured: None }
+    }
+}
+
+impl Exporter {
+    fn read(from: &mut Settings) -> Option<Self> {
+        let listen = from.parsed("listen", "unix:/PATH or ADDRESS:PORT", Listen::parse);
+        let paths = ["certificate", "key", "token_file"].map(|key| from.text(key).map(PathBuf::from));
+        let secured = match paths {
+            [Some(certificate), Some(key), Some(token_file)] => {
+                Some(Secured { certificate, key, token_file })
+            }
+            [None, None, None] => None,
+            _ => {
+                from.problem(
+                    "certificate, key, token_file: they go together: set all three or none".to_owned(),
+                );
+                return None;
+            }
+        };
+        let listen = listen.unwrap_or_else(|| Self::default().listen);
+        match &listen {
+            Listen::Tcp(address) if secured.is_none() && !address.ip().is_loopback() => {
+                from.problem(format!(
+                    "listen: {address} is no loopback address: set certificate, key and token_file too"
+                ));
+                None
+            }
+            Listen::Unix(_) if secured.is_some() => {
+                from.problem("certificate: a UNIX socket has no TLS: listen on ADDRESS:PORT".to_owned());
+                None
+            }
+            Listen::Tcp(_) | Listen::Unix(_) => Some(Self { listen, secured }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl Listen {
+    fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Path::new(path).is_absolute().then(|| Self::Unix(path.into())),
+            None => text.parse().ok().map(Self::Tcp),
+        }
     }
 }
 
@@ -89,6 +178,39 @@ mod tests {
     #[test]
     fn an_empty_file_gives_the_defaults() {
         assert_eq!(parse("").unwrap().cadence, Cadence::default());
+    }
+
+    fn exporter(text: &str) -> Result<Option<Exporter>, String> {
+        let config = parse(&format!("[exporter]\n{text}"));
+        config.map(|config| config.exporter).map_err(|error| error.to_string())
+    }
+
+    const SECURED: &str = "certificate = 'c'\nkey = 'k'\ntoken_file = 't'\n";
+
+    #[test]
+    fn an_exporter_that_others_can_reach_is_refused_unless_it_is_secured() {
+        for open in ["0.0.0.0:9105", "192.0.2.1:9105", "[::]:9105", "[::ffff:127.0.0.1]:9105"] {
+            let told = exporter(&format!("listen = '{open}'")).unwrap_err();
+            assert!(told.contains("exporter.listen: ") && told.contains("no loopback"), "{told}");
+            let partly = exporter(&format!("listen = '{open}'\ncertificate = 'c'\nkey = 'k'")).unwrap_err();
+            assert!(partly.contains("all three"), "{partly}");
+            let secured = exporter(&format!("{SECURED}listen = '{open}'")).unwrap().unwrap();
+            assert!(secured.secured.is_some());
+        }
+        for local in ["127.0.0.1:9105", "[::1]:9105", "unix:/run/x"] {
+            assert!(exporter(&format!("listen = '{local}'")).unwrap().unwrap().secured.is_none());
+        }
+    }
+
+    #[test]
+    fn an_exporter_listens_on_a_socket_of_its_own_unless_told_otherwise() {
+        assert_eq!(parse("").unwrap().exporter, None);
+        assert_eq!(exporter(""), Ok(Some(Exporter::default())));
+        assert!(exporter(SECURED).unwrap_err().contains("a UNIX socket has no TLS"));
+        for wrong in ["unix:relative", "localhost:9105", "9105", ""] {
+            let told = exporter(&format!("listen = '{wrong}'")).unwrap_err();
+            assert!(told.contains("unix:/PATH or ADDRESS:PORT"), "{told}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod enroll;
 pub mod host;
 pub mod identity;
 pub mod link;
+pub mod local;
 pub mod present;
 pub mod print;
 pub mod sample;

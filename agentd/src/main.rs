@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use horcrux_agentd::collect::Running;
 use horcrux_agentd::config::Config;
 use horcrux_agentd::enroll::{self, Existing, JoinToken, Outcome};
 use horcrux_agentd::link::Link;
+use horcrux_agentd::local::exporter::Exporter;
+use horcrux_agentd::local::{Forward, Local};
 use horcrux_agentd::sample::Lane;
-use horcrux_agentd::{collect, host, print};
+use horcrux_agentd::{collect, config, host, identity, print};
 use horcrux_transport::client::Target;
 use horcrux_transport::tasks::Tasks;
 use horcrux_transport::{files, signal};
@@ -45,6 +48,9 @@ enum Command {
     },
     /// Run until SIGTERM
     Run {
+        /// Serve what is seen on this host alone: no controller is dialled
+        #[arg(long)]
+        no_controller: bool,
         /// The settings; without it /etc/horcrux/agentd.toml where that exists
         #[arg(long)]
         config: Option<PathBuf>,
@@ -103,7 +109,11 @@ fn start(command: Command) -> anyhow::Result<()> {
             tell_enrolled(&runtime()?.block_on(enrolling)?);
             Ok(())
         }
-        Command::Run { config } => run(&Config::load(config.as_deref())?),
+        Command::Run { no_controller, config } => {
+            let mut config = Config::load(config.as_deref())?;
+            config.no_controller |= no_controller;
+            run(&config)
+        }
         Command::Sample { once: _, output: Output::Json, config } => {
             let config = Config::load(config.as_deref())?;
             let cycles: Vec<_> = lanes(&config)
@@ -142,11 +152,33 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .map(|(lane, interval)| collect::start(lane, interval, cycles.clone()))
         .collect::<Result<Vec<_>, _>>()?;
     drop(cycles);
-    let link = Link::new(config.state_dir.clone(), config.spool, running, collected);
+    let exporter = config.exporter.clone().or_else(|| config.no_controller.then(config::Exporter::default));
+    let watched = running.iter().map(Running::watched).collect();
     runtime()?.block_on(async {
         let terminate = signal::terminate().context("take signals")?;
         let mut tasks = Tasks::default();
-        tasks.spawn("link", |stop| link.run(stop));
+        let (to_link, from_lanes) = mpsc::channel(collect::QUEUE);
+        let forward = if config.no_controller { Forward::Nowhere } else { Forward::Link(to_link) };
+        let cycles = if let Some(exporter) = &exporter {
+            let (tap, local) = Local::tapped(watched, forward);
+            let exporter = Exporter::bind(exporter, local, &config.root).context("start the exporter")?;
+            tasks.spawn("tap", |stop| tap.run(collected, stop));
+            tasks.spawn("exporter", |stop| exporter.run(stop));
+            from_lanes
+        } else {
+            collected
+        };
+        // Lanes end with what runs them.
+        let _lanes = if config.no_controller {
+            if identity::stamp(&config.state_dir).is_some() {
+                tracing::warn!("this node is enrolled, and runs without its controller");
+            }
+            running
+        } else {
+            let link = Link::new(config.state_dir.clone(), config.spool, running, cycles);
+            tasks.spawn("link", |stop| link.run(stop));
+            Vec::new()
+        };
         tasks.run(terminate, GRACE).await?;
         Ok(())
     })

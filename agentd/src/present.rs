@@ -155,6 +155,29 @@ impl Present {
         News { inventory: node.is_some().then(|| Inventory { node, ..Inventory::default() }), events }
     }
 
+    /// The node, once it was read.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeFacts> {
+        self.node.as_ref()
+    }
+
+    /// By uuid.
+    #[must_use]
+    pub fn vms(&self) -> &BTreeMap<String, VmFacts> {
+        &self.vms
+    }
+
+    /// By id.
+    #[must_use]
+    pub fn containers(&self) -> &BTreeMap<String, ContainerFacts> {
+        &self.containers
+    }
+
+    /// How each source is doing.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceStatus> {
+        self.sources.values()
+    }
+
     fn node_facts(&self) -> Option<NodeFacts> {
         let facts = self.node.as_ref()?;
         Some(NodeFacts { sources: self.sources.values().cloned().collect(), ..facts.clone() })

@@ -7,7 +7,7 @@ pub mod proc;
 #[cfg(not(feature = "libvirt"))]
 pub mod without_libvirt;
 
-mod mounts;
+pub(crate) mod mounts;
 mod pressure;
-mod read;
+pub(crate) mod read;
 mod readings;

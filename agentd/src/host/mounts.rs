@@ -11,6 +11,8 @@ pub(crate) struct Mount<'a> {
     pub(crate) root: String,
     pub(crate) point: String,
     pub(crate) filesystem: &'a str,
+    /// What is mounted, as its type names it: a block device, a server's directory.
+    pub(crate) source: String,
     /// Options of the filesystem, not of the mount: where cgroup v1 names its controllers.
     pub(crate) options: &'a str,
 }
@@ -26,11 +28,16 @@ fn mount(line: &str) -> Result<Mount<'_>, Malformed> {
     let mut before = before.split(' ').skip(2);
     let (device, root, point) = (before.next(), before.next(), before.next());
     let mut after = after.split(' ');
-    let (filesystem, _source, options) = (after.next(), after.next(), after.next());
-    match (device, root, point, filesystem, options) {
-        (Some(device), Some(root), Some(point), Some(filesystem), Some(options)) => {
-            Ok(Mount { device, root: unescaped(root), point: unescaped(point), filesystem, options })
-        }
+    let (filesystem, source, options) = (after.next(), after.next(), after.next());
+    match (device, root, point, filesystem, source, options) {
+        (Some(device), Some(root), Some(point), Some(filesystem), Some(source), Some(options)) => Ok(Mount {
+            device,
+            root: unescaped(root),
+            point: unescaped(point),
+            filesystem,
+            source: unescaped(source),
+            options,
+        }),
         _ => Err(cut),
     }
 }
@@ -66,6 +73,7 @@ mod tests {
         let mounts = mounts(HYBRID).unwrap();
         let root = mounts.iter().find(|mount| mount.point == "/").unwrap();
         assert_eq!((root.device, root.filesystem), ("254:0", "ext4"));
+        assert!(root.source.starts_with("/dev/"), "{}", root.source);
         let pids = mounts.iter().find(|mount| mount.point == "/sys/fs/cgroup/pids").unwrap();
         assert_eq!(pids.options, "rw,pids");
     }

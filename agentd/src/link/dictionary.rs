@@ -11,7 +11,7 @@ use horcrux_proto::v1::{Metric, Source, SourceState};
 use crate::sample::{Cycle, Object, ObjectSample, Value};
 
 /// A series that a lane has not read for this many of its readings is retired: some are read only every few times.
-const UNREAD: u64 = 30;
+pub(crate) const UNREAD: u64 = 30;
 
 #[derive(Debug, Default)]
 pub struct Dictionary {
@@ -184,7 +184,7 @@ pub fn parts(cycle: &Cycle) -> Vec<&[ObjectSample]> {
 }
 
 /// Sources that gave nothing in this reading and say why: what they gave before isn't so any more.
-fn lost_sources(cycle: &Cycle) -> HashSet<Source> {
+pub(crate) fn lost_sources(cycle: &Cycle) -> HashSet<Source> {
     let mut lost: HashSet<Source> = cycle
         .sources
         .iter()

@@ -32,6 +32,7 @@ pub mod dictionary;
 mod passing;
 mod stream;
 
+pub(crate) use passing::off;
 use stream::{Stream, attach, ended};
 
 /// How a pause between two dials ended.

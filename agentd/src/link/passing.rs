@@ -130,7 +130,7 @@ impl Link {
 }
 
 /// VMs that were found not to run.
-fn off(found: &Found) -> impl Iterator<Item = Object> {
+pub(crate) fn off(found: &Found) -> impl Iterator<Item = Object> {
     let vms = match found {
         Found::Vms(vms) => vms.as_slice(),
         Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod access;
+mod alone;
 mod bad_input;
 mod browser;
 mod clients;

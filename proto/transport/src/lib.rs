@@ -9,6 +9,7 @@ pub mod error;
 pub mod files;
 pub mod https;
 pub mod log;
+pub mod plain;
 pub mod secret;
 pub mod server;
 pub mod settings;

@@ -128,13 +128,25 @@ impl Settings {
                 self.problem(format!("{key}.{name}: expected a table, found {}", value.type_str()));
                 continue;
             };
-            let mut inner =
-                Settings { path: self.path.clone(), table, known: BTreeSet::new(), problems: Vec::new() };
-            all.push(read(&name, &mut inner));
-            inner.tell_unknown();
-            self.problems.extend(inner.problems.into_iter().map(|problem| format!("{key}.{name}.{problem}")));
+            all.push(self.within(&format!("{key}.{name}"), table, |inner| read(&name, inner)));
         }
         all
+    }
+
+    /// The table `[key]`. What is wrong in it is told with where it is.
+    pub fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Settings) -> T) -> Option<T> {
+        let value = self.take(key)?;
+        let toml::Value::Table(table) = value else { return self.wrong(key, &value, "a table") };
+        Some(self.within(key, table, read))
+    }
+
+    fn within<T>(&mut self, place: &str, table: toml::Table, read: impl FnOnce(&mut Settings) -> T) -> T {
+        let mut inner =
+            Settings { path: self.path.clone(), table, known: BTreeSet::new(), problems: Vec::new() };
+        let read = read(&mut inner);
+        inner.tell_unknown();
+        self.problems.extend(inner.problems.into_iter().map(|problem| format!("{place}.{problem}")));
+        read
     }
 
     /// Something else that is wrong.
@@ -217,6 +229,18 @@ mod tests {
             told.contains("realm.corp.kind: expected") && told.contains("realm.corp.url: no such"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_table_is_read_once_and_its_problems_have_a_place() {
+        let mut settings = Settings::parse("[one]\na = 5\nb = 'x'", Path::new("f")).unwrap();
+        assert_eq!(settings.table("one", |inner| inner.text("b")), Some(Some("x".to_owned())));
+        assert_eq!(settings.table("two", |_| ()), None);
+        let told = settings.finish(()).unwrap_err().to_string();
+        assert!(told.contains("one.a: no such"), "{told}");
+        let mut settings = Settings::parse("one = 5", Path::new("f")).unwrap();
+        assert_eq!(settings.table("one", |_| ()), None);
+        assert!(settings.finish(()).unwrap_err().to_string().contains("one: expected a table"));
     }
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -196,6 +196,19 @@ pub fn public_server(public: &Identity, internal: &Identity) -> Result<Arc<Serve
     Ok(Arc::new(config))
 }
 
+/// For a port with one certificate, where no client certificate is asked for.
+pub fn single_server(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
+    let (chain, key) = identity.parts();
+    let mut config = ServerConfig::builder_with_provider(crypto())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Rustls)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(TlsError::Rustls)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// For the agents' port: a client certificate from one of `authorities` (DER) is required.
 pub fn agents_server(internal: &Identity, authorities: &[Vec<u8>]) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), crypto())

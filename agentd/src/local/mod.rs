@@ -1,0 +1,41 @@
+//! The agent on its own: what every lane read last is kept here, for whoever asks on this host.
+//!
+//! Lanes send their readings to the [`Tap`], which gives each to [`Latest`] and passes it on to the link, where there is
+//! one. The link may be slow or away; the tap never waits for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub mod exporter;
+mod latest;
+mod tap;
+
+pub use self::latest::Latest;
+pub use self::tap::{Forward, Tap};
+
+use crate::collect::Watched;
+
+/// What is known here now. Written by the tap; readers hold the lock while they write down what they need of it, and
+/// never across an await.
+#[derive(Debug)]
+pub struct Local {
+    latest: Mutex<Latest>,
+    pub lanes: Vec<Watched>,
+}
+
+impl Local {
+    #[must_use]
+    pub fn new(lanes: Vec<Watched>) -> Self {
+        Self { latest: Mutex::default(), lanes }
+    }
+
+    pub(crate) fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tap that fills a new one of these.
+    #[must_use]
+    pub fn tapped(lanes: Vec<Watched>, forward: Forward) -> (Tap, Arc<Self>) {
+        let local = Arc::new(Self::new(lanes));
+        (Tap::new(Arc::clone(&local), forward), local)
+    }
+}

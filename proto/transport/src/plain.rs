@@ -1,0 +1,201 @@
+//! The accept loop without TLS, for listeners that this host alone reaches: a UNIX socket, a loopback port.
+//!
+//! A connection is one HTTP/1.1 exchange and has one deadline for all of it, so whoever connects and reads or writes
+//! slowly, or not at all, holds a place no longer than that. Those beyond the places wait in the kernel's queue.
+
+use std::convert::Infallible;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::tasks::Stop;
+
+/// Where this host's own programs connect.
+#[derive(Debug)]
+pub enum Listener {
+    Unix(UnixListener, Bound),
+    Tcp(TcpListener),
+}
+
+/// A socket's file; removed when dropped.
+#[derive(Debug)]
+pub struct Bound(PathBuf);
+
+/// How long open exchanges may go on after the stop signal.
+const DRAIN: Duration = Duration::from_secs(2);
+
+impl Listener {
+    /// A socket at `path`, with the permissions `mode`, in the place of one that nobody listens on any more.
+    pub fn unix(path: &Path, mode: u32) -> io::Result<Self> {
+        if let Ok(there) = fs::symlink_metadata(path) {
+            if !there.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no socket"));
+            }
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+            }
+        }
+        // Made elsewhere first: at no time it can be reached with other permissions.
+        let partial = path.with_extension(format!("{}.partial", std::process::id()));
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&partial)?;
+        let bound = Bound(partial);
+        fs::set_permissions(&bound.0, fs::Permissions::from_mode(mode))?;
+        fs::rename(&bound.0, path)?;
+        // What it was is not there any more, and what it is now is to be removed at the end.
+        drop(bound);
+        Ok(Self::Unix(listener, Bound(path.to_owned())))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(path = %self.0.display(), %error, "socket not removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// Serves at most `places` connections at a time, each for `deadline` at most, until `stop`.
+pub async fn serve<S, F, B>(listener: Listener, places: usize, deadline: Duration, service: S, stop: Stop)
+where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let places = Arc::new(Semaphore::new(places));
+    // Owns every connection; dropping it ends what outlives the drain.
+    let mut connections = JoinSet::new();
+    loop {
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            () = stop.cancelled() => break,
+        };
+        let accepted = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = stop.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely. Accepting again at once would spin.
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        connections.spawn(async move {
+            let _place = place;
+            if tokio::time::timeout(deadline, exchange(stream, deadline, service)).await.is_err() {
+                tracing::debug!(?deadline, "connection cut at its deadline");
+            }
+        });
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, ended).await.is_err() {
+        tracing::debug!("connections cut at the end of the drain");
+    }
+}
+
+/// Either kind of connection.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn accept(listener: &Listener) -> io::Result<Box<dyn Stream>> {
+    match listener {
+        Listener::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+        Listener::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
+    }
+}
+
+async fn exchange<S, F, B>(stream: Box<dyn Stream>, deadline: Duration, service: S)
+where
+    S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).keep_alive(false);
+    let service = hyper::service::service_fn(service);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        Ok(Response::new(Full::new(Bytes::from_static(b"hello"))))
+    }
+
+    async fn ask(path: &Path) -> io::Result<String> {
+        let mut stream = UnixStream::connect(path).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_gives_its_place_back_at_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = Listener::unix(&path, 0o660).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let mut tasks = crate::tasks::Tasks::default();
+        tasks.spawn("plain", |stop| async move {
+            serve(listener, 1, Duration::from_millis(300), hello, stop).await;
+            Ok::<_, Infallible>(())
+        });
+        let silent = UnixStream::connect(&path).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(10), ask(&path)).await.unwrap().unwrap();
+        assert!(answer.ends_with("hello") && answer.contains("connection: close"), "{answer}");
+        drop(silent);
+        tasks.run(async {}, Duration::from_secs(5)).await.unwrap();
+        assert!(!path.exists(), "its file goes with the listener");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_listened_on_is_left_and_one_that_was_left_behind_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let _listener = Listener::unix(&path, 0o600).unwrap();
+        let refused = Listener::unix(&path, 0o600).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(Listener::unix(&file, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+}
