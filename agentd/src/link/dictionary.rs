@@ -192,6 +192,7 @@ mod tests {
                 readings: values.iter().map(reading).collect(),
             }],
             sources: vec![],
+            events: vec![],
         }
     }
 

@@ -231,6 +231,7 @@ impl Link {
 
     fn learn(&mut self, cycle: &Cycle) -> Vec<News> {
         let mut news = vec![self.present.found(&cycle.found, cycle.taken.unix_ms)];
+        news.push(Present::happened(&cycle.events, cycle.taken.unix_ms));
         for report in &cycle.sources {
             let skipped = self.skipped(report);
             news.push(self.present.source(report, skipped, cycle.taken.unix_ms));

@@ -11,5 +11,6 @@ mod enrollment;
 mod grid;
 mod lab;
 mod live;
+mod node;
 mod realms;
 mod recovery;
