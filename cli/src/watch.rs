@@ -64,7 +64,7 @@ pub enum Line {
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ThingLine {
-    Node(NodeView),
+    Node(Box<NodeView>),
     Vm(VmView),
     Container(ContainerView),
 }
