@@ -205,7 +205,7 @@ pub fn lines(fleet: &Fleet, change: &Change) -> Vec<Line> {
 impl From<&Thing> for ThingLine {
     fn from(thing: &Thing) -> Self {
         match &thing.object {
-            Object::Node(node) => Self::Node(NodeView::from(node)),
+            Object::Node(node) => Self::Node(Box::new(NodeView::from(node))),
             Object::Vm(vm) => Self::Vm(VmView::from(vm)),
             Object::Container(container) => Self::Container(ContainerView::from(container)),
         }
