@@ -53,6 +53,8 @@ pub struct Secured {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cadence {
     pub node: Duration,
+    /// Filesystems and sensors.
+    pub node_slow: Duration,
     pub container: Duration,
     pub vm: Duration,
     /// What goes through a VM's monitor.
@@ -62,7 +64,7 @@ pub struct Cadence {
 impl Default for Cadence {
     fn default() -> Self {
         let s = Duration::from_secs;
-        Self { node: s(1), container: s(5), vm: s(5), vm_slow: s(30) }
+        Self { node: s(1), node_slow: s(10), container: s(5), vm: s(5), vm_slow: s(30) }
     }
 }
 
@@ -95,6 +97,7 @@ impl Config {
             libvirt_uri: from.text("libvirt_uri").unwrap_or_else(|| "qemu:///system".to_owned()),
             cadence: Cadence {
                 node: interval(&mut from, "node_interval", usual.node),
+                node_slow: interval(&mut from, "node_slow_interval", usual.node_slow),
                 container: interval(&mut from, "container_interval", usual.container),
                 vm: interval(&mut from, "vm_interval", usual.vm),
                 vm_slow: interval(&mut from, "vm_slow_interval", usual.vm_slow),

@@ -196,8 +196,12 @@ fn raise_descriptor_limit() {
 
 /// What this host has to read, and how often.
 fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
+    let (node, filesystems, sensors) = host::node_lanes(&config.root);
     let mut lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
-        (Box::new(host::proc::NodeLane::new(&config.root)), config.cadence.node),
+        // First, so that a single reading tells what they lack.
+        (Box::new(filesystems), config.cadence.node_slow),
+        (Box::new(sensors), config.cadence.node_slow),
+        (Box::new(node), config.cadence.node),
         (Box::new(host::cgroup::ContainerLane::new(&config.root)), config.cadence.container),
     ];
     #[cfg(feature = "libvirt")]

@@ -10,7 +10,7 @@ use horcrux_proto::v1::{
 };
 use prost::Message as _;
 
-use crate::sample::{Found, SourceReport};
+use crate::sample::{Found, Happened, Object, SourceReport};
 
 /// The whole.
 #[derive(Debug, Default)]
@@ -126,6 +126,20 @@ impl Present {
             }
         }
         News { inventory: (inventory != Inventory::default()).then_some(inventory), events }
+    }
+
+    /// What lanes saw happen, as news.
+    #[must_use]
+    pub fn happened(events: &[Happened], at_unix_ms: i64) -> News {
+        let event = |Happened { kind, object, detail }: &Happened| {
+            let tell = |about: &About<'_>| happened(*kind, about, detail.clone(), at_unix_ms);
+            match object {
+                Object::Node => tell(&About::Node),
+                Object::Vm(uuid) => tell(&About::Vm(&uuid.to_string())),
+                Object::Container(id) => tell(&About::Container(id.as_str())),
+            }
+        };
+        News { inventory: None, events: events.iter().map(event).collect() }
     }
 
     /// Takes in how a source is doing, and how many of its readings were skipped so far.

@@ -1,7 +1,7 @@
 //! What the lanes read, as JSON for people and bug reports. Names and units are the catalogue's.
 
 use horcrux_proto::catalogue;
-use horcrux_proto::v1::{Absence, Metric};
+use horcrux_proto::v1::{Absence, Disk, HypervisorFeatures, Metric, NetworkDevice};
 use serde_json::{Value as Json, json};
 
 use crate::present::source_name;
@@ -16,6 +16,10 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
             "architecture": facts.architecture, "cpu_model": facts.cpu_model, "cpus": facts.cpus,
             "memory_bytes": facts.memory_bytes, "cgroup_mode": facts.cgroup_mode().as_str_name(),
             "boot_unix_ms": facts.boot_unix_ms,
+            "network_devices": facts.network_devices.iter().map(network_device).collect::<Vec<_>>(),
+            "disks": facts.disks.iter().map(disk).collect::<Vec<_>>(),
+            "hypervisor": facts.hypervisor.as_ref().map(hypervisor),
+            "absent": absences(&facts.absences),
         }),
         Found::Vms(vms) => vms
             .iter()
@@ -23,7 +27,7 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
                 json!({
                     "uuid": vm.uuid, "name": vm.display_name, "state": vm.state().as_str_name(),
                     "vcpus": vm.vcpus, "memory_max_bytes": vm.memory_max_bytes, "persistent": vm.persistent,
-                    "absent": absences(&vm.absences),
+                    "interfaces": vm.interfaces, "absent": absences(&vm.absences),
                 })
             })
             .collect(),
@@ -74,6 +78,27 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
     json!({
         "lane": lane, "taken_unix_ms": cycle.taken.unix_ms, "found": found, "samples": samples,
         "sources": sources,
+    })
+}
+
+fn network_device(device: &NetworkDevice) -> Json {
+    json!({
+        "name": device.name, "kind": device.kind().as_str_name(), "state": device.state().as_str_name(),
+        "master": device.master, "parent": device.parent,
+        "speed_bits_per_second": device.speed_bits_per_second, "mac": device.mac, "mtu_bytes": device.mtu_bytes,
+    })
+}
+
+fn disk(disk: &Disk) -> Json {
+    json!({
+        "name": disk.name, "model": disk.model, "size_bytes": disk.size_bytes, "rotational": disk.rotational,
+    })
+}
+
+fn hypervisor(features: &HypervisorFeatures) -> Json {
+    json!({
+        "cpu_virtualization": features.cpu_virtualization().as_str_name(), "nested": features.nested,
+        "iommu": features.iommu, "is_guest": features.is_guest, "machine": features.machine,
     })
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use horcrux_proto::name::{ContainerId, VmUuid};
-use horcrux_proto::v1::{ContainerFacts, Metric, NodeFacts, Source, SourceState, VmFacts};
+use horcrux_proto::v1::{ContainerFacts, EventKind, Metric, NodeFacts, Source, SourceState, VmFacts};
 
 /// When a reading was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,15 @@ pub struct SourceReport {
     pub detail: String,
 }
 
+/// Something that a lane saw happen, beside what follows from what it found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Happened {
+    pub kind: EventKind,
+    pub object: Object,
+    /// For people.
+    pub detail: String,
+}
+
 /// What one reading of one lane gave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cycle {
@@ -75,12 +84,13 @@ pub struct Cycle {
     pub found: Found,
     pub samples: Vec<ObjectSample>,
     pub sources: Vec<SourceReport>,
+    pub events: Vec<Happened>,
 }
 
 /// Something that is read at a cadence of its own, on a thread of its own. `read` may block; whoever runs the lane
 /// watches its deadline.
 pub trait Lane: Send {
-    /// For logs and states: `node`, `containers`, `vms`, `vm-monitors`.
+    /// For logs and states: `node`, `filesystems`, `sensors`, `containers`, `vms`, `vm-monitors`.
     fn name(&self) -> &'static str;
 
     /// What it reads from, to report as stuck when `read` doesn't come back.

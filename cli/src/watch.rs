@@ -64,7 +64,7 @@ pub enum Line {
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ThingLine {
-    Node(NodeView),
+    Node(Box<NodeView>),
     Vm(VmView),
     Container(ContainerView),
 }
@@ -205,7 +205,7 @@ pub fn lines(fleet: &Fleet, change: &Change) -> Vec<Line> {
 impl From<&Thing> for ThingLine {
     fn from(thing: &Thing) -> Self {
         match &thing.object {
-            Object::Node(node) => Self::Node(NodeView::from(node)),
+            Object::Node(node) => Self::Node(Box::new(NodeView::from(node))),
             Object::Vm(vm) => Self::Vm(VmView::from(vm)),
             Object::Container(container) => Self::Container(ContainerView::from(container)),
         }

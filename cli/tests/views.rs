@@ -3,7 +3,8 @@
 
 use horcrux_proto::v1::{
     Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Container, ContainerFacts, ContainerRuntime,
-    ContainerServiceGetResponse, Grant, Group, HeldPrivileges, Metric, MetricValue, Node, NodeFacts,
+    ContainerServiceGetResponse, CpuVirtualization, Disk, Grant, Group, HeldPrivileges, HypervisorFeatures,
+    LinkState, Metric, MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts,
     NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session, Source, SourceState,
     SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmServiceGetResponse, VmState, WhatIfResponse,
     WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
@@ -64,6 +65,38 @@ fn node() -> Node {
                 source(Source::Proc, SourceState::Ok, ""),
                 source(Source::QemuMonitor, SourceState::Stuck, "a reading takes 61 s"),
             ],
+            network_devices: vec![
+                NetworkDevice {
+                    name: "eth0".into(),
+                    kind: NetworkDeviceKind::Physical.into(),
+                    state: LinkState::Up.into(),
+                    master: Some("br0".into()),
+                    speed_bits_per_second: Some(25_000_000_000),
+                    mac: Some("52:54:00:00:00:01".into()),
+                    mtu_bytes: Some(9000),
+                    ..NetworkDevice::default()
+                },
+                NetworkDevice {
+                    name: "vnet0".into(),
+                    kind: NetworkDeviceKind::Tap.into(),
+                    state: LinkState::LowerLayerDown.into(),
+                    ..NetworkDevice::default()
+                },
+            ],
+            disks: vec![Disk {
+                name: "nvme0n1".into(),
+                model: Some("KIOXIA KCD8".into()),
+                size_bytes: Some(3_840_755_982_336),
+                rotational: Some(false),
+            }],
+            hypervisor: Some(HypervisorFeatures {
+                cpu_virtualization: CpuVirtualization::Svm.into(),
+                nested: Some(true),
+                iommu: true,
+                is_guest: false,
+                machine: Some("Dell Inc. PowerEdge R6625".into()),
+            }),
+            absences: vec![],
         }),
     }
 }
@@ -113,6 +146,7 @@ fn vm(display_name: &str) -> Vm {
                 instance: String::new(),
                 reason: "the guest has no balloon driver".into(),
             }],
+            interfaces: vec!["vnet0".into()],
         }),
     }
 }

@@ -239,11 +239,13 @@ impl Controller {
     /// Enrolls an agent of this machine as `node`; says how that went.
     pub fn enroll(&self, node: &str, token_file: &str) -> anyhow::Result<Output> {
         let config = self.path(&format!("{node}.toml"));
-        // VMs' monitors are asked more often than a host would like, so that tests needn't wait.
+        // Filesystems and VMs' monitors are asked more often than a host would like, so that tests needn't wait.
         let state = self.path(&format!("agent-{node}"));
         fs::write(
             &config,
-            format!("state_dir = {state:?}\nvm_interval = \"1s\"\nvm_slow_interval = \"2s\"\n"),
+            format!(
+                "state_dir = {state:?}\nnode_slow_interval = \"1s\"\nvm_interval = \"1s\"\nvm_slow_interval = \"2s\"\n"
+            ),
         )?;
         let mut command = self.place.command(&program("horcrux-agentd")?);
         command.envs(self.log.map(|level| ("HORCRUX_LOG", level)));

@@ -83,6 +83,7 @@ impl Simulated {
             memory_max_bytes: Some(4 << 30),
             persistent: Some(true),
             absences: Vec::new(),
+            interfaces: Vec::new(),
         };
         let samples =
             self.vms.iter().enumerate().map(|(at, uuid)| self.sample(1, Object::Vm(*uuid), at, taken));
@@ -113,7 +114,7 @@ impl Simulated {
 
 fn cycle(taken: Taken, found: Found, samples: Vec<ObjectSample>) -> Cycle {
     let report = SourceReport { source: Source::Simulated, state: SourceState::Ok, detail: String::new() };
-    Cycle { taken, found, samples, sources: vec![report] }
+    Cycle { taken, found, samples, sources: vec![report], events: Vec::new() }
 }
 
 /// The object as a whole, and its instances where the metric has some.

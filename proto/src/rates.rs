@@ -35,6 +35,12 @@ pub fn percent(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole * 100.0)
 }
 
+/// What came to each of `count` things, of `sum` in all; `None` of nothing.
+#[must_use]
+pub fn per_one(sum: u64, count: u64) -> Option<f64> {
+    (count > 0).then(|| float(sum) / float(count))
+}
+
 /// Growth of each counter in `earlier` and `later`; `None` when any went backwards.
 #[must_use]
 pub fn grown<const N: usize>(earlier: &[u64; N], later: &[u64; N]) -> Option<[u64; N]> {
@@ -83,6 +89,12 @@ mod tests {
         let later = Point { at_ns: SECOND, count: 2 * SECOND };
         assert_eq!(percent_of_time(Point { at_ns: 0, count: 0 }, later, 4.0), Some(50.0));
         assert_eq!(percent_of_time(Point { at_ns: 0, count: 0 }, later, 0.0), None);
+    }
+
+    #[test]
+    fn without_operations_there_is_no_average() {
+        assert_eq!(per_one(9, 3), Some(3.0));
+        assert_eq!(per_one(9, 0), None);
     }
 
     #[test]

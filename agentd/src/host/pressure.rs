@@ -6,7 +6,8 @@ use crate::host::read::Malformed;
 /// One line: some task waited, or every task did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Stall {
-    pub(crate) avg10_percent: f64,
+    /// Over 10, 60 and 300 s.
+    pub(crate) averages_percent: [f64; 3],
     pub(crate) total_ns: u64,
 }
 
@@ -31,23 +32,25 @@ pub(crate) fn pressure(text: &str) -> Result<Pressure, Malformed> {
     Ok(Pressure { some: some.ok_or(Malformed("no line `some`"))?, full })
 }
 
+const AVERAGES: [&str; 3] = ["avg10", "avg60", "avg300"];
+
 fn stall<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Stall, Malformed> {
-    let mut avg10_percent = None;
+    let mut averages = [None; AVERAGES.len()];
     let mut total_us: Option<u64> = None;
     for field in fields {
-        match field.split_once('=') {
-            Some(("avg10", value)) => {
-                avg10_percent = value.parse().ok().filter(|value: &f64| value.is_finite());
-            }
-            Some(("total", value)) => total_us = value.parse().ok(),
-            _ => {}
+        let Some((key, value)) = field.split_once('=') else { continue };
+        if let Some(at) = AVERAGES.iter().position(|average| *average == key) {
+            averages[at] = value.parse().ok().filter(|value: &f64| value.is_finite());
+        } else if key == "total" {
+            total_us = value.parse().ok();
         }
     }
-    match (avg10_percent, total_us) {
-        (Some(avg10_percent), Some(total_us)) => {
-            Ok(Stall { avg10_percent, total_ns: total_us.saturating_mul(1000) })
+    match (averages, total_us) {
+        ([Some(short), Some(middle), Some(long)], Some(total_us)) => {
+            let total_ns = total_us.saturating_mul(1000);
+            Ok(Stall { averages_percent: [short, middle, long], total_ns })
         }
-        _ => Err(Malformed("a line lacks avg10 or total")),
+        _ => Err(Malformed("a line lacks an average or total")),
     }
 }
 
@@ -67,7 +70,10 @@ mod tests {
     #[test]
     fn a_kernel_without_full_for_the_cpu_gives_some_alone() {
         let cpu = pressure("some avg10=1.25 avg60=0.10 avg300=0.00 total=7\n").unwrap();
-        assert_eq!(cpu, Pressure { some: Stall { avg10_percent: 1.25, total_ns: 7000 }, full: None });
+        assert_eq!(
+            cpu,
+            Pressure { some: Stall { averages_percent: [1.25, 0.1, 0.0], total_ns: 7000 }, full: None }
+        );
     }
 
     #[test]
@@ -78,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pressure_never_panics(text in "(some|full|avg10=|total=|[0-9.]{1,25}| |\\n|.){0,40}") {
+        fn pressure_never_panics(text in "(some|full|avg10=|avg60=|avg300=|total=|[0-9.]{1,25}| |\\n|.){0,40}") {
             let _pressure = pressure(&text);
         }
     }

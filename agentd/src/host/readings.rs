@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use horcrux_proto::v1::{Metric, Source};
 
-use crate::sample::{Reading, Value};
+use crate::sample::{Object, ObjectSample, Reading, Value};
 
 #[derive(Debug)]
 pub(crate) struct Readings {
@@ -20,6 +20,16 @@ impl Readings {
 
     pub(crate) fn into_list(self) -> Vec<Reading> {
         self.list
+    }
+
+    /// As an object's samples. `lost`: something that was read before was not read now, and doesn't hold any more.
+    pub(crate) fn into_samples(self, object: Object, lost: bool) -> Vec<ObjectSample> {
+        let read = ObjectSample { object: object.clone(), readings: self.list };
+        if lost && !read.readings.is_empty() {
+            // Nothing holds of what was read before; then what was read now.
+            return vec![ObjectSample { object, readings: Vec::new() }, read];
+        }
+        vec![read]
     }
 
     pub(crate) fn len(&self) -> usize {

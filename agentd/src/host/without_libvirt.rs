@@ -20,6 +20,6 @@ impl Lane for NoVms {
     fn read(&mut self, taken: Taken) -> Cycle {
         let detail = "this agent was built without libvirt".to_owned();
         let report = SourceReport { source: Source::Libvirt, state: SourceState::Absent, detail };
-        Cycle { taken, found: Found::Nothing, samples: Vec::new(), sources: vec![report] }
+        Cycle { taken, found: Found::Nothing, samples: Vec::new(), sources: vec![report], events: Vec::new() }
     }
 }

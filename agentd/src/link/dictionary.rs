@@ -224,6 +224,7 @@ mod tests {
                 readings: values.iter().map(reading).collect(),
             }],
             sources: vec![],
+            events: vec![],
         }
     }
 

@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::stream::Stream;
 use super::{FILL_BYTES, Link, dictionary};
 use crate::collect::{self, Running};
-use crate::present::News;
+use crate::present::{News, Present};
 use crate::sample::{Cycle, Found, Object, SourceReport};
 
 impl Link {
@@ -117,6 +117,7 @@ impl Link {
 
     pub(super) fn learn(&mut self, cycle: &Cycle) -> Vec<News> {
         let mut news = vec![self.present.found(&cycle.found, cycle.taken.unix_ms)];
+        news.push(Present::happened(&cycle.events, cycle.taken.unix_ms));
         for report in &cycle.sources {
             let skipped = self.skipped(report);
             news.push(self.present.source(report, skipped, cycle.taken.unix_ms));

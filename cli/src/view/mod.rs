@@ -5,6 +5,7 @@ pub mod audit;
 pub mod container;
 pub mod context;
 pub mod grant;
+pub mod hardware;
 pub mod node;
 pub mod people;
 pub mod pool;

@@ -3,6 +3,7 @@
 use horcrux_proto::v1::{Node, NodeServiceGetResponse, SourceStatus};
 use serde::Serialize;
 
+use super::hardware::{DiskView, HypervisorView, NetworkDeviceView, disks, network_devices};
 use super::quantity::{millis, whole_bytes};
 use super::table::{Facts, Table};
 use super::time::{ago, utc};
@@ -39,6 +40,9 @@ pub struct NodeFactsView {
     pub cgroup_mode: Option<String>,
     pub boot_unix_ms: Option<i64>,
     pub sources: Vec<SourceView>,
+    pub network_devices: Vec<NetworkDeviceView>,
+    pub disks: Vec<DiskView>,
+    pub hypervisor: Option<HypervisorView>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,6 +79,9 @@ impl From<&Node> for NodeView {
             cgroup_mode: Some(word(facts.cgroup_mode().as_str_name(), "CGROUP_MODE_")),
             boot_unix_ms: Some(facts.boot_unix_ms),
             sources: facts.sources.iter().map(SourceView::from).collect(),
+            network_devices: facts.network_devices.iter().map(NetworkDeviceView::from).collect(),
+            disks: facts.disks.iter().map(DiskView::from).collect(),
+            hypervisor: facts.hypervisor.as_ref().map(HypervisorView::from),
         });
         Self {
             name: wire.name.clone(),
@@ -177,7 +184,17 @@ impl View for NodeDetailView {
         facts.fact("memory", or_dash(known.memory_bytes.map(whole_bytes)));
         facts.fact("cgroups", text(&known.cgroup_mode));
         facts.fact("booted", or_dash(known.boot_unix_ms.map(utc)));
-        facts.text() + &sources(&known.sources, now_ms) + &value::table(&self.values, now_ms)
+        if let Some(hypervisor) = &known.hypervisor {
+            hypervisor.facts(&mut facts);
+        }
+        let parts = [
+            facts.text(),
+            sources(&known.sources, now_ms),
+            network_devices(&known.network_devices),
+            disks(&known.disks),
+            value::table(&self.values, now_ms),
+        ];
+        parts.concat()
     }
 }
 

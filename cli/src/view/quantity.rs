@@ -2,6 +2,7 @@
 
 use horcrux_proto::v1::Unit;
 
+const DECIMAL: [&str; 5] = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
 const BINARY: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// `1.5 GiB`.
@@ -24,11 +25,14 @@ pub fn whole_bytes(value: u64) -> String {
     bytes(value as f64)
 }
 
-/// `3d 4h`, `5m 6s`, `7.2s`, `8ms`: the two largest parts.
+/// `3d 4h`, `5m 6s`, `7.2s`, `8ms`, `80µs`: the two largest parts.
 #[must_use]
 pub fn seconds(value: f64) -> String {
     let sign = if value < 0.0 { "-" } else { "" };
     let value = value.abs();
+    if value < 0.000_999_5 && value > 0.0 {
+        return format!("{sign}{:.0}µs", value * 1e6);
+    }
     if value < 1.0 {
         return format!("{sign}{:.0}ms", value * 1000.0);
     }
@@ -50,6 +54,19 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
+/// `2.5 Gbit/s`: of network links, where a thousand is a thousand.
+#[must_use]
+pub fn bits_per_second(value: f64) -> String {
+    let (mut value, mut unit) = (value, 0);
+    while value.abs() >= 999.95 && unit + 1 < DECIMAL.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let value = (value * 10.0).round() / 10.0;
+    let digits = usize::from(value.fract() != 0.0);
+    format!("{value:.digits$} {}", DECIMAL[unit])
+}
+
 /// Milliseconds, as [`seconds`].
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
@@ -67,6 +84,9 @@ pub fn with_unit(value: f64, unit: Unit) -> String {
         Unit::Seconds => seconds(value),
         Unit::Percent => format!("{value:.1} %"),
         Unit::PerSecond => format!("{}/s", plain(value)),
+        Unit::Celsius => format!("{value:.1} °C"),
+        Unit::Rpm => format!("{value:.0} rpm"),
+        Unit::BitsPerSecond => bits_per_second(value),
         Unit::Count | Unit::Unspecified => plain(value),
     }
 }
@@ -81,6 +101,9 @@ pub fn suffix(unit: Unit) -> &'static str {
         Unit::Seconds => "_seconds",
         Unit::Percent => "_percent",
         Unit::PerSecond => "_per_second",
+        Unit::Celsius => "_celsius",
+        Unit::Rpm => "_rpm",
+        Unit::BitsPerSecond => "_bits_per_second",
         Unit::Count | Unit::Unspecified => "",
     }
 }
@@ -120,5 +143,11 @@ mod tests {
         assert_eq!(with_unit(3.0, Unit::Count), "3");
         assert_eq!(with_unit(0.5, Unit::PerSecond), "0.50/s");
         assert_eq!(with_unit(2e9, Unit::Nanoseconds), "2.0s");
+        assert_eq!(with_unit(80_400.0, Unit::Nanoseconds), "80µs");
+        assert_eq!(with_unit(0.0, Unit::Nanoseconds), "0ms");
+        assert_eq!(with_unit(45.125, Unit::Celsius), "45.1 °C");
+        assert_eq!(with_unit(1200.0, Unit::Rpm), "1200 rpm");
+        assert_eq!(with_unit(1e10, Unit::BitsPerSecond), "10 Gbit/s");
+        assert_eq!(with_unit(2.5e9, Unit::BitsPerSecond), "2.5 Gbit/s");
     }
 }

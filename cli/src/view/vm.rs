@@ -20,6 +20,8 @@ pub struct VmView {
     pub persistent: Option<bool>,
     pub last_sample_unix_ms: Option<i64>,
     pub absent: Vec<AbsenceView>,
+    /// Its node's network devices that lead to it.
+    pub interfaces: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,6 +49,7 @@ impl From<&Vm> for VmView {
             last_sample_unix_ms: wire.last_sample_unix_ms,
             absent: facts.absences.iter().map(AbsenceView::from).collect(),
             display_name: facts.display_name,
+            interfaces: facts.interfaces,
         }
     }
 }
@@ -92,6 +95,8 @@ impl View for VmDetailView {
         facts.fact("vcpus", or_dash(vm.vcpus.map(|n| n.to_string())));
         facts.fact("memory", or_dash(vm.memory_max_bytes.map(whole_bytes)));
         facts.fact("persistent", or_dash(vm.persistent.map(|p| if p { "yes" } else { "no" }.to_owned())));
+        let interfaces: Vec<String> = vm.interfaces.iter().map(|name| shown(name)).collect();
+        facts.fact("interfaces", or_dash((!interfaces.is_empty()).then(|| interfaces.join(" "))));
         facts.fact("last sample", or_dash(vm.last_sample_unix_ms.map(|at| ago(at, now_ms))));
         if self.values.is_empty() && matches!(vm.state.as_str(), "shut_off" | "crashed") {
             return format!("{}\nno values: the VM is {}\n", facts.text(), vm.state.replace('_', " "));

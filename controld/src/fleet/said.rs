@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use horcrux_proto::agent::v1::{Event, Gap, Inventory, SampleBatch};
 use horcrux_proto::name::{ContainerId, VmUuid};
-use horcrux_proto::v1::{Absence, ContainerFacts, EventKind, VmFacts};
+use horcrux_proto::v1::{
+    Absence, ContainerFacts, Disk, EventKind, HypervisorFeatures, NetworkDevice, NodeFacts, VmFacts,
+};
 
 use crate::access::name::is_disruptive;
 
@@ -17,6 +19,8 @@ const MAX_ABSENCES: usize = 64;
 const MAX_SOURCES: usize = 64;
 /// Records that a node can have lost: years of them.
 const MOST_LOST: u64 = 1 << 32;
+/// Network devices of a node or a VM, or disks.
+const MAX_DEVICES: usize = 1024;
 /// A node's clock may be wrong, but not by more.
 const AHEAD_MS: i64 = 24 * 3600 * 1000;
 
@@ -82,8 +86,13 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         for source in &mut node.sources {
             source.detail = bounded(std::mem::take(&mut source.detail));
         }
+        bound_node(node);
     }
-    for VmFacts { display_name, absences, .. } in &mut inventory.vms {
+    for VmFacts { display_name, absences, interfaces, .. } in &mut inventory.vms {
+        interfaces.truncate(MAX_DEVICES);
+        for interface in interfaces {
+            *interface = bounded(std::mem::take(interface));
+        }
         *display_name = bounded(std::mem::take(display_name));
         bound_absences(absences);
     }
@@ -96,6 +105,25 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         bound_absences(absences);
     }
     Ok(inventory)
+}
+
+fn bound_node(node: &mut NodeFacts) {
+    node.network_devices.truncate(MAX_DEVICES);
+    for NetworkDevice { name, master, parent, mac, .. } in &mut node.network_devices {
+        *name = bounded(std::mem::take(name));
+        for text in [master, parent, mac] {
+            *text = text.take().map(bounded);
+        }
+    }
+    node.disks.truncate(MAX_DEVICES);
+    for Disk { name, model, .. } in &mut node.disks {
+        *name = bounded(std::mem::take(name));
+        *model = model.take().map(bounded);
+    }
+    if let Some(HypervisorFeatures { machine, .. }) = &mut node.hypervisor {
+        *machine = machine.take().map(bounded);
+    }
+    bound_absences(&mut node.absences);
 }
 
 fn bound_absences(absences: &mut Vec<Absence>) {
@@ -116,7 +144,10 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
         | EventKind::VmStateChanged
         | EventKind::VmGone
         | EventKind::ContainerAppeared
-        | EventKind::ContainerGone => Ok(Event { detail: bounded(event.detail), ..event }),
+        | EventKind::ContainerGone
+        | EventKind::ClockStepped
+        | EventKind::FilesystemReadOnly
+        | EventKind::FilesystemWritable => Ok(Event { detail: bounded(event.detail), ..event }),
         EventKind::Unspecified
         | EventKind::NodeConnected
         | EventKind::NodeLate

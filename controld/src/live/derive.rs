@@ -31,6 +31,9 @@ const CPU_MODES: [Metric; 8] = [
     Metric::NodeCpuIdleTime,
     Metric::NodeCpuIowaitTime,
 ];
+/// Times with their counts.
+const READS: (Metric, Metric) = (Metric::NodeDiskReadTime, Metric::NodeDiskReads);
+const WRITES: (Metric, Metric) = (Metric::NodeDiskWriteTime, Metric::NodeDiskWrites);
 const STEAL: usize = 5;
 const IDLE: usize = 6;
 const IOWAIT: usize = 7;
@@ -47,6 +50,9 @@ pub fn from(metric: Metric) -> impl Iterator<Item = Metric> {
     #[allow(clippy::wildcard_enum_match_arm, reason = "most metrics derive nothing of their own")]
     let own: &[Metric] = match metric {
         Metric::NodeDiskBusyTime => &[Metric::NodeDiskUtilisation],
+        Metric::NodeDiskQueueTime => &[Metric::NodeDiskQueueDepth],
+        Metric::NodeDiskReadTime => &[Metric::NodeDiskReadAwait, Metric::NodeDiskAwait],
+        Metric::NodeDiskWriteTime => &[Metric::NodeDiskWriteAwait, Metric::NodeDiskAwait],
         Metric::VmCpuTime => &[Metric::VmCpuUsage],
         Metric::ContainerCpuTime => &[Metric::ContainerCpuUsage],
         Metric::NodeCpuIdleTime => &[Metric::NodeCpuUsage, Metric::NodeCpuIowait, Metric::NodeCpuSteal],
@@ -76,6 +82,17 @@ pub fn update(object: &mut Object, updated: impl Iterator<Item = Place>, host: H
             #[allow(clippy::wildcard_enum_match_arm, reason = "most metrics derive nothing of their own")]
             match series.metric {
                 Metric::NodeDiskBusyTime => put(Metric::NodeDiskUtilisation, share(1.0)),
+                Metric::NodeDiskQueueTime => {
+                    // Time in flight of all requests, per time.
+                    put(Metric::NodeDiskQueueDepth, share(1.0).map(|percent| percent / 100.0));
+                }
+                Metric::NodeDiskReadTime => {
+                    put(Metric::NodeDiskReadAwait, per_operation(object, &series.instance, &[READS]));
+                }
+                Metric::NodeDiskWriteTime => {
+                    put(Metric::NodeDiskWriteAwait, per_operation(object, &series.instance, &[WRITES]));
+                    put(Metric::NodeDiskAwait, per_operation(object, &series.instance, &[READS, WRITES]));
+                }
                 Metric::VmCpuTime => put(Metric::VmCpuUsage, vcpus(object).and_then(share)),
                 Metric::ContainerCpuTime => {
                     let limit = object.whole_gauge(Metric::ContainerCpuLimit);
@@ -130,6 +147,26 @@ pub fn update(object: &mut Object, updated: impl Iterator<Item = Place>, host: H
     for Derived { metric, instance, value, source } in derived {
         object.set_derived(metric, &instance, value, source, taken_ms);
     }
+}
+
+/// Whether it is an average over operations, of which there may have been none.
+#[must_use]
+pub fn is_per_operation(metric: Metric) -> bool {
+    matches!(metric, Metric::NodeDiskAwait | Metric::NodeDiskReadAwait | Metric::NodeDiskWriteAwait)
+}
+
+/// By how much the times grew for each by which the counts did.
+fn per_operation(object: &Object, instance: &Arc<str>, of: &[(Metric, Metric)]) -> Option<f64> {
+    let grown = |metric| match object.find(metric, instance)?.reading {
+        Reading::Counter { last, before: Some(before) } => last.count.checked_sub(before.count),
+        Reading::Counter { before: None, .. } | Reading::Gauge(_) | Reading::Nothing => None,
+    };
+    let (mut time, mut operations) = (0_u64, 0_u64);
+    for &(times, counts) in of {
+        time = time.saturating_add(grown(times)?);
+        operations = operations.saturating_add(grown(counts)?);
+    }
+    rates::per_one(time, operations)
 }
 
 fn vcpus(object: &Object) -> Option<f64> {

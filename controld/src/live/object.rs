@@ -277,7 +277,7 @@ impl Object {
 
     fn absences(&self) -> &[v1::Absence] {
         match &self.facts {
-            Facts::Node(_) => &[],
+            Facts::Node(node) => node.facts.as_ref().map_or(&[], |f| &f.absences),
             Facts::Vm(vm) => vm.facts.as_ref().map_or(&[], |f| &f.absences),
             Facts::Container(container) => container.facts.as_ref().map_or(&[], |f| &f.absences),
         }
@@ -307,6 +307,9 @@ fn value(series: &Series) -> MetricValue {
     let (value, absent_reason) = match series.reading {
         Reading::Gauge(value) => (Some(value), String::new()),
         Reading::Counter { last, .. } => (Some(rates::float(last.count)), String::new()),
+        Reading::Nothing if derive::is_per_operation(series.metric) => {
+            (None, "nothing was read or written, or a counter started over".to_owned())
+        }
         Reading::Nothing if catalogue::info(series.metric).is_some_and(|i| i.kind == Kind::Gauge) => {
             (None, "needs two readings of a counter that did not start over".to_owned())
         }

@@ -36,6 +36,45 @@ impl Model {
     }
 }
 
+#[test]
+fn what_an_operation_took_is_an_average_over_those_that_there_were() {
+    let metrics = [
+        Metric::NodeDiskReads,
+        Metric::NodeDiskReadTime,
+        Metric::NodeDiskWrites,
+        Metric::NodeDiskWriteTime,
+        Metric::NodeDiskQueueTime,
+    ];
+    let of = |(id, metric): (u32, &Metric)| Series {
+        instance: "vda".into(),
+        ..declared(id, *metric, series::Object::Node(true))
+    };
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    let mut read = |at: u64, counters: [u64; 5]| {
+        let declared = if at == 1 { (1..).zip(&metrics).map(of).collect() } else { vec![] };
+        let ids = (1..=5).collect();
+        let batch = counter(at * S, 0, 0, declared);
+        model.reads(1, &SampleBatch { counter_ids: ids, counters: counters.to_vec(), ..batch });
+        let node = model.fleet.find(&"nodes/a".parse().unwrap()).unwrap();
+        [
+            Metric::NodeDiskReadAwait,
+            Metric::NodeDiskWriteAwait,
+            Metric::NodeDiskAwait,
+            Metric::NodeDiskQueueDepth,
+        ]
+        .map(|metric| node.gauge(metric, &"vda".into()))
+    };
+    assert_eq!(read(1, [10, 1000, 0, 0, 0]), [None; 4]);
+    assert_eq!(read(2, [14, 1400, 4, 2000, 2 * S]), [Some(100.0), Some(500.0), Some(300.0), Some(2.0)]);
+    assert_eq!(
+        read(3, [14, 1400, 5, 2300, 2 * S]),
+        [None, Some(300.0), Some(300.0), Some(0.0)],
+        "nothing was read"
+    );
+    assert_eq!(read(4, [0, 0, 6, 2400, 2 * S])[2], None, "a counter started over");
+}
+
 fn retired(id: u32) -> SampleBatch {
     SampleBatch { retired: vec![id], ..SampleBatch::default() }
 }

@@ -12,6 +12,7 @@ mod enrollment;
 mod grid;
 mod lab;
 mod live;
+mod node;
 mod outage;
 mod realms;
 mod recovery;

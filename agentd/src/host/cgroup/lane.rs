@@ -207,7 +207,7 @@ impl Lane for ContainerLane {
                 Found::Nothing
             }
         };
-        Cycle { taken, found, samples, sources: self.reports(problems) }
+        Cycle { taken, found, samples, sources: self.reports(problems), events: Vec::new() }
     }
 }
 

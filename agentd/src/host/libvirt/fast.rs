@@ -59,6 +59,8 @@ struct Domain {
     process: Result<Process, String>,
     /// Names of interfaces, kept and shared.
     interfaces: HashMap<String, Arc<str>>,
+    /// Those that it has now, as libvirt last told them.
+    attached: Vec<String>,
     /// How many readings it gave last.
     expected: usize,
 }
@@ -99,8 +101,10 @@ impl VmLane {
                 details: None,
                 process: Err(String::new()),
                 interfaces: HashMap::new(),
+                attached: Vec::new(),
                 expected: 0,
             });
+            domain.attached = devices.iter().map(|device| device.name.clone()).collect();
             (domain.name, domain.state) = (name, state);
             domain.details = details.or(domain.details);
             interfaces.insert(uuid, devices);
@@ -213,6 +217,7 @@ impl Domain {
             memory_max_bytes: self.details.map(|details| details.memory_max_bytes),
             persistent: self.details.map(|details| details.persistent),
             absences,
+            interfaces: self.attached.clone(),
         }
     }
 }
@@ -253,7 +258,7 @@ impl Lane for VmLane {
         }
         let found = if self.listed { Found::Vms(facts) } else { Found::Nothing };
         let sources: Vec<SourceReport> = vec![report];
-        Cycle { taken, found, samples, sources }
+        Cycle { taken, found, samples, sources, events: Vec::new() }
     }
 }
 

@@ -20,13 +20,14 @@ mod params;
 mod process;
 mod raw;
 mod session;
-mod worker;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::Absence;
+
+use crate::host::worker;
 
 pub use self::fast::VmLane;
 pub use self::monitor::VmMonitorLane;

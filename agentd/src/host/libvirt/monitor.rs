@@ -259,6 +259,6 @@ impl Lane for VmMonitorLane {
             }
         };
         self.missing.replace(missing);
-        Cycle { taken, found: Found::Nothing, samples, sources: vec![report] }
+        Cycle { taken, found: Found::Nothing, samples, sources: vec![report], events: Vec::new() }
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use horcrux_proto::v1::{Metric, Source};
+use horcrux_proto::v1::{Disk, Metric, Source};
 
 use crate::host::read::{Malformed, numbers};
 use crate::host::readings::Readings;
@@ -32,8 +32,19 @@ enum Class {
 pub(super) struct Disks {
     /// `/sys/block`: what it lists is whole.
     block: PathBuf,
-    known: HashMap<String, (Arc<str>, Class)>,
+    known: HashMap<String, Known>,
 }
+
+#[derive(Debug)]
+struct Known {
+    instance: Arc<str>,
+    class: Class,
+    /// Of one that isn't skipped.
+    facts: Option<Disk>,
+}
+
+/// Disks that are told of; their values go on.
+const MOST_TOLD: usize = 1024;
 
 impl Disks {
     pub(super) fn new(block: PathBuf) -> Self {
@@ -43,6 +54,14 @@ impl Disks {
     /// Has every disk looked up anew: names are used again, and media change.
     pub(super) fn forget(&mut self) {
         self.known.clear();
+    }
+
+    /// What there is, by name, as it was looked up last.
+    pub(super) fn facts(&self) -> Vec<Disk> {
+        let mut all: Vec<Disk> = self.known.values().filter_map(|known| known.facts.clone()).collect();
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all.truncate(MOST_TOLD);
+        all
     }
 
     pub(super) fn read(&mut self, text: &str, readings: &mut Readings) -> Result<(), Malformed> {
@@ -69,18 +88,36 @@ impl Disks {
     }
 
     fn disk(&mut self, name: &str) -> (Arc<str>, Class) {
-        if let Some((instance, class)) = self.known.get(name) {
-            return (Arc::clone(instance), *class);
+        if let Some(known) = self.known.get(name) {
+            return (Arc::clone(&known.instance), known.class);
         }
-        let disk = (Arc::from(name), self.class(name));
-        self.known.insert(name.to_owned(), disk.clone());
-        disk
+        let (instance, class) = (Arc::from(name), self.class(name));
+        let facts = (class != Class::Skipped).then(|| self.look(name));
+        self.known.insert(name.to_owned(), Known { instance: Arc::clone(&instance), class, facts });
+        (instance, class)
+    }
+
+    fn look(&self, name: &str) -> Disk {
+        let dir = self.dir(name);
+        let text = |file: &str| fs::read_to_string(dir.join(file)).ok().map(|text| text.trim().to_owned());
+        let sectors: Option<u64> = text("size").and_then(|sectors| sectors.parse().ok());
+        let rotational = text("queue/rotational");
+        Disk {
+            name: name.to_owned(),
+            model: text("device/model").filter(|model| !model.is_empty()),
+            size_bytes: sectors.map(|sectors| sectors.saturating_mul(SECTOR_BYTES)),
+            rotational: rotational.filter(|flag| !flag.is_empty()).map(|flag| flag == "1"),
+        }
+    }
+
+    /// sysfs writes the `/` of a name such as `cciss/c0d0` as `!`.
+    fn dir(&self, name: &str) -> PathBuf {
+        self.block.join(name.replace('/', "!"))
     }
 
     fn class(&self, name: &str) -> Class {
         const MEMORY_OR_FILES: [&str; 3] = ["loop", "ram", "zram"];
-        // sysfs writes the `/` of a name such as `cciss/c0d0` as `!`.
-        let dir = self.block.join(name.replace('/', "!"));
+        let dir = self.dir(name);
         let says =
             |file: &str, text: &str| fs::read_to_string(dir.join(file)).is_ok_and(|t| t.trim() == text);
         if MEMORY_OR_FILES.iter().any(|prefix| name.starts_with(prefix))
@@ -179,6 +216,30 @@ mod tests {
         let hidden: &[(&str, &str)] = &[("device", ""), ("hidden", "1\n")];
         let empty: &[(&str, &str)] = &[("device", ""), ("size", "0\n")];
         assert_eq!(read(text, &[("nvme0c0n1", hidden), ("sr0", empty)]), []);
+    }
+
+    #[test]
+    fn a_disk_is_told_with_its_model_and_size() {
+        let dir = tempfile::tempdir().unwrap();
+        for inner in ["sda/device", "sda/queue", "dm-0", "loop0"] {
+            fs::create_dir_all(dir.path().join(inner)).unwrap();
+        }
+        for (file, text) in
+            [("sda/size", "2048\n"), ("sda/queue/rotational", "1\n"), ("sda/device/model", "WDC WD40  \n")]
+        {
+            fs::write(dir.path().join(file), text).unwrap();
+        }
+        let mut disks = Disks::new(dir.path().to_path_buf());
+        let text = "   8 0 sda 1 0 10 1 1 0 20 1 0 1 1\n 253 0 dm-0 1 0 10 1 1 0 20 1 0 1 1\n\
+                    7 0 loop0 1 0 10 1 1 0 20 1 0 1 1\n";
+        disks.read(text, &mut Readings::new(&Arc::from(""), 0)).unwrap();
+        let sda = Disk {
+            name: "sda".into(),
+            model: Some("WDC WD40".into()),
+            size_bytes: Some(1 << 20),
+            rotational: Some(true),
+        };
+        assert_eq!(disks.facts(), [Disk { name: "dm-0".into(), ..Disk::default() }, sda]);
     }
 
     #[test]

@@ -4,15 +4,16 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use horcrux_proto::v1::{CgroupMode, NodeFacts};
+use horcrux_proto::v1::{Absence, CgroupMode, Disk, NetworkDevice, NodeFacts};
 
 use crate::host::cgroup;
 use crate::host::read::{ReadError, read_text};
 
+use super::hypervisor::Hypervisor;
 use super::memory::Memory;
 use super::stat::Stat;
 
-/// The model is among the first lines of `/proc/cpuinfo`, which has as many blocks of 28 as there are cores.
+/// Model and flags are among the first lines of `/proc/cpuinfo`, which has as many blocks of 28 as there are cores.
 const CPUINFO_LINES: usize = 32;
 
 #[derive(Debug)]
@@ -22,19 +23,36 @@ pub(super) struct Facts {
     cpu_model: Option<String>,
     /// Looked for until there is one: it stays as it is while the machine is up.
     cgroup_mode: CgroupMode,
+    hypervisor: Hypervisor,
+}
+
+/// What others know of the node.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) network_devices: Vec<NetworkDevice>,
+    pub(super) disks: Vec<Disk>,
+    pub(super) absences: Vec<Absence>,
 }
 
 impl Facts {
     pub(super) fn new(root: &Path) -> Self {
+        let cpuinfo = root.join("proc/cpuinfo");
+        let flags = first_processor(&cpuinfo, "flags").or_else(|| first_processor(&cpuinfo, "Features"));
         Self {
             root: root.to_path_buf(),
-            cpu_model: cpu_model(&root.join("proc/cpuinfo")),
+            cpu_model: first_processor(&cpuinfo, "model name"),
+            hypervisor: Hypervisor::new(root, &flags.unwrap_or_default()),
             cgroup_mode: CgroupMode::None,
         }
     }
 
     /// The sources are left to who knows them all.
-    pub(super) fn read(&mut self, stat: &Stat, memory: &Memory) -> Result<Box<NodeFacts>, ReadError> {
+    pub(super) fn read(
+        &mut self,
+        stat: &Stat,
+        memory: &Memory,
+        known: Known,
+    ) -> Result<Box<NodeFacts>, ReadError> {
         if self.cgroup_mode == CgroupMode::None {
             self.cgroup_mode = cgroup::mode(&self.root);
         }
@@ -55,16 +73,21 @@ impl Facts {
             cgroup_mode: self.cgroup_mode.into(),
             boot_unix_ms: stat.boot_unix_s.saturating_mul(1000),
             sources: Vec::new(),
+            network_devices: known.network_devices,
+            disks: known.disks,
+            hypervisor: Some(self.hypervisor.features()),
+            absences: known.absences,
         }))
     }
 }
 
-fn cpu_model(path: &Path) -> Option<String> {
+/// What `/proc/cpuinfo` says of its first processor.
+fn first_processor(path: &Path, wanted: &str) -> Option<String> {
     let lines = BufReader::new(File::open(path).ok()?).lines().map_while(Result::ok).take(CPUINFO_LINES);
     let mut pairs = lines.filter_map(|line| {
         line.split_once(':').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
     });
-    pairs.find(|(key, value)| key == "model name" && !value.is_empty()).map(|(_, model)| model)
+    pairs.find(|(key, value)| key == wanted && !value.is_empty()).map(|(_, value)| value)
 }
 
 /// `PRETTY_NAME` of os-release(5), which is written as a shell would read it.
@@ -100,8 +123,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cpuinfo");
         std::fs::write(&path, "processor\t: 0\nBogoMIPS\t: 243.75\n").unwrap();
-        assert_eq!(cpu_model(&path), None);
+        assert_eq!(first_processor(&path, "model name"), None);
         let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/proc/hybrid/cpuinfo");
-        assert_eq!(cpu_model(&real).as_deref(), Some("Intel(R) Xeon(R) Processor @ 2.50GHz"));
+        let model = first_processor(&real, "model name");
+        assert_eq!(model.as_deref(), Some("Intel(R) Xeon(R) Processor @ 2.50GHz"));
+        assert!(first_processor(&real, "flags").is_some_and(|flags| flags.contains("hypervisor")));
     }
 }

@@ -9,6 +9,8 @@ use crate::host::read::Malformed;
 pub(super) struct Memory {
     pub(super) total: u64,
     pub(super) values: Vec<(Metric, u64)>,
+    /// What needn't be told each time.
+    pub(super) rarely: Vec<(Metric, u64)>,
     /// Pages of the default size, which are all that the kernel lists here: set aside, and in no use.
     pub(super) huge_pages: [Option<u64>; 2],
 }
@@ -16,6 +18,7 @@ pub(super) struct Memory {
 pub(super) fn memory(text: &str) -> Result<Memory, Malformed> {
     let mut total = None;
     let mut values = Vec::with_capacity(METRICS);
+    let mut rarely = Vec::with_capacity(RARE_METRICS);
     let (mut huge_total, mut huge_free, mut huge_size) = (None, None, None);
     for line in text.lines() {
         let Some((key, rest)) = line.split_once(':') else { continue };
@@ -29,6 +32,28 @@ pub(super) fn memory(text: &str) -> Result<Memory, Malformed> {
             "Shmem" => Metric::NodeMemoryShared,
             "SwapTotal" => Metric::NodeSwapTotal,
             "SwapFree" => Metric::NodeSwapFree,
+            "Dirty" => Metric::NodeMemoryDirty,
+            "Writeback" => Metric::NodeMemoryWriteback,
+            "Active" => {
+                rarely.push((Metric::NodeMemoryActive, bytes(rest)?));
+                continue;
+            }
+            "Inactive" => {
+                rarely.push((Metric::NodeMemoryInactive, bytes(rest)?));
+                continue;
+            }
+            "PageTables" => {
+                rarely.push((Metric::NodeMemoryPageTables, bytes(rest)?));
+                continue;
+            }
+            "CommitLimit" => {
+                rarely.push((Metric::NodeMemoryCommitLimit, bytes(rest)?));
+                continue;
+            }
+            "Committed_AS" => {
+                rarely.push((Metric::NodeMemoryCommitted, bytes(rest)?));
+                continue;
+            }
             "HugePages_Total" => {
                 huge_total = rest.trim().parse::<u64>().ok();
                 continue;
@@ -51,11 +76,12 @@ pub(super) fn memory(text: &str) -> Result<Memory, Malformed> {
     }
     let huge_pages = [huge_total, huge_free]
         .map(|pages| pages.zip(huge_size).map(|(pages, size)| pages.saturating_mul(size)));
-    Ok(Memory { total: total.ok_or(Malformed("no MemTotal"))?, values, huge_pages })
+    Ok(Memory { total: total.ok_or(Malformed("no MemTotal"))?, values, rarely, huge_pages })
 }
 
 /// How many metrics come from here.
-const METRICS: usize = 9;
+const METRICS: usize = 11;
+const RARE_METRICS: usize = 5;
 
 /// The kernel writes `kB` and means 1024 bytes.
 fn bytes(field: &str) -> Result<u64, Malformed> {
@@ -81,7 +107,7 @@ mod tests {
         assert_eq!(memory.total, 24_684_096 * 1024);
         assert_eq!(value(&memory, Metric::NodeMemoryTotal), Some(memory.total));
         assert_eq!(value(&memory, Metric::NodeSwapTotal), Some(0));
-        assert_eq!(memory.values.len(), METRICS);
+        assert_eq!((memory.values.len(), memory.rarely.len()), (METRICS, RARE_METRICS));
     }
 
     #[test]

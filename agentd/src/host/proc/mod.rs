@@ -3,33 +3,43 @@
 //! Files stay open and are read whole into one buffer. A file that can't be read or isn't what the kernel writes gives
 //! no readings and is named in the state of the source: nothing is ever taken for zero.
 
+mod arc;
+mod clock;
+mod device;
 mod disks;
 mod facts;
-mod filesystems;
 mod hugepages;
+mod hypervisor;
 mod memory;
 mod network;
+mod numa;
+mod pressures;
 mod stat;
+mod vmstat;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use horcrux_proto::v1::{Metric, Source, SourceState};
+use horcrux_proto::v1::{EventKind, Metric, Source, SourceState};
 
-use crate::host::pressure::{Pressure, pressure};
+use crate::host::lacking::Lacking;
 use crate::host::read::{Buffer, Keep, KeptFile, Malformed, ReadError, Shape, chain};
 use crate::host::readings::Readings;
-use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
+use crate::sample::{Cycle, Found, Happened, Lane, Object, SourceReport, Taken};
 
+use self::arc::arc_size;
+use self::clock::step_ms;
 use self::disks::Disks;
-use self::facts::Facts;
-use self::filesystems::Filesystems;
+use self::facts::{Facts, Known};
 use self::hugepages::HugePages;
 use self::memory::{Memory, memory};
 use self::network::Interfaces;
+use self::numa::Numa;
+use self::pressures::{Averages, Pressures};
 use self::stat::{MODES, Stat, stat};
+use self::vmstat::vmstat;
 
-/// Facts, filesystems and what devices are change rarely and cost as much as all the rest.
+/// Facts, paging, NUMA and what devices are: they change rarely and cost as much as all the rest.
 const SLOW_EVERY: u64 = 10;
 
 /// In the order of the columns of `/proc/stat`.
@@ -46,37 +56,6 @@ const CPU_METRICS: [Metric; MODES] = [
     Metric::NodeCpuGuestNiceTime,
 ];
 
-/// One resource's pressure: total and average of `some`, then of `full`.
-const PRESSURES: [(&str, [Metric; 4]); 3] = [
-    (
-        "cpu",
-        [
-            Metric::NodePressureCpuSomeTime,
-            Metric::NodePressureCpuSomeAvg10,
-            Metric::NodePressureCpuFullTime,
-            Metric::NodePressureCpuFullAvg10,
-        ],
-    ),
-    (
-        "memory",
-        [
-            Metric::NodePressureMemorySomeTime,
-            Metric::NodePressureMemorySomeAvg10,
-            Metric::NodePressureMemoryFullTime,
-            Metric::NodePressureMemoryFullAvg10,
-        ],
-    ),
-    (
-        "io",
-        [
-            Metric::NodePressureIoSomeTime,
-            Metric::NodePressureIoSomeAvg10,
-            Metric::NodePressureIoFullTime,
-            Metric::NodePressureIoFullAvg10,
-        ],
-    ),
-];
-
 /// Reads the node.
 #[derive(Debug)]
 pub struct NodeLane {
@@ -87,23 +66,27 @@ pub struct NodeLane {
     uptime: KeptFile,
     diskstats: KeptFile,
     net_dev: KeptFile,
-    mountinfo: KeptFile,
-    pressure: [KeptFile; PRESSURES.len()],
+    vmstat: KeptFile,
+    arcstats: KeptFile,
+    pressures: Pressures,
     buffer: Buffer,
     disks: Disks,
     huge_pages: HugePages,
     interfaces: Interfaces,
-    filesystems: Filesystems,
+    numa: Numa,
     facts: Facts,
+    lacking: Lacking,
     ns_per_tick: u64,
+    page_bytes: u64,
     cycles: u64,
+    before: Option<Taken>,
     whole: Arc<str>,
     /// Names of cores by number.
     cores: Vec<Arc<str>>,
     /// How many readings the last cycle gave.
     expected: usize,
-    /// What was wrong with filesystems when they were last read.
-    filesystem_problems: Vec<String>,
+    /// What was wrong with what is read rarely, when it was last read.
+    rare_problems: Vec<String>,
 }
 
 /// What went wrong in one cycle.
@@ -124,6 +107,12 @@ impl NodeLane {
     /// `root` is `/`, or a tree that looks like one.
     #[must_use]
     pub fn new(root: &Path) -> Self {
+        Self::beside(root, Lacking::default())
+    }
+
+    /// Tells what other lanes of the node couldn't read.
+    #[must_use]
+    pub fn beside(root: &Path, lacking: Lacking) -> Self {
         let file = |name: &str, shape| KeptFile::new(root.join("proc").join(name), shape, Keep::Open);
         Self {
             root: root.to_path_buf(),
@@ -133,20 +122,24 @@ impl NodeLane {
             uptime: file("uptime", Shape::Whole),
             diskstats: file("diskstats", Shape::Records),
             net_dev: file("net/dev", Shape::Records),
-            mountinfo: file("self/mountinfo", Shape::Records),
-            pressure: PRESSURES.map(|(of, _)| file(&format!("pressure/{of}"), Shape::Whole)),
+            vmstat: file("vmstat", Shape::Records),
+            arcstats: file("spl/kstat/zfs/arcstats", Shape::Records),
+            pressures: Pressures::new(&root.join("proc/pressure")),
             buffer: Buffer::default(),
             huge_pages: HugePages::new(root.join("sys/kernel/mm/hugepages")),
             disks: Disks::new(root.join("sys/block")),
             interfaces: Interfaces::new(root.join("sys/class/net")),
-            filesystems: Filesystems::new(root),
+            numa: Numa::new(root.join("sys/devices/system/node")),
             facts: Facts::new(root),
+            lacking,
             ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            page_bytes: rustix::param::page_size() as u64,
             cycles: 0,
+            before: None,
             whole: Arc::from(""),
             cores: Vec::new(),
             expected: 0,
-            filesystem_problems: Vec::new(),
+            rare_problems: Vec::new(),
         }
     }
 
@@ -175,6 +168,15 @@ impl NodeLane {
                 readings.whole_gauge(Source::Proc, metric, value as f64);
             }
         }
+        for (metric, value) in [
+            (Metric::NodeContextSwitches, stat.context_switches),
+            (Metric::NodeInterrupts, stat.interrupts),
+            (Metric::NodeForks, stat.forks),
+        ] {
+            if let Some(value) = value {
+                readings.whole_counter(Source::Proc, metric, value);
+            }
+        }
     }
 
     fn memory(&mut self, memory: &Memory, readings: &mut Readings, problems: &mut Problems) {
@@ -195,23 +197,43 @@ impl NodeLane {
         }
     }
 
-    fn pressures(&mut self, readings: &mut Readings, problems: &mut Problems) {
-        for (file, (_, metrics)) in self.pressure.iter_mut().zip(PRESSURES) {
-            match file.parse(&mut self.buffer, pressure) {
-                Ok(pressure) => emit_pressure(readings, metrics, pressure),
-                Err(error) if error.is_gone() || error.is_unsupported() => {
-                    problems.missing.push(chain(&error));
-                }
-                Err(error) => problems.failing.push(chain(&error)),
-            }
+    /// What is read every so many times; gives how sysfs is.
+    fn rarely(&mut self, memory: Option<&Memory>, readings: &mut Readings) -> SourceReport {
+        let mut problems = Problems::default();
+        for &(metric, value) in memory.iter().flat_map(|memory| &memory.rarely) {
+            readings.whole_gauge(Source::Proc, metric, value as f64);
         }
+        let page_bytes = self.page_bytes;
+        let paging = self.vmstat.parse(&mut self.buffer, |text| vmstat(text, page_bytes));
+        for (metric, value) in problems.keep(paging).into_iter().flatten() {
+            readings.whole_counter(Source::Proc, metric, value);
+        }
+        match self.arcstats.parse(&mut self.buffer, arc_size) {
+            Ok(bytes) => readings.whole_gauge(Source::Proc, Metric::NodeZfsArcSize, bytes as f64),
+            // A node without ZFS lacks nothing.
+            Err(error) if error.is_gone() => {}
+            Err(error) => problems.failing.push(chain(&error)),
+        }
+        match processes(&self.root.join("proc")) {
+            Ok(count) => readings.whole_gauge(Source::Proc, Metric::NodeProcesses, count as f64),
+            Err(error) => problems.failing.push(format!("list /proc: {error}")),
+        }
+        self.rare_problems = problems.failing;
+        self.interfaces.links(readings);
+        let mut unreadable: Vec<String> = self.numa.read(readings).iter().map(|error| chain(error)).collect();
+        unreadable.extend(["sys/block", "sys/class/net"].iter().find_map(|dir| {
+            std::fs::read_dir(self.root.join(dir)).err().map(|error| format!("read /{dir}: {error}"))
+        }));
+        report(Source::Sysfs, unreadable, &[])
     }
 
-    fn sysfs(&self) -> SourceReport {
-        let unreadable = ["sys/block", "sys/class/net"].iter().find_map(|dir| {
-            std::fs::read_dir(self.root.join(dir)).err().map(|error| format!("read /{dir}: {error}"))
-        });
-        report(Source::Sysfs, unreadable.into_iter().collect(), &[])
+    /// An event, if the wall clock was set since the reading before.
+    fn clock(&mut self, taken: Taken) -> Option<Happened> {
+        let step_ms = step_ms(self.before.replace(taken)?, taken)?;
+        let direction = if step_ms < 0 { "back" } else { "forward" };
+        let seconds = step_ms.unsigned_abs() as f64 / 1000.0;
+        let detail = format!("the clock was set {direction} by {seconds:.1} s");
+        Some(Happened { kind: EventKind::ClockStepped, object: Object::Node, detail })
     }
 }
 
@@ -233,7 +255,7 @@ impl Lane for NodeLane {
         if slow {
             self.disks.forget();
             self.huge_pages.look_again();
-            self.interfaces.forget();
+            self.interfaces.look_again();
         }
         let mut problems = Problems::default();
         let mut readings = Readings::new(&self.whole, self.expected);
@@ -246,7 +268,8 @@ impl Lane for NodeLane {
         if let Some(memory) = &memory {
             self.memory(memory, &mut readings, &mut problems);
         }
-        if let Some(load) = problems.keep(self.loadavg.parse(&mut self.buffer, decimals)) {
+        if let Some((load, threads)) = problems.keep(self.loadavg.parse(&mut self.buffer, load)) {
+            readings.whole_gauge(Source::Proc, Metric::NodeThreads, threads as f64);
             let metrics = [Metric::NodeLoad1m, Metric::NodeLoad5m, Metric::NodeLoad15m];
             for (metric, load) in metrics.into_iter().zip::<[f64; 3]>(load) {
                 readings.whole_gauge(Source::Proc, metric, load);
@@ -255,7 +278,8 @@ impl Lane for NodeLane {
         if let Some([uptime]) = problems.keep(self.uptime.parse(&mut self.buffer, decimals)) {
             readings.whole_gauge(Source::Proc, Metric::NodeUptime, uptime);
         }
-        self.pressures(&mut readings, &mut problems);
+        let averages = if slow { Averages::All } else { Averages::Shortest };
+        self.pressures.read(averages, &mut self.buffer, &mut readings, &mut problems);
         let disks = self.diskstats.parse(&mut self.buffer, |text| self.disks.read(text, &mut readings));
         problems.keep(disks);
         let interfaces =
@@ -264,35 +288,21 @@ impl Lane for NodeLane {
         self.expected = self.expected.max(readings.len());
 
         let mut found = Found::Nothing;
-        if slow {
-            let filesystems =
-                self.mountinfo.parse(&mut self.buffer, |text| self.filesystems.read(text, &mut readings));
-            self.filesystem_problems = match filesystems {
-                Ok(problems) => problems,
-                Err(error) => vec![chain(&error)],
+        let sysfs = slow.then(|| self.rarely(memory.as_ref(), &mut readings));
+        if let Some((stat, memory)) = stat.as_ref().zip(memory.as_ref()).filter(|_| slow) {
+            let known = Known {
+                network_devices: self.interfaces.facts(),
+                disks: self.disks.facts(),
+                absences: self.lacking.all(),
             };
-            if let Some((stat, memory)) = stat.as_ref().zip(memory.as_ref()) {
-                found = problems.keep(self.facts.read(stat, memory)).map_or(Found::Nothing, Found::Node);
-            }
+            found = problems.keep(self.facts.read(stat, memory, known)).map_or(Found::Nothing, Found::Node);
         }
-        problems.failing.extend_from_slice(&self.filesystem_problems);
+        problems.failing.extend_from_slice(&self.rare_problems);
 
         let mut sources = vec![report(Source::Proc, problems.failing, &problems.missing)];
-        if slow {
-            sources.push(self.sysfs());
-        }
-        let samples = vec![ObjectSample { object: Object::Node, readings: readings.into_list() }];
-        Cycle { taken, found, samples, sources }
-    }
-}
-
-fn emit_pressure(readings: &mut Readings, metrics: [Metric; 4], pressure: Pressure) {
-    let [some_time, some_average, full_time, full_average] = metrics;
-    readings.whole_counter(Source::Proc, some_time, pressure.some.total_ns);
-    readings.whole_gauge(Source::Proc, some_average, pressure.some.avg10_percent);
-    if let Some(full) = pressure.full {
-        readings.whole_counter(Source::Proc, full_time, full.total_ns);
-        readings.whole_gauge(Source::Proc, full_average, full.avg10_percent);
+        sources.extend(sysfs);
+        let samples = readings.into_samples(Object::Node, false);
+        Cycle { taken, found, samples, sources, events: self.clock(taken).into_iter().collect() }
     }
 }
 
@@ -302,7 +312,21 @@ fn report(source: Source, failing: Vec<String>, missing: &[String]) -> SourceRep
     SourceReport { source, state, detail }
 }
 
-/// The first numbers of a file that is one line of them: `loadavg`, `uptime`.
+/// Load over 1, 5 and 15 minutes, and how many threads there are: `2.01 1.88 1.62 5/154 9747`.
+fn load(text: &str) -> Result<([f64; 3], u64), Malformed> {
+    let load = decimals(text)?;
+    let threads =
+        text.split_ascii_whitespace().nth(3).and_then(|field| field.split_once('/')?.1.parse().ok());
+    Ok((load, threads.ok_or(Malformed("no number of threads"))?))
+}
+
+/// How many processes `/proc` lists.
+fn processes(proc: &Path) -> std::io::Result<usize> {
+    let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    Ok(std::fs::read_dir(proc)?.flatten().filter(|entry| is_process(&entry.file_name())).count())
+}
+
+/// The first numbers of a file that is one line of them.
 fn decimals<const N: usize>(text: &str) -> Result<[f64; N], Malformed> {
     let mut fields = text.split_ascii_whitespace();
     let mut values = [0.0; N];

@@ -4,14 +4,16 @@
 //! too. Where there is none, as in a network namespace, it is over all but loopback and those that have a master, whose
 //! traffic their master counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use horcrux_proto::v1::{Metric, Source};
+use horcrux_proto::v1::{Metric, NetworkDevice, NetworkDeviceKind as Kind, Source};
 
 use crate::host::read::{Malformed, numbers};
 use crate::host::readings::Readings;
+
+use super::device::{carrier, device, has_link};
 
 /// Columns after the name: eight received, then eight sent.
 const COLUMNS: usize = 16;
@@ -23,7 +25,7 @@ enum Class {
     Physical,
     /// Counted where nothing is physical.
     Free,
-    /// Loopback, or part of a bridge or bond.
+    /// Loopback, part of a bridge or bond, or on another.
     Uncounted,
 }
 
@@ -36,19 +38,58 @@ pub(super) struct Interfaces {
     class: PathBuf,
     /// Without sysfs it can't be told which interfaces pass the same packets.
     has_classes: bool,
-    known: HashMap<String, (Arc<str>, Class)>,
+    known: HashMap<String, Known>,
+    /// Devices looked up so far.
+    looked: u64,
 }
+
+#[derive(Debug)]
+struct Known {
+    instance: Arc<str>,
+    class: Class,
+    facts: NetworkDevice,
+    /// Times that it needn't be looked up anew.
+    spared: u64,
+}
+
+/// A device that guests and containers make is looked up anew every so many times, each at another time: there may be a
+/// thousand, and each costs 50 µs.
+const SPARED: u64 = 6;
+/// Devices that are told of; their values go on.
+const MOST_TOLD: usize = 1024;
 
 impl Interfaces {
     pub(super) fn new(class: PathBuf) -> Self {
         let has_classes = class.is_dir();
-        Self { class, has_classes, known: HashMap::new() }
+        Self { class, has_classes, known: HashMap::new(), looked: 0 }
     }
 
-    /// Has every interface looked up anew: names are used again, and bridges gain and lose members.
-    pub(super) fn forget(&mut self) {
-        self.known.clear();
+    /// Has interfaces looked up anew: bridges gain and lose members, and links go down.
+    pub(super) fn look_again(&mut self) {
+        self.known.retain(|_, known| {
+            known.spared = known.spared.saturating_sub(1);
+            known.spared > 0
+        });
         self.has_classes = self.class.is_dir();
+    }
+
+    /// What there is, as it was looked up last: first what stays, then what comes and goes with guests.
+    pub(super) fn facts(&self) -> Vec<NetworkDevice> {
+        let mut all: Vec<&NetworkDevice> = self.known.values().map(|known| &known.facts).collect();
+        all.sort_unstable_by_key(|device| (!has_link(device.kind()), &device.name));
+        all.into_iter().take(MOST_TOLD).cloned().collect()
+    }
+
+    /// Speeds and carriers, of what has a link.
+    pub(super) fn links(&self, readings: &mut Readings) {
+        for Known { instance, facts, .. } in self.known.values().filter(|known| has_link(known.facts.kind()))
+        {
+            let carrier = carrier(&self.class, instance).map(|carrier| (Metric::NodeNetworkCarrier, carrier));
+            let speed = facts.speed_bits_per_second.map(|bits| (Metric::NodeNetworkSpeed, bits as f64));
+            for (metric, value) in [carrier, speed].into_iter().flatten() {
+                readings.gauge(Source::Sysfs, metric, instance, value);
+            }
+        }
     }
 
     pub(super) fn read(&mut self, text: &str, readings: &mut Readings) -> Result<(), Malformed> {
@@ -67,6 +108,11 @@ impl Interfaces {
                 *sum = sum.wrapping_add(*column);
             }
         }
+        if self.known.len() > lines.len() {
+            // Their names may be used again, by others.
+            let here: HashSet<&str> = lines.iter().map(|(name, _)| *name).collect();
+            self.known.retain(|name, _| here.contains(name.as_str()));
+        }
         if let Some(sum) = physical.or(free).filter(|_| self.has_classes) {
             emit(readings, &Arc::from(""), &sum);
         }
@@ -74,20 +120,26 @@ impl Interfaces {
     }
 
     fn interface(&mut self, name: &str) -> (Arc<str>, Class) {
-        if let Some((instance, class)) = self.known.get(name) {
-            return (Arc::clone(instance), *class);
+        if let Some(known) = self.known.get(name) {
+            return (Arc::clone(&known.instance), known.class);
         }
-        let dir = self.class.join(name);
-        let class = if dir.join("device").exists() {
-            Class::Physical
-        } else if name == "lo" || dir.join("master").exists() {
-            Class::Uncounted
-        } else {
-            Class::Free
-        };
-        let interface = (Arc::from(name), class);
-        self.known.insert(name.to_owned(), interface.clone());
-        interface
+        let facts = device(&self.class, name);
+        let class = class(&facts);
+        let spared = if has_link(facts.kind()) { 1 } else { 1 + self.looked % SPARED };
+        self.looked += 1;
+        let instance: Arc<str> = Arc::from(name);
+        self.known.insert(name.to_owned(), Known { instance: Arc::clone(&instance), class, facts, spared });
+        (instance, class)
+    }
+}
+
+fn class(facts: &NetworkDevice) -> Class {
+    match facts.kind() {
+        Kind::Physical => Class::Physical,
+        Kind::Loopback | Kind::Vlan => Class::Uncounted,
+        Kind::Unspecified | Kind::Bridge | Kind::Bond | Kind::Tap | Kind::Virtual => {
+            if facts.master.is_some() { Class::Uncounted } else { Class::Free }
+        }
     }
 }
 
@@ -108,6 +160,7 @@ fn emit(readings: &mut Readings, instance: &Arc<str>, columns: &Counters) {
         (Metric::NodeNetworkRxPackets, columns[1]),
         (Metric::NodeNetworkRxErrors, columns[2]),
         (Metric::NodeNetworkRxDrops, columns[3]),
+        (Metric::NodeNetworkRxMulticast, columns[7]),
         (Metric::NodeNetworkTxBytes, columns[8]),
         (Metric::NodeNetworkTxPackets, columns[9]),
         (Metric::NodeNetworkTxErrors, columns[10]),
@@ -121,6 +174,7 @@ fn emit(readings: &mut Readings, instance: &Arc<str>, columns: &Counters) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use proptest::prelude::*;
 
@@ -135,7 +189,13 @@ mod tests {
     fn read(text: &str, marks: &[&str]) -> Vec<Reading> {
         let dir = tempfile::tempdir().unwrap();
         for mark in marks {
-            fs::create_dir_all(dir.path().join(mark)).unwrap();
+            let path = dir.path().join(mark);
+            if mark.ends_with("/master") {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                symlink("../virbr0", path).unwrap();
+            } else {
+                fs::create_dir_all(path).unwrap();
+            }
         }
         let mut readings = Readings::new(&Arc::from(""), 0);
         Interfaces::new(dir.path().to_path_buf()).read(text, &mut readings).unwrap();
@@ -169,6 +229,41 @@ mod tests {
         let readings = read("a\nb\n    lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n", &["lo"]);
         assert_eq!(rx_bytes(&readings, ""), None);
         assert_eq!(rx_bytes(&readings, "lo"), Some(Value::Counter(9)));
+    }
+
+    #[test]
+    fn what_has_a_link_is_looked_up_each_time_and_what_guests_make_by_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["eth0/device", "vnet0", "virbr0/bridge", "lo"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let mut interfaces = Interfaces::new(dir.path().to_path_buf());
+        let mut read = |text: &str| {
+            let mut readings = Readings::new(&Arc::from(""), 0);
+            interfaces.look_again();
+            interfaces.read(text, &mut readings).unwrap();
+            interfaces.links(&mut readings);
+            (interfaces.facts(), readings.into_list())
+        };
+        read(NAMESPACE);
+        fs::write(dir.path().join("eth0/speed"), "1000\n").unwrap();
+        fs::write(dir.path().join("eth0/carrier"), "1\n").unwrap();
+        symlink("../virbr0", dir.path().join("vnet0/master")).unwrap();
+        let (facts, list) = read(NAMESPACE);
+        let names: Vec<&str> = facts.iter().map(|device| device.name.as_str()).collect();
+        assert_eq!(names, ["eth0", "virbr0", "lo", "vnet0"]);
+        assert_eq!(facts[0].speed_bits_per_second, Some(1_000_000_000));
+        let of = |metric| list.iter().find(|r| r.metric == metric && &*r.instance == "eth0").map(|r| r.value);
+        assert_eq!(of(Metric::NodeNetworkSpeed), Some(Value::Gauge(1e9)));
+        assert_eq!(of(Metric::NodeNetworkCarrier), Some(Value::Gauge(1.0)));
+        let (facts, _) = (0..SPARED).map(|_| read(NAMESPACE)).last().unwrap();
+        assert_eq!(facts[3].master.as_deref(), Some("virbr0"));
+        let without: String = NAMESPACE
+            .lines()
+            .filter(|line| !line.contains("vnet0"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(read(&without).0.len(), 3, "one that is gone is forgotten");
     }
 
     #[test]

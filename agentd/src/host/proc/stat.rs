@@ -14,6 +14,9 @@ pub(super) struct Stat {
     pub(super) boot_unix_s: i64,
     pub(super) running: Option<u64>,
     pub(super) blocked: Option<u64>,
+    pub(super) context_switches: Option<u64>,
+    pub(super) interrupts: Option<u64>,
+    pub(super) forks: Option<u64>,
 }
 
 /// Times are in ticks.
@@ -21,8 +24,8 @@ pub(super) fn stat(text: &str) -> Result<Stat, Malformed> {
     let mut all = None;
     let mut cores = Vec::new();
     let (mut boot, mut running, mut blocked) = (None, None, None);
+    let (mut context_switches, mut interrupts, mut forks) = (None, None, None);
     for line in text.lines() {
-        // `intr` is by far the longest line and of no interest: don't split it.
         let Some((key, rest)) = line.split_once(' ') else { continue };
         if let Some(core) = key.strip_prefix("cpu") {
             let ticks = numbers(&mut rest.split_ascii_whitespace(), "a cpu line lacks a column")?;
@@ -36,13 +39,17 @@ pub(super) fn stat(text: &str) -> Result<Stat, Malformed> {
                 "btime" => boot = rest.trim().parse().ok(),
                 "procs_running" => running = rest.trim().parse().ok(),
                 "procs_blocked" => blocked = rest.trim().parse().ok(),
+                "ctxt" => context_switches = rest.trim().parse().ok(),
+                "processes" => forks = rest.trim().parse().ok(),
+                // By far the longest line, with one number for each source after the sum: don't split it.
+                "intr" => interrupts = rest.split(' ').next().and_then(|sum| sum.trim().parse().ok()),
                 _ => {}
             }
         }
     }
     let all = all.ok_or(Malformed("no line `cpu`"))?;
     let boot_unix_s = boot.ok_or(Malformed("no btime"))?;
-    Ok(Stat { all, cores, boot_unix_s, running, blocked })
+    Ok(Stat { all, cores, boot_unix_s, running, blocked, context_switches, interrupts, forks })
 }
 
 #[cfg(test)]
@@ -62,6 +69,8 @@ mod tests {
         assert_eq!(stat.cores.iter().map(|(core, _)| *core).collect::<Vec<_>>(), [0, 1]);
         assert!(stat.boot_unix_s > 1_700_000_000);
         assert!(stat.running.is_some() && stat.blocked.is_some());
+        let counts = [stat.context_switches, stat.interrupts, stat.forks];
+        assert_eq!(counts, [936_205, 789_717, 20_252].map(Some));
     }
 
     #[test]
@@ -82,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stat_never_panics(text in "(cpu|btime|procs_running|[0-9]{1,22}| |\\n|.){0,80}") {
+        fn stat_never_panics(text in "(cpu|btime|procs_running|intr|ctxt|[0-9]{1,22}| |\\n|.){0,80}") {
             let _stat = stat(&text);
         }
     }

@@ -2,7 +2,7 @@ use std::fs;
 use std::process::Command;
 
 use horcrux_proto::catalogue::{CATALOGUE, EntityKind, Kind, info};
-use horcrux_proto::v1::{CgroupMode, NodeFacts};
+use horcrux_proto::v1::{CgroupMode, NetworkDeviceKind, NodeFacts};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,9 +16,36 @@ fn tree() -> tempfile::TempDir {
     let captured = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/proc/hybrid");
     let copied = Command::new("cp").arg("-r").arg(captured).arg(dir.path().join("proc")).status().unwrap();
     assert!(copied.success());
-    for device in ["sys/block/vda/device", "sys/block/loop0", "sys/class/net/eth0/device", "etc"] {
-        fs::create_dir_all(dir.path().join(device)).unwrap();
+    let dirs = [
+        "sys/block/vda/device",
+        "sys/block/loop0",
+        "sys/class/net/eth0/device",
+        "sys/devices/system/node/node0",
+        "sys/class/hwmon/hwmon0",
+        "etc",
+        "proc/4711",
+        "proc/1",
+    ];
+    for inner in dirs {
+        fs::create_dir_all(dir.path().join(inner)).unwrap();
     }
+    let files = [
+        ("sys/class/net/eth0/speed", "10000"),
+        ("sys/class/net/eth0/carrier", "1"),
+        ("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal: 9 kB\nNode 0 MemFree: 3 kB"),
+        ("sys/devices/system/node/node0/cpulist", "0-1"),
+        ("sys/class/hwmon/hwmon0/name", "coretemp"),
+        ("sys/class/hwmon/hwmon0/temp1_input", "45000"),
+        ("sys/class/hwmon/hwmon0/temp1_max", "80000"),
+        ("sys/class/hwmon/hwmon0/temp1_crit", "100000"),
+        ("sys/class/hwmon/hwmon0/fan1_input", "1200"),
+    ];
+    for (file, text) in files {
+        fs::write(dir.path().join(file), format!("{text}\n")).unwrap();
+    }
+    fs::create_dir_all(dir.path().join("proc/spl/kstat/zfs")).unwrap();
+    let arcstats = "13 1 0x01 123\nname type data\nhits 4 7\nsize 4 8589934592\n";
+    fs::write(dir.path().join("proc/spl/kstat/zfs/arcstats"), arcstats).unwrap();
     fs::write(dir.path().join("etc/os-release"), "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n").unwrap();
     fs::write(dir.path().join("proc/sys/kernel/hostname"), "node-1\n").unwrap();
     dir
@@ -49,22 +76,26 @@ fn proc_source(cycle: &Cycle) -> &SourceReport {
 #[test]
 fn every_measured_metric_of_a_node_is_read() {
     let dir = tree();
-    let cycle = NodeLane::new(dir.path()).read(TAKEN);
+    let (mut node, mut filesystems, mut sensors) = crate::host::node_lanes(dir.path());
+    let cycles = [node.read(TAKEN), filesystems.read(TAKEN), sensors.read(TAKEN)];
+    let cycle = &cycles[0];
+    let all: Vec<&Reading> = cycles.iter().flat_map(readings).collect();
     let measured = CATALOGUE.iter().filter(|info| info.entity == EntityKind::Node && info.is_measured());
     let missing: Vec<&str> = measured
-        .filter(|info| !readings(&cycle).iter().any(|reading| reading.metric == info.metric))
+        .filter(|info| !all.iter().any(|reading| reading.metric == info.metric))
         .map(|info| info.name)
         .collect();
     assert_eq!(missing, [""; 0]);
-    assert_eq!(proc_source(&cycle).state, SourceState::Ok);
+    assert_eq!(proc_source(cycle).state, SourceState::Ok);
 }
 
 #[test]
 fn kinds_are_those_of_the_catalogue_and_no_value_is_there_twice() {
     let dir = tree();
-    let cycle = NodeLane::new(dir.path()).read(TAKEN);
+    let (mut node, mut filesystems, mut sensors) = crate::host::node_lanes(dir.path());
+    let cycles = [node.read(TAKEN), filesystems.read(TAKEN), sensors.read(TAKEN)];
     let mut seen = std::collections::HashSet::new();
-    for reading in readings(&cycle) {
+    for reading in cycles.iter().flat_map(readings) {
         let info = info(reading.metric).unwrap();
         let counter = matches!(reading.value, Value::Counter(_));
         assert_eq!(counter, info.kind == Kind::Counter, "{reading:?}");
@@ -97,6 +128,13 @@ fn facts_come_with_the_first_cycle_and_then_rarely() {
     assert_eq!(facts.memory_bytes, 24_684_096 * 1024);
     assert_eq!(facts.cgroup_mode(), CgroupMode::Hybrid);
     assert!(facts.cpu_model.is_some() && facts.boot_unix_ms > 1_700_000_000_000);
+    let eth0 = &facts.network_devices.iter().find(|device| device.name == "eth0").unwrap();
+    assert_eq!(
+        (eth0.kind(), eth0.speed_bits_per_second),
+        (NetworkDeviceKind::Physical, Some(10_000_000_000))
+    );
+    assert_eq!(facts.disks.iter().map(|disk| disk.name.as_str()).collect::<Vec<_>>(), ["vda"]);
+    assert!(facts.hypervisor.as_ref().is_some_and(|features| features.is_guest && !features.iommu));
     assert_eq!(lane.read(TAKEN).found, Found::Nothing);
     let later = (2..=SLOW_EVERY).map(|_| lane.read(TAKEN)).last().unwrap();
     assert!(matches!(later.found, Found::Node(_)));
@@ -128,6 +166,72 @@ fn a_truncated_file_gives_no_values_at_all() {
     let cycle = NodeLane::new(dir.path()).read(TAKEN);
     assert_eq!(value(&cycle, Metric::NodeCpuUserTime, ""), None);
     assert_eq!(proc_source(&cycle).state, SourceState::Failing);
+}
+
+#[test]
+fn what_changes_slowly_is_read_rarely() {
+    let dir = tree();
+    let mut lane = NodeLane::new(dir.path());
+    let (first, second) = (lane.read(TAKEN), lane.read(TAKEN));
+    let slow = [
+        Metric::NodePressureCpuSomeAvg300,
+        Metric::NodePageFaults,
+        Metric::NodeProcesses,
+        Metric::NodeMemoryCommitted,
+        Metric::NodeZfsArcSize,
+    ];
+    for metric in slow {
+        assert!(value(&first, metric, "").is_some() && value(&second, metric, "").is_none(), "{metric:?}");
+    }
+    assert_eq!(value(&first, Metric::NodeProcesses, ""), Some(Value::Gauge(2.0)));
+    assert_eq!(value(&second, Metric::NodeThreads, ""), Some(Value::Gauge(89.0)));
+    assert_eq!(value(&second, Metric::NodeForks, ""), Some(Value::Counter(20_252)));
+    let later = (2..=SLOW_EVERY).map(|_| lane.read(TAKEN)).last().unwrap();
+    assert!(slow.iter().all(|metric| value(&later, *metric, "").is_some()));
+}
+
+#[test]
+fn a_node_without_zfs_lacks_nothing_and_what_cannot_be_read_rarely_stays_told() {
+    let dir = tree();
+    fs::remove_dir_all(dir.path().join("proc/spl")).unwrap();
+    let mut lane = NodeLane::new(dir.path());
+    assert_eq!(proc_source(&lane.read(TAKEN)).state, SourceState::Ok);
+    fs::write(dir.path().join("proc/vmstat"), "").unwrap();
+    let later = (1..=SLOW_EVERY).map(|_| lane.read(TAKEN)).last().unwrap();
+    for cycle in [later, lane.read(TAKEN)] {
+        assert!(proc_source(&cycle).detail.contains("vmstat"), "{cycle:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_is_told_once() {
+    let dir = tree();
+    let mut lane = NodeLane::new(dir.path());
+    let mut at =
+        |unix_ms, seconds: u64| lane.read(Taken { unix_ms, boottime_ns: seconds * 1_000_000_000 }).events;
+    assert_eq!(at(1_000_000, 1), []);
+    assert_eq!(at(1_001_000, 2), []);
+    let events = at(941_000, 4);
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].kind, EventKind::ClockStepped);
+    assert_eq!(events[0].detail, "the clock was set back by 62.0 s");
+    assert_eq!(at(942_000, 5), []);
+}
+
+#[test]
+fn what_other_lanes_lack_is_told_with_what_the_node_is() {
+    let dir = tree();
+    fs::remove_file(dir.path().join("sys/class/hwmon/hwmon0/fan1_input")).unwrap();
+    fs::create_dir(dir.path().join("sys/class/hwmon/hwmon0/fan1_input")).unwrap();
+    let (mut node, _, mut sensors) = crate::host::node_lanes(dir.path());
+    sensors.read(TAKEN);
+    let cycle = node.read(TAKEN);
+    let absences = &facts(&cycle).absences;
+    assert_eq!(absences.len(), 1);
+    assert_eq!(
+        (absences[0].metric(), absences[0].instance.as_str()),
+        (Metric::NodeFanSpeed, "coretemp/fan1")
+    );
 }
 
 #[test]
@@ -180,6 +284,11 @@ fn this_machine_spends_cpu_time_and_keeps_its_memory() {
 }
 
 proptest! {
+    #[test]
+    fn load_never_panics(text in "([0-9.]{1,22}|/| |\\n|.){0,20}") {
+        let _load = load(&text);
+    }
+
     #[test]
     fn decimals_never_panics(text in "([0-9.]{1,20}|inf|NaN| |\\n|.){0,20}") {
         if let Ok(values) = decimals::<3>(&text) {

@@ -3,6 +3,7 @@ import { Unit } from "../gen/horcrux/v1/metrics_pb";
 
 export const NONE = "–";
 
+const DECIMAL = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"] as const;
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"] as const;
 
 export function quantity(value: number, unit: Unit): string {
@@ -19,6 +20,12 @@ export function quantity(value: number, unit: Unit): string {
             return percent(value);
         case Unit.PER_SECOND:
             return `${number(value)}/s`;
+        case Unit.CELSIUS:
+            return `${value.toFixed(1)} °C`;
+        case Unit.RPM:
+            return `${value.toFixed(0)} rpm`;
+        case Unit.BITS_PER_SECOND:
+            return bitsPerSecond(value);
         case Unit.COUNT:
         case Unit.UNSPECIFIED:
             return number(value);
@@ -41,6 +48,17 @@ export function bytes(value: number): string {
     return `${scaled.toFixed(step === 0 || Math.abs(scaled) >= 99.95 ? 0 : 1)} ${BINARY[step] ?? ""}`;
 }
 
+/** Of network links, where a thousand is a thousand. */
+function bitsPerSecond(value: number): string {
+    let scaled = value;
+    let step = 0;
+    while (Math.abs(scaled) >= 999.95 && step < DECIMAL.length - 1) {
+        scaled /= 1000;
+        step += 1;
+    }
+    return `${Number(scaled.toFixed(1))} ${DECIMAL[step] ?? ""}`;
+}
+
 export function number(value: number): string {
     return Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(2);
 }
@@ -48,6 +66,9 @@ export function number(value: number): string {
 /** Its two largest parts at most. */
 export function duration(ms: number): string {
     const seconds = Math.max(0, Math.floor(ms / 1000));
+    if (ms > 0 && ms < 0.9995) {
+        return `${Math.round(ms * 1000)} µs`;
+    }
     if (ms > 0 && ms < 1000) {
         return `${Math.round(ms)} ms`;
     }

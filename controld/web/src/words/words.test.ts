@@ -22,6 +22,11 @@ it.each([
     [0.05, Unit.COUNT, "0.05"],
     [12345, Unit.COUNT, "12,345"],
     [93_600, Unit.SECONDS, "1 d 2 h"],
+    [80_400, Unit.NANOSECONDS, "80 µs"],
+    [45.125, Unit.CELSIUS, "45.1 °C"],
+    [1200, Unit.RPM, "1200 rpm"],
+    [1e10, Unit.BITS_PER_SECOND, "10 Gbit/s"],
+    [2.5e9, Unit.BITS_PER_SECOND, "2.5 Gbit/s"],
 ])("writes %d (%d) as %s", (value, unit, expected) => {
     expect(quantity(value, unit)).toBe(expected);
 });

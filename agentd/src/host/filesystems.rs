@@ -1,0 +1,394 @@
+//! Space on filesystems.
+//!
+//! `statvfs` of a network filesystem whose server is gone doesn't return. So this is a lane of its own, and each
+//! filesystem is asked by a worker with a deadline: one that hangs has no values, and the reason, until it answers; the
+//! others go on.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use horcrux_proto::v1::{Absence, EventKind, Metric, Source, SourceState};
+use rustix::fs::StatVfsMountFlags;
+
+use crate::host::lacking::{Lacking, absent};
+use crate::host::mounts::{Mount, mounts};
+use crate::host::read::{Buffer, Keep, KeptFile, ReadError, Shape, chain};
+use crate::host::readings::Readings;
+use crate::host::workers::{Patience, Workers};
+use crate::sample::{Cycle, Found, Happened, Lane, Object, SourceReport, Taken};
+
+/// A disk that must spin up takes seconds and then has values at the next reading.
+const PATIENCE: Patience = Patience { answer: Duration::from_secs(1), round: Duration::from_secs(4) };
+
+/// Types that hold somebody's data. Pseudo filesystems, overlays and images (squashfs, iso9660) are left out: they
+/// have no space of their own, or are always full.
+const TYPES: [&str; 27] = [
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "zfs",
+    "f2fs",
+    "jfs",
+    "reiserfs",
+    "bcachefs",
+    "vfat",
+    "exfat",
+    "ntfs3",
+    "gfs2",
+    "ocfs2",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "ceph",
+    "fuse.glusterfs",
+    "fuse.sshfs",
+    "fuse.ceph-fuse",
+    "fuseblk",
+    "lustre",
+    "9p",
+    "virtiofs",
+];
+
+/// What `statvfs` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Space {
+    size_bytes: u64,
+    /// With what is kept for root.
+    free_bytes: u64,
+    available_bytes: u64,
+    /// Unset where inodes are made as needed, as in btrfs.
+    inodes: Option<(u64, u64)>,
+    read_only: bool,
+}
+
+type Probe = fn(&Path) -> io::Result<Space>;
+
+/// Reads what is free on each mounted filesystem.
+#[derive(Debug)]
+pub struct FilesystemLane {
+    root: PathBuf,
+    mountinfo: KeptFile,
+    buffer: Buffer,
+    workers: Workers<PathBuf, io::Result<Space>>,
+    /// By mount point.
+    known: HashMap<String, Known>,
+    lacking: Lacking,
+    whole: Arc<str>,
+}
+
+/// A filesystem that has answered.
+#[derive(Debug)]
+struct Known {
+    /// Another filesystem that is mounted in the same place is another one.
+    device: String,
+    instance: Arc<str>,
+    read_only: bool,
+    /// It answered in the last reading too.
+    read: bool,
+}
+
+/// A filesystem to ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    point: String,
+    device: String,
+}
+
+/// What one reading gave beside values.
+#[derive(Debug, Default)]
+struct Outcome {
+    absences: Vec<Absence>,
+    problems: Vec<String>,
+    events: Vec<Happened>,
+    /// Something that was read before was not read now.
+    lost: bool,
+}
+
+impl FilesystemLane {
+    /// `root` is `/`, or a tree that looks like one. What can't be read is told to `lacking`.
+    #[must_use]
+    pub fn new(root: &Path, lacking: Lacking) -> Self {
+        Self::with(root, lacking, statvfs, PATIENCE)
+    }
+
+    fn with(root: &Path, lacking: Lacking, probe: Probe, patience: Patience) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            mountinfo: KeptFile::new(root.join("proc/self/mountinfo"), Shape::Records, Keep::Open),
+            buffer: Buffer::default(),
+            workers: Workers::new("statvfs", move |path: PathBuf| probe(&path), patience),
+            known: HashMap::new(),
+            lacking,
+            whole: Arc::from(""),
+        }
+    }
+
+    fn mounted(&mut self) -> Result<Vec<Place>, ReadError> {
+        self.mountinfo.parse(&mut self.buffer, |text| mounts(text).map(|mounts| distinct(&mounts)))
+    }
+
+    fn all(&mut self, places: &[Place], readings: &mut Readings) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.workers.begin(|point| places.iter().any(|place| place.point == point));
+        let before = self.known.len();
+        self.known.retain(|point, known| {
+            places.iter().any(|place| place.point == *point && place.device == known.device)
+        });
+        outcome.lost = self.known.len() < before;
+        for place in places {
+            let path = self.root.join(place.point.trim_start_matches('/'));
+            let problem = match self.workers.ask(&place.point, path) {
+                Ok(Ok(space)) => {
+                    let known = self.known.entry(place.point.clone()).or_insert_with(|| Known {
+                        device: place.device.clone(),
+                        instance: Arc::from(place.point.as_str()),
+                        read_only: space.read_only,
+                        read: true,
+                    });
+                    known.read = true;
+                    outcome.events.extend(changed(&place.point, known.read_only, space.read_only));
+                    known.read_only = space.read_only;
+                    emit(readings, &known.instance, space);
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(unanswered) => unanswered.to_string(),
+            };
+            if let Some(known) = self.known.get_mut(&place.point) {
+                outcome.lost |= std::mem::take(&mut known.read);
+            }
+            outcome.absences.extend(METRICS.map(|metric| absent(metric, &place.point, problem.clone())));
+            outcome.problems.push(format!("statvfs {}: {problem}", place.point));
+        }
+        outcome
+    }
+}
+
+impl Lane for FilesystemLane {
+    fn name(&self) -> &'static str {
+        "filesystems"
+    }
+
+    fn source(&self) -> Source {
+        Source::Statvfs
+    }
+
+    fn read(&mut self, taken: Taken) -> Cycle {
+        let mut readings = Readings::new(&self.whole, self.known.len() * METRICS.len());
+        let outcome = match self.mounted() {
+            Ok(places) => self.all(&places, &mut readings),
+            Err(error) => Outcome { problems: vec![chain(&error)], lost: true, ..Outcome::default() },
+        };
+        self.lacking.replace(self.name(), outcome.absences);
+        let state = if outcome.problems.is_empty() { SourceState::Ok } else { SourceState::Failing };
+        let detail = outcome.problems.join("; ");
+        let samples = readings.into_samples(Object::Node, outcome.lost);
+        let sources = vec![SourceReport { source: Source::Statvfs, state, detail }];
+        Cycle { taken, found: Found::Nothing, samples, sources, events: outcome.events }
+    }
+}
+
+fn changed(point: &str, was_read_only: bool, is_read_only: bool) -> Option<Happened> {
+    let kind = match (was_read_only, is_read_only) {
+        (false, true) => EventKind::FilesystemReadOnly,
+        (true, false) => EventKind::FilesystemWritable,
+        (true, true) | (false, false) => return None,
+    };
+    Some(Happened { kind, object: Object::Node, detail: point.to_owned() })
+}
+
+fn statvfs(path: &Path) -> io::Result<Space> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(Space {
+        size_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free_bytes: stat.f_bfree.saturating_mul(stat.f_frsize),
+        available_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        inodes: (stat.f_files > 0).then_some((stat.f_files, stat.f_favail)),
+        read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+    })
+}
+
+/// What to ask about: each filesystem once, where its path is the shortest, and none that another mount hides.
+fn distinct(mounts: &[Mount<'_>]) -> Vec<Place> {
+    let mut visible: HashMap<&str, &Mount<'_>> = HashMap::new();
+    for mount in mounts {
+        visible.insert(&mount.point, mount);
+    }
+    let mut points: HashMap<&str, &str> = HashMap::new();
+    for mount in visible.into_values().filter(|mount| TYPES.contains(&mount.filesystem)) {
+        let point = points.entry(mount.device).or_insert(&mount.point);
+        if (mount.point.len(), mount.point.as_str()) < (point.len(), *point) {
+            *point = &mount.point;
+        }
+    }
+    let place = |(device, point): (&str, &str)| Place { point: point.to_owned(), device: device.to_owned() };
+    let mut places: Vec<Place> = points.into_iter().map(place).collect();
+    places.sort_unstable_by(|a, b| a.point.cmp(&b.point));
+    places
+}
+
+/// All that is told of a filesystem; one may have no inodes.
+const METRICS: [Metric; 6] = [
+    Metric::NodeFilesystemSize,
+    Metric::NodeFilesystemFree,
+    Metric::NodeFilesystemAvailable,
+    Metric::NodeFilesystemReadOnly,
+    Metric::NodeFilesystemInodes,
+    Metric::NodeFilesystemInodesFree,
+];
+
+fn emit(readings: &mut Readings, instance: &Arc<str>, space: Space) {
+    let (inodes, inodes_free) = space.inodes.unzip();
+    let values = [
+        Some(space.size_bytes),
+        Some(space.free_bytes),
+        Some(space.available_bytes),
+        Some(u64::from(space.read_only)),
+        inodes,
+        inodes_free,
+    ];
+    for (metric, value) in METRICS.into_iter().zip(values) {
+        if let Some(value) = value {
+            readings.gauge(Source::Statvfs, metric, instance, value as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Mutex;
+
+    use horcrux_transport::clock;
+
+    use super::*;
+
+    const REAL: &str = include_str!("../../testdata/proc/hybrid/self/mountinfo");
+    const THREE: &str = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:50 / /mnt/hung rw - nfs4 h:/x rw\n\
+                         3 1 8:2 / /srv rw - xfs /dev/sdb1 rw\n";
+    const SPACE: Space = Space {
+        size_bytes: 100,
+        free_bytes: 45,
+        available_bytes: 40,
+        inodes: Some((10, 5)),
+        read_only: false,
+    };
+    const TAKEN: Taken = Taken { unix_ms: 0, boottime_ns: 0 };
+
+    fn points(text: &str) -> Vec<String> {
+        distinct(&mounts(text).unwrap()).into_iter().map(|place| place.point).collect()
+    }
+
+    /// A lane over a list of mounts, which is in the directory.
+    fn lane(text: &str, probe: Probe) -> (tempfile::TempDir, FilesystemLane) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
+        fs::write(dir.path().join("proc/self/mountinfo"), text).unwrap();
+        let patience = Patience { answer: Duration::from_millis(50), round: Duration::from_secs(60) };
+        let lane = FilesystemLane::with(dir.path(), Lacking::default(), probe, patience);
+        (dir, lane)
+    }
+
+    /// Mount points that have a size.
+    fn sizes(cycle: &Cycle) -> Vec<&str> {
+        let readings = cycle.samples.iter().flat_map(|sample| &sample.readings);
+        readings.filter(|r| r.metric == Metric::NodeFilesystemSize).map(|r| &*r.instance).collect()
+    }
+
+    #[test]
+    fn pseudo_filesystems_are_left_out() {
+        assert_eq!(points(REAL), ["/"]);
+    }
+
+    #[test]
+    fn a_device_mounted_twice_is_asked_about_once() {
+        let text = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:1 /var /srv/var rw - ext4 /dev/sda1 rw\n\
+                    3 1 8:2 / /home rw - xfs /dev/sda2 rw\n";
+        assert_eq!(points(text), ["/", "/home"]);
+    }
+
+    #[test]
+    fn a_mount_that_another_hides_is_not_asked_about() {
+        let text = "1 0 8:1 / /mnt rw - ext4 /dev/sda1 rw\n2 1 0:9 / /mnt rw - tmpfs tmpfs rw\n";
+        assert_eq!(points(text), [""; 0]);
+    }
+
+    /// Held by the test while `/mnt/hung` is to hang.
+    static SERVER: Mutex<()> = Mutex::new(());
+
+    fn hangs(path: &Path) -> io::Result<Space> {
+        if path.ends_with("hung") {
+            let _answers = SERVER.lock().unwrap();
+        }
+        Ok(SPACE)
+    }
+
+    #[test]
+    fn a_hung_filesystem_costs_itself_only_says_why_and_comes_back() {
+        let (_dir, mut lane) = lane(THREE, hangs);
+        let all = ["/", "/mnt/hung", "/srv"];
+        assert_eq!(sizes(&lane.read(TAKEN)), all);
+        let gone = SERVER.lock().unwrap();
+        for round in 0..2 {
+            let cycle = lane.read(TAKEN);
+            assert_eq!(sizes(&cycle), ["/", "/srv"]);
+            assert_eq!(cycle.samples[0].readings.is_empty(), round == 0, "what it had is withdrawn, once");
+            assert_eq!(cycle.sources[0].state, SourceState::Failing);
+            assert!(cycle.sources[0].detail.starts_with("statvfs /mnt/hung: no answer"), "{cycle:?}");
+            let lacking = lane.lacking.all();
+            assert!(lacking.len() == METRICS.len() && lacking.iter().all(|a| a.instance == "/mnt/hung"));
+        }
+        drop(gone);
+        let until = clock::monotonic() + Duration::from_secs(10);
+        while sizes(&lane.read(TAKEN)) != all {
+            assert!(clock::monotonic() < until, "it never came back");
+        }
+        assert_eq!(lane.lacking.all(), []);
+    }
+
+    /// Whether `/mnt/turns` is read-only.
+    static READ_ONLY: Mutex<bool> = Mutex::new(false);
+
+    fn turns(path: &Path) -> io::Result<Space> {
+        Ok(Space { read_only: path.ends_with("turns") && *READ_ONLY.lock().unwrap(), ..SPACE })
+    }
+
+    #[test]
+    fn a_filesystem_that_becomes_read_only_is_an_event_and_one_that_is_new_is_not() {
+        let mounts = |device: &str| format!("2 1 {device} / /mnt/turns rw - ext4 /dev/sdb rw\n");
+        let (dir, mut lane) = lane(&mounts("8:16"), turns);
+        let mut kinds = Vec::new();
+        for read_only in [false, true, true, false] {
+            *READ_ONLY.lock().unwrap() = read_only;
+            kinds.extend(lane.read(TAKEN).events.into_iter().map(|event| event.kind));
+        }
+        assert_eq!(kinds, [EventKind::FilesystemReadOnly, EventKind::FilesystemWritable]);
+        *READ_ONLY.lock().unwrap() = true;
+        fs::write(dir.path().join("proc/self/mountinfo"), mounts("8:32")).unwrap();
+        assert_eq!(lane.read(TAKEN).events, [], "it is another filesystem");
+    }
+
+    #[test]
+    fn the_root_of_this_machine_has_a_size() {
+        let space = statvfs(Path::new("/")).unwrap();
+        assert!(space.size_bytes > space.available_bytes && space.available_bytes > 0, "{space:?}");
+    }
+
+    #[test]
+    fn a_mount_point_that_is_gone_has_no_values_and_a_reason() {
+        let (dir, mut lane) = lane(THREE, statvfs);
+        let cycle = lane.read(TAKEN);
+        assert_eq!(sizes(&cycle), ["/"], "the directory that stands for the root is there");
+        assert!(cycle.sources[0].detail.contains("/srv: No such file"), "{cycle:?}");
+        fs::remove_file(dir.path().join("proc/self/mountinfo")).unwrap();
+        lane.mountinfo = KeptFile::new(dir.path().join("proc/self/mountinfo"), Shape::Records, Keep::Open);
+        let cycle = lane.read(TAKEN);
+        assert!(sizes(&cycle).is_empty() && cycle.sources[0].detail.contains("mountinfo"), "{cycle:?}");
+    }
+}
