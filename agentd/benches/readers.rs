@@ -161,6 +161,7 @@ fn exporter(criterion: &mut Criterion) {
     let cycle = Cycle {
         taken,
         found: Found::Containers(facts.collect()),
+        events: Vec::new(),
         samples: samples.collect(),
         sources: Vec::new(),
     };

@@ -186,6 +186,7 @@ mod tests {
         Cycle {
             taken: Taken { unix_ms: 1, boottime_ns: 1 },
             found: Found::Nothing,
+            events: Vec::new(),
             samples: vec![ObjectSample { object, readings }],
             sources: Vec::new(),
         }

@@ -27,6 +27,7 @@ fn cycle(found: Found, object: Object, readings: Vec<Reading>) -> Cycle {
     Cycle {
         taken: collect::now(),
         found,
+        events: Vec::new(),
         samples: vec![ObjectSample { object, readings }],
         sources: vec![report(Source::Proc, SourceState::Ok), report(Source::Libvirt, SourceState::Failing)],
     }
