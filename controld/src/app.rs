@@ -169,7 +169,7 @@ impl App {
             ..Entry::default()
         };
         let told = self.audit.event(&entry, "ok").await;
-        self.is_locked(row, Some(why)).await?;
+        self.follow_lock(row, Some(why)).await?;
         Ok(told.map(|()| true)?)
     }
 
@@ -177,10 +177,11 @@ impl App {
     pub async fn locked(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
         let now_ms = clock::unix_ms();
         self.store.lock_node(&row.id, reason.map(|reason| (reason, now_ms))).await?;
-        self.is_locked(row, reason).await
+        self.follow_lock(row, reason).await
     }
 
-    async fn is_locked(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
+    /// What follows from a lock, or its end, that is on record.
+    async fn follow_lock(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
         if reason.is_some() {
             self.attachments.end(&row.id);
         }

@@ -1,9 +1,13 @@
 //! How far an epoch has come: which sequence was given last, and with which one the segment in use begins.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+
+use super::place::{path, private};
+
+pub(super) const HEAD: &str = "head";
 
 #[derive(Debug)]
 pub(super) struct Head {
@@ -17,15 +21,14 @@ pub(super) struct Head {
 impl Head {
     #[must_use]
     pub(super) fn begin(dir: &Path, epoch: u64) -> Self {
-        Self { path: path(dir, epoch), file: None, assigned: 0, base: 1 }
+        Self { path: path(dir, epoch, HEAD), file: None, assigned: 0, base: 1 }
     }
 
     /// Holds, whether or not the disk takes it.
     pub(super) fn note(&mut self, assigned: u64, base: u64) -> io::Result<()> {
         (self.assigned, self.base) = (assigned, base);
         if self.file.is_none() {
-            let mut options = OpenOptions::new();
-            self.file = Some(options.create(true).truncate(true).write(true).mode(0o600).open(&self.path)?);
+            self.file = Some(private().create(true).truncate(true).open(&self.path)?);
         }
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&assigned.to_le_bytes());
@@ -37,24 +40,7 @@ impl Head {
 /// What was given last, and where the last segment began.
 #[must_use]
 pub(super) fn read(dir: &Path, epoch: u64) -> Option<(u64, u64)> {
-    let bytes = fs::read(path(dir, epoch)).ok()?;
+    let bytes = fs::read(path(dir, epoch, HEAD)).ok()?;
     let (assigned, rest) = bytes.split_first_chunk::<8>()?;
     Some((u64::from_le_bytes(*assigned), u64::from_le_bytes(*rest.first_chunk::<8>()?)))
-}
-
-pub(super) fn forget(dir: &Path, epoch: u64) -> io::Result<()> {
-    match fs::remove_file(path(dir, epoch)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// The epoch whose file this is.
-#[must_use]
-pub(super) fn epoch_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_suffix(".head")?.parse().ok()
-}
-
-fn path(dir: &Path, epoch: u64) -> PathBuf {
-    dir.join(format!("{epoch:020}.head"))
 }

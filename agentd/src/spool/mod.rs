@@ -12,6 +12,7 @@
 
 mod head;
 mod names;
+mod place;
 mod record;
 mod recovery;
 mod segment;
@@ -32,7 +33,7 @@ use horcrux_transport::files;
 use self::head::Head;
 use self::names::Names;
 use self::record::Record;
-use self::recovery::recover;
+use self::recovery::{forget_epoch, recover};
 use self::segment::{Segment, Thinned};
 use self::sending::Sending;
 
@@ -215,12 +216,6 @@ impl Spool {
         self.tidy();
     }
 
-    /// Which sequences of which epochs are neither stored nor in a gap, as far as this spool knows.
-    #[must_use]
-    pub fn owed(&self) -> u64 {
-        self.segments.iter().map(|s| s.last.saturating_sub(s.acked)).sum()
-    }
-
     fn has_room(&self, live: bool, retry: bool) -> bool {
         self.segments.back().is_some_and(|open| {
             let tries_disk = retry && !open.is_on_disk();
@@ -279,7 +274,7 @@ impl Spool {
         }
         for epoch in removed {
             if epoch != self.epoch && self.segments.iter().all(|segment| segment.epoch != epoch) {
-                failed = failed.and(names::forget(&self.dir, epoch)).and(head::forget(&self.dir, epoch));
+                failed = failed.and(forget_epoch(&self.dir, epoch));
             }
         }
         self.tell("remove what is stored", failed);

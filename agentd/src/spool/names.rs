@@ -1,14 +1,17 @@
 //! What the ids of an epoch stand for: one file that only grows, so that records need not repeat it.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use horcrux_proto::agent::v1::{Backfill, SampleBatch, Series, backfill};
 
+use super::place::{path, private};
 use super::record::{Record, read_all};
+
+pub(super) const SERIES: &str = "series";
 
 /// The file of the epoch that runs.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub(super) struct Names {
 impl Names {
     #[must_use]
     pub(super) fn begin(dir: &Path, epoch: u64) -> Self {
-        Self { path: path(dir, epoch), epoch, file: None, bytes: 0, memory: Vec::new() }
+        Self { path: path(dir, epoch, SERIES), epoch, file: None, bytes: 0, memory: Vec::new() }
     }
 
     /// Keeps declarations; says where the disk didn't take them. They are not lost then: memory has them.
@@ -37,9 +40,7 @@ impl Names {
         let mut bytes = Vec::new();
         Record::new("", self.epoch, backfill::Record::Samples(batch)).write(&mut bytes);
         if self.file.is_none() {
-            let mut options = OpenOptions::new();
-            options.create(true).truncate(true).read(true).write(true).mode(0o600);
-            self.file = Some(options.open(&self.path)?);
+            self.file = Some(private().create(true).truncate(true).open(&self.path)?);
         }
         if let Some(file) = &self.file {
             file.write_all_at(&bytes, self.bytes)?;
@@ -68,20 +69,7 @@ impl Names {
 /// What an earlier epoch declared, as far as it is whole.
 #[must_use]
 pub(super) fn of_epoch(dir: &Path, epoch: u64) -> HashMap<u32, Series> {
-    parsed(&fs::read(path(dir, epoch)).unwrap_or_default())
-}
-
-pub(super) fn forget(dir: &Path, epoch: u64) -> io::Result<()> {
-    match fs::remove_file(path(dir, epoch)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// The epoch whose file this is.
-#[must_use]
-pub(super) fn epoch_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_suffix(".series")?.parse().ok()
+    parsed(&fs::read(path(dir, epoch, SERIES)).unwrap_or_default())
 }
 
 fn parsed(bytes: &[u8]) -> HashMap<u32, Series> {
@@ -90,8 +78,4 @@ fn parsed(bytes: &[u8]) -> HashMap<u32, Series> {
         Backfill { .. } => Vec::new(),
     });
     declared.map(|series| (series.id, series)).collect()
-}
-
-fn path(dir: &Path, epoch: u64) -> PathBuf {
-    dir.join(format!("{epoch:020}.series"))
 }

@@ -7,16 +7,18 @@ use std::path::Path;
 
 use horcrux_proto::agent::v1::{Gap, backfill};
 
+use super::head::{self, HEAD};
+use super::names::SERIES;
+use super::place::{epoch_of, forget};
 use super::record::Record;
 use super::segment::Segment;
-use super::{head, names};
 
 /// What earlier runs left, and the newest epoch there was. What is not whole becomes a gap.
 pub(super) fn recover(dir: &Path, now_ms: i64) -> io::Result<(VecDeque<Segment>, u64)> {
     let (mut segments, mut epochs) = (Vec::new(), BTreeSet::new());
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        epochs.extend(names::epoch_of(&path).or_else(|| head::epoch_of(&path)));
+        epochs.extend([HEAD, SERIES].iter().filter_map(|ending| epoch_of(&path, ending)));
         match Segment::recover(&path) {
             Ok(found) => segments.extend(found),
             Err(error) => tracing::warn!(file = %path.display(), %error, "not recovered"),
@@ -45,8 +47,7 @@ pub(super) fn recover(dir: &Path, now_ms: i64) -> io::Result<(VecDeque<Segment>,
         }
         of.retain(|segment| !segment.is_stored());
         if of.is_empty() {
-            names::forget(dir, epoch)?;
-            head::forget(dir, epoch)?;
+            forget_epoch(dir, epoch)?;
         }
         all.extend(of);
     }
@@ -67,4 +68,10 @@ fn give_up(segment: &mut Segment, end: u64, now_ms: i64) -> io::Result<()> {
         reason: "it was not whole when the agent began again".to_owned(),
     };
     segment.append(&Record::new("", segment.epoch, backfill::Record::Gap(gap)))
+}
+
+/// Removes what is left of an epoch of which all is stored.
+pub(super) fn forget_epoch(dir: &Path, epoch: u64) -> io::Result<()> {
+    forget(dir, epoch, SERIES)?;
+    forget(dir, epoch, HEAD)
 }

@@ -1,10 +1,11 @@
 //! A run of records: a file, or memory where the disk takes none.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::place::private;
 use super::record::{Record, read_all};
 
 /// Records of one epoch whose sequences follow each other.
@@ -182,12 +183,6 @@ impl Segment {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    options
 }
 
 fn name(epoch: u64, first: u64) -> String {

@@ -24,8 +24,9 @@ impl Spool {
             self.load();
         }
         let record = self.sending.loaded.pop_front()?;
-        let mut message = record.message.clone();
-        self.sending.sent = (message.epoch, record.sequences().1);
+        let last = record.sequences().1;
+        let mut message = record.message;
+        self.sending.sent = (message.epoch, last);
         if let Some(backfill::Record::Samples(batch)) = &mut message.record {
             batch.declared =
                 self.declarations(message.epoch, batch.counter_ids.iter().chain(&batch.gauge_ids));
