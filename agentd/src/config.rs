@@ -14,6 +14,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Which libvirt is asked.
     pub libvirt_uri: String,
+    /// Where horcrux-privd is asked what containers are called.
+    pub privd_socket: PathBuf,
     pub cadence: Cadence,
 }
 
@@ -55,6 +57,9 @@ impl Config {
             state_dir: from.text("state_dir").map_or_else(|| "/var/lib/horcrux-agentd".into(), PathBuf::from),
             root: from.text("root").map_or_else(|| "/".into(), PathBuf::from),
             libvirt_uri: from.text("libvirt_uri").unwrap_or_else(|| "qemu:///system".to_owned()),
+            privd_socket: from
+                .text("privd_socket")
+                .map_or_else(|| "/run/horcrux/privd.sock".into(), PathBuf::from),
             cadence: Cadence {
                 node: interval(&mut from, "node_interval", usual.node),
                 container: interval(&mut from, "container_interval", usual.container),

@@ -164,9 +164,10 @@ fn raise_descriptor_limit() {
 
 /// What this host has to read, and how often.
 fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
+    let runtimes = host::runtimes::Runtimes::new(&config.privd_socket);
     let mut lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
         (Box::new(host::proc::NodeLane::new(&config.root)), config.cadence.node),
-        (Box::new(host::cgroup::ContainerLane::new(&config.root)), config.cadence.container),
+        (Box::new(host::cgroup::ContainerLane::new(&config.root, runtimes)), config.cadence.container),
     ];
     #[cfg(feature = "libvirt")]
     {

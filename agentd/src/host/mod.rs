@@ -4,6 +4,7 @@ pub mod cgroup;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod proc;
+pub mod runtimes;
 #[cfg(not(feature = "libvirt"))]
 pub mod without_libvirt;
 
@@ -11,3 +12,4 @@ mod mounts;
 mod pressure;
 mod read;
 mod readings;
+mod worker;

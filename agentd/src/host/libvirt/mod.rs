@@ -20,7 +20,6 @@ mod params;
 mod process;
 mod raw;
 mod session;
-mod worker;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
