@@ -35,9 +35,8 @@ pub enum AskError {
 /// answers that would come.
 pub fn containers(socket: &Path, deadline: Duration) -> Result<ContainersAnswer, AskError> {
     let until = clock::now() + deadline;
-    let connection = connected(socket, SocketType::STREAM, until).map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => AskError::TimedOut,
-        _ => AskError::Connect(error),
+    let connection = connected(socket, SocketType::STREAM, until).map_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut { AskError::TimedOut } else { AskError::Connect(error) }
     })?;
     let mut connection = Timed::new(connection, until);
     let question = Question { question: Some(question::Question::Containers(ContainersQuestion {})) };
@@ -56,10 +55,12 @@ fn ended(error: FrameError) -> AskError {
         FrameError::Closed => io::ErrorKind::ConnectionReset,
         FrameError::Short | FrameError::TooLong { .. } | FrameError::Malformed(_) => io::ErrorKind::Other,
     };
-    match kind {
-        io::ErrorKind::TimedOut => AskError::TimedOut,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => AskError::NoAnswer,
-        _ => AskError::Exchange(error),
+    if kind == io::ErrorKind::TimedOut {
+        AskError::TimedOut
+    } else if [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&kind) {
+        AskError::NoAnswer
+    } else {
+        AskError::Exchange(error)
     }
 }
 

@@ -36,9 +36,8 @@ pub enum AskError {
 pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Answer, AskError> {
     let packet = request.encode().map_err(AskError::TooLong)?;
     let until = clock::now() + deadline;
-    let connection = connected(socket, SocketType::SEQPACKET, until).map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => AskError::TimedOut,
-        _ => AskError::Connect(error),
+    let connection = connected(socket, SocketType::SEQPACKET, until).map_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut { AskError::TimedOut } else { AskError::Connect(error) }
     })?;
     let wait = |which| {
         let left = left(until).map_err(|_| AskError::TimedOut)?;

@@ -63,9 +63,8 @@ struct Head {
 /// What `path`, which has to be plain, gives.
 pub(super) fn get(socket: &Path, owner: Owner, path: &str) -> Result<Vec<u8>, GetError> {
     let until = clock::now() + DEADLINE;
-    let connection = connected(socket, SocketType::STREAM, until).map_err(|error| match error.kind() {
-        io::ErrorKind::TimedOut => GetError::TimedOut,
-        _ => GetError::Connect(error),
+    let connection = connected(socket, SocketType::STREAM, until).map_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut { GetError::TimedOut } else { GetError::Connect(error) }
     })?;
     let there = peer(&connection).map_err(GetError::Connect)?;
     if !owner.is(there) {
@@ -75,6 +74,13 @@ pub(super) fn get(socket: &Path, owner: Owner, path: &str) -> Result<Vec<u8>, Ge
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).map_err(failed)?;
     Incoming { from: connection, buffer: Vec::new(), at: 0, came: 0 }.body()
+}
+
+impl GetError {
+    /// Nothing is where the socket would be.
+    pub(super) fn is_no_socket(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 impl Owner {

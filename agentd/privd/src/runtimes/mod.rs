@@ -36,8 +36,11 @@ struct Place {
     runtime: Runtime,
     /// Whose it is, where it is a user's own.
     user_id: Option<u32>,
-    ask: Box<dyn Fn() -> Result<Vec<Container>, Silence> + Send + Sync>,
+    ask: Box<dyn Fn() -> Said + Send + Sync>,
 }
+
+/// What a runtime says, or why it says nothing.
+type Said = Result<Vec<Container>, Silence>;
 
 /// Why a runtime says nothing.
 #[derive(Debug, thiserror::Error)]
@@ -107,16 +110,17 @@ impl Host {
             lxd(Runtime::Lxd, &["var/lib/lxd/unix.socket", "var/snap/lxd/common/lxd/unix.socket"]),
             lxd(Runtime::Incus, &["var/lib/incus/unix.socket"]),
         ];
-        let files: [(Runtime, &str, fn(&Path) -> Result<Vec<Container>, Silence>); 4] = [
-            (Runtime::Lxc, "var/lib/lxc", names::lxc),
-            (Runtime::Nspawn, "run/systemd/machines", names::machines),
-            (Runtime::Containerd, "run/containerd/io.containerd.runtime.v2.task", bundles::containerd),
-            (Runtime::Crio, "run/containers/storage/overlay-containers", bundles::crio),
-        ];
-        for (runtime, dir, read) in files {
+        let files = |runtime, dir: &str, read: fn(&Path) -> Said| {
             let dir = at(dir);
-            places.push(Place::new(runtime, None, move || read(&dir)));
-        }
+            Place::new(runtime, None, move || read(&dir))
+        };
+        let tasks = "run/containerd/io.containerd.runtime.v2.task";
+        places.extend([
+            files(Runtime::Lxc, "var/lib/lxc", names::lxc),
+            files(Runtime::Nspawn, "run/systemd/machines", names::machines),
+            files(Runtime::Containerd, tasks, bundles::containerd),
+            files(Runtime::Crio, "run/containers/storage/overlay-containers", bundles::crio),
+        ]);
         for user_id in self.users() {
             let socket = at(&format!("run/user/{user_id}/podman/podman.sock"));
             places.push(docker(Runtime::Podman, Some(user_id), socket));
@@ -140,15 +144,11 @@ impl Host {
 }
 
 impl Place {
-    fn new(
-        runtime: Runtime,
-        user_id: Option<u32>,
-        ask: impl Fn() -> Result<Vec<Container>, Silence> + Send + Sync + 'static,
-    ) -> Self {
+    fn new(runtime: Runtime, user_id: Option<u32>, ask: impl Fn() -> Said + Send + Sync + 'static) -> Self {
         Self { runtime, user_id, ask: Box::new(ask) }
     }
 
-    fn answer(&self, told: Result<Vec<Container>, Silence>) -> RuntimeAnswer {
+    fn answer(&self, told: Said) -> RuntimeAnswer {
         let of = RuntimeAnswer {
             runtime: self.runtime.into(),
             user_id: self.user_id,
@@ -181,19 +181,21 @@ impl Silence {
 
 /// What a GET gave. A socket that isn't there is a runtime that isn't.
 fn got(socket: &Path, body: Result<Vec<u8>, GetError>) -> Result<Vec<u8>, Silence> {
-    body.map_err(|source| match source {
-        GetError::Connect(error) if error.kind() == io::ErrorKind::NotFound => {
-            Silence::Absent(socket.to_owned())
-        }
-        source => Silence::Get { path: socket.to_owned(), source },
+    body.map_err(|source| {
+        let path = socket.to_owned();
+        if source.is_no_socket() { Silence::Absent(path) } else { Silence::Get { path, source } }
     })
 }
 
 /// The names of what is in a directory.
 fn entries(dir: &Path) -> Result<Vec<String>, Silence> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => Silence::Absent(dir.to_owned()),
-        _ => Silence::Read { path: dir.to_owned(), source },
+    let failed = |source: io::Error| {
+        let path = dir.to_owned();
+        if source.kind() == io::ErrorKind::NotFound {
+            Silence::Absent(path)
+        } else {
+            Silence::Read { path, source }
+        }
     };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)?.take(MOST_ENTRIES) {
