@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     write_requirements(&pool, &out.join("requirements.rs"))?;
     write_catalogue(&pool, &out.join("catalogue.rs"))?;
 
-    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
+    // Maps in the order of their keys, so that what is the same is encoded alike.
+    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(compiler.file_descriptor_set())?;
     tonic_build::manual::Builder::new().build_client(false).compile(&[encoded_watch()]);
     Ok(())
 }

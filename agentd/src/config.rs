@@ -18,6 +18,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Which libvirt is asked.
     pub libvirt_uri: String,
+    /// Where horcrux-privd is asked what containers are called.
+    pub privd_socket: PathBuf,
     pub cadence: Cadence,
     /// How much is kept while no controller stores it.
     pub spool: Limits,
@@ -95,6 +97,9 @@ impl Config {
             state_dir: from.text("state_dir").map_or_else(|| "/var/lib/horcrux-agentd".into(), PathBuf::from),
             root: from.text("root").map_or_else(|| "/".into(), PathBuf::from),
             libvirt_uri: from.text("libvirt_uri").unwrap_or_else(|| "qemu:///system".to_owned()),
+            privd_socket: from
+                .text("privd_socket")
+                .map_or_else(|| "/run/horcrux/privd.sock".into(), PathBuf::from),
             cadence: Cadence {
                 node: interval(&mut from, "node_interval", usual.node),
                 node_slow: interval(&mut from, "node_slow_interval", usual.node_slow),

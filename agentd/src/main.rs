@@ -197,12 +197,13 @@ fn raise_descriptor_limit() {
 /// What this host has to read, and how often.
 fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
     let (node, filesystems, sensors) = host::node_lanes(&config.root);
+    let runtimes = host::runtimes::Runtimes::new(&config.privd_socket);
     let mut lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
         // First, so that a single reading tells what they lack.
         (Box::new(filesystems), config.cadence.node_slow),
         (Box::new(sensors), config.cadence.node_slow),
         (Box::new(node), config.cadence.node),
-        (Box::new(host::cgroup::ContainerLane::new(&config.root)), config.cadence.container),
+        (Box::new(host::cgroup::ContainerLane::new(&config.root, runtimes)), config.cadence.container),
     ];
     #[cfg(feature = "libvirt")]
     {

@@ -38,6 +38,8 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
                     "id": container.id, "runtime": container.runtime().as_str_name(),
                     "cgroup_path": container.cgroup_path, "name": container.display_name,
                     "name_unknown_reason": container.name_unknown_reason,
+                    "image": container.image, "labels": container.labels,
+                    "state": container.state().as_str_name(), "health": container.health().as_str_name(),
                     "absent": absences(&container.absences),
                 })
             })

@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use horcrux_proto::v1::{
-    Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Container, ContainerFacts, ContainerRuntime,
-    ContainerServiceGetResponse, CpuVirtualization, Disk, Grant, Group, HeldPrivileges, HypervisorFeatures,
-    LinkState, Metric, MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts,
-    NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session, Source, SourceState,
-    SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmServiceGetResponse, VmState, WhatIfResponse,
-    WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
+    Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Container, ContainerFacts, ContainerHealth,
+    ContainerRuntime, ContainerServiceGetResponse, ContainerState, CpuVirtualization, Disk, Grant, Group,
+    HeldPrivileges, HypervisorFeatures, LinkState, Metric, MetricValue, NetworkDevice, NetworkDeviceKind,
+    Node, NodeFacts, NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session,
+    Source, SourceState, SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmServiceGetResponse,
+    VmState, WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
 };
 use horcruxctl::place::Known;
 use horcruxctl::view::audit::{AuditListView, AuditRecordView, VerifyView};
@@ -162,7 +162,7 @@ fn container() -> Container {
             cgroup_path: "/machine.slice/libpod-3f2a.scope".into(),
             display_name: None,
             name_unknown_reason: "podman's state can't be read".into(),
-            absences: vec![],
+            ..ContainerFacts::default()
         }),
     }
 }
@@ -206,6 +206,19 @@ fn containers() {
     let values = vec![value(Metric::ContainerMemoryWorkingSet, "", Some(5e6), "")];
     let response = ContainerServiceGetResponse { container: Some(container()), values };
     golden("container_get", &ContainerDetailView::from(&response));
+    let named = ContainerFacts {
+        display_name: Some("web".into()),
+        name_unknown_reason: String::new(),
+        image: Some("nginx:1.27".into()),
+        // Whoever starts a container chooses them, and a terminal must not obey them.
+        labels: [("team", "shop"), ("x", "\u{1b}[2J")].map(|(k, v)| (k.into(), v.into())).into(),
+        state: ContainerState::Running.into(),
+        health: ContainerHealth::Healthy.into(),
+        ..container().facts.unwrap_or_default()
+    };
+    let named = Container { facts: Some(named), ..container() };
+    let response = ContainerServiceGetResponse { container: Some(named), values: vec![] };
+    golden("container_get_named", &ContainerDetailView::from(&response));
 }
 
 #[test]

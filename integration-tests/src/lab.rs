@@ -98,6 +98,16 @@ impl Lab {
         Ok(printed.trim().to_owned())
     }
 
+    /// Starts a node's horcrux-privd, where its agent looks for it.
+    pub fn start_privd(&self, node: usize) -> anyhow::Result<Daemon> {
+        const SOCKET: &str = "/run/horcrux/privd.sock";
+        self.exec(node, &["mkdir", "-p", "/run/horcrux"])?;
+        let mut command = script();
+        command.arg("exec").arg(self.dir.path()).arg(node.to_string()).arg(program("horcrux-privd")?);
+        command.args(["--socket", SOCKET, "--allow-uid", "0"]);
+        Daemon::start(command, &self.dir.path().join(format!("privd-{node}.log")))
+    }
+
     /// Takes a node's network away.
     pub fn partition(&self, node: usize) -> anyhow::Result<()> {
         lab(self.dir.path(), "partition", &[&node.to_string()]).map(drop)

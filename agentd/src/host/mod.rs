@@ -6,6 +6,7 @@ pub mod hwmon;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod proc;
+pub mod runtimes;
 #[cfg(not(feature = "libvirt"))]
 pub mod without_libvirt;
 
@@ -14,7 +15,6 @@ pub(crate) mod mounts;
 mod pressure;
 pub(crate) mod read;
 mod readings;
-#[path = "libvirt/worker.rs"]
 mod worker;
 mod workers;
 

@@ -1,6 +1,8 @@
 //! Containers.
 
-use horcrux_proto::v1::{Container, ContainerServiceGetResponse};
+use std::collections::BTreeMap;
+
+use horcrux_proto::v1::{Container, ContainerHealth, ContainerServiceGetResponse, ContainerState};
 use serde::Serialize;
 
 use super::table::{Facts, Table};
@@ -16,6 +18,10 @@ pub struct ContainerView {
     pub node: String,
     pub id: String,
     pub runtime: String,
+    pub image: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub state: Option<String>,
+    pub health: Option<String>,
     pub cgroup_path: String,
     pub last_sample_unix_ms: Option<i64>,
     pub absent: Vec<AbsenceView>,
@@ -42,10 +48,14 @@ impl From<&Container> for ContainerView {
         Self {
             name: wire.name.clone(),
             runtime: word(facts.runtime().as_str_name(), "CONTAINER_RUNTIME_"),
+            state: state(facts.state()),
+            health: health(facts.health()),
             display_name: facts.display_name,
             name_unknown_reason: facts.name_unknown_reason,
             node: wire.node.clone(),
             id: facts.id,
+            image: facts.image,
+            labels: facts.labels,
             cgroup_path: facts.cgroup_path,
             last_sample_unix_ms: wire.last_sample_unix_ms,
             absent: facts.absences.iter().map(AbsenceView::from).collect(),
@@ -60,6 +70,14 @@ impl From<&ContainerServiceGetResponse> for ContainerDetailView {
             values: wire.values.iter().map(ValueView::from).collect(),
         }
     }
+}
+
+fn state(state: ContainerState) -> Option<String> {
+    (state != ContainerState::Unspecified).then(|| word(state.as_str_name(), "CONTAINER_STATE_"))
+}
+
+fn health(health: ContainerHealth) -> Option<String> {
+    (health != ContainerHealth::Unspecified).then(|| word(health.as_str_name(), "CONTAINER_HEALTH_"))
 }
 
 /// The start of an id, as runtimes show it. A name (LXC, nspawn) stays whole.
@@ -97,6 +115,12 @@ impl View for ContainerDetailView {
         facts.fact("id", shown(&container.id));
         facts.fact("node", shown(bare(&container.node)));
         facts.fact("runtime", container.runtime.clone());
+        let health = container.health.as_ref().map_or_else(String::new, |health| format!(" ({health})"));
+        facts.fact("state", or_dash(container.state.as_ref().map(|state| format!("{state}{health}"))));
+        facts.fact("image", or_dash(container.image.as_deref().map(shown)));
+        for (name, value) in &container.labels {
+            facts.fact("label", format!("{}={}", shown(name), shown(value)));
+        }
         facts.fact("cgroup", shown(&container.cgroup_path));
         facts.fact("last sample", or_dash(container.last_sample_unix_ms.map(|at| ago(at, now_ms))));
         facts.text() + &value::table(&self.values, now_ms)

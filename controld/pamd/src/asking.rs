@@ -3,11 +3,11 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use horcrux_local::accounts;
 use horcrux_pamd::{Answer, MAX_USER, Request};
 use zeroize::Zeroizing;
 
 use crate::said::Stage;
-use crate::sys::accounts;
 use crate::sys::pam::{No, Pam, Question};
 
 /// Where Linux-PAM looks for a service's file; the later ones are the vendor's.

@@ -2,13 +2,12 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use horcrux_local::clock;
+use horcrux_local::connection::{connected, left};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send,
-    socket_with, sockopt,
-};
+use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send, sockopt};
 
 use crate::wire::{MAX_ANSWER, Malformed, TooLong};
 use crate::{Answer, Request};
@@ -36,25 +35,15 @@ pub enum AskError {
 /// A refusal takes 3 seconds, and PAM's modules have 20: a deadline below 25 seconds gives up on some that would be answered.
 pub fn ask(socket: &Path, request: &Request, deadline: Duration) -> Result<Answer, AskError> {
     let packet = request.encode().map_err(AskError::TooLong)?;
-    let until = now() + deadline;
-    let refused = |errno: Errno| match errno {
-        Errno::AGAIN => AskError::TimedOut,
-        other => AskError::Connect(other.into()),
-    };
-    let address = SocketAddrUnix::new(socket).map_err(refused)?;
-    let connection = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(refused)?;
+    let until = clock::now() + deadline;
+    let connection = connected(socket, SocketType::SEQPACKET, until).map_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut { AskError::TimedOut } else { AskError::Connect(error) }
+    })?;
     let wait = |which| {
-        let left = until.saturating_duration_since(now());
-        if left.is_zero() {
-            return Err(AskError::TimedOut);
-        }
+        let left = left(until).map_err(|_| AskError::TimedOut)?;
         sockopt::set_socket_timeout(&connection, which, Some(left))
             .map_err(|errno| AskError::Exchange(errno.into()))
     };
-    // For connecting too: the kernel counts waiting for a full backlog as sending.
-    wait(sockopt::Timeout::Send)?;
-    retry_on_intr(|| connect(&connection, &address)).map_err(refused)?;
     wait(sockopt::Timeout::Send)?;
     retry_on_intr(|| send(&connection, &packet, SendFlags::NOSIGNAL)).map_err(ended)?;
     wait(sockopt::Timeout::Recv)?;
@@ -75,20 +64,12 @@ fn ended(errno: Errno) -> AskError {
     }
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the deadline spans several calls, and this crate has no other clock"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
     use std::thread;
 
-    use rustix::net::{accept, bind, listen};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, accept, bind, listen, socket_with};
 
     use super::*;
     use crate::Password;

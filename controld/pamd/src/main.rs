@@ -3,16 +3,16 @@
 //! SIGTERM ends it as it ends any program: it keeps nothing, and whoever waits for an answer sees the connection end.
 #![deny(unsafe_code)]
 
-use std::ffi::CString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use clap::{Args, Parser};
-use rustix::process::{DumpableBehavior, Uid, set_dumpable_behavior};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use horcrux_local::listener::{self, Kind};
+use horcrux_local::options::{Allowed, duration};
+use horcrux_local::{clock, log};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::asking::Asking;
 use crate::rates::{MAX_RATE, MIN_RATE, Rates};
@@ -20,8 +20,6 @@ use crate::server::Server;
 use crate::sys::pam::Pam;
 
 mod asking;
-mod clock;
-mod listener;
 mod places;
 mod rates;
 mod said;
@@ -53,28 +51,9 @@ struct Cli {
     idle: Option<Duration>,
 }
 
-#[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
-struct Allowed {
-    /// A user id that may ask; others are dropped unanswered. May be repeated
-    #[arg(long, value_name = "UID", value_parser = clap::value_parser!(u32).range(..i64::from(u32::MAX)))]
-    allow_uid: Vec<u32>,
-    /// A user that may ask, by name. May be repeated
-    #[arg(long, value_name = "NAME")]
-    allow_user: Vec<String>,
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var("HORCRUX_LOG")
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    log::init();
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -89,8 +68,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("rule out a core file")?;
     // First: the descriptor that systemd passes must be nobody else's yet.
     let listener = match &cli.socket {
-        Some(path) => listener::bound(path)?,
-        None => listener::passed()?,
+        Some(path) => listener::bound(path, Kind::Packets)?,
+        None => listener::passed(Kind::Packets)?,
     };
     let allowed = cli.allowed.uids()?;
     let pam = match Pam::load() {
@@ -108,37 +87,11 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Allowed {
-    fn uids(self) -> anyhow::Result<Vec<Uid>> {
-        let mut uids: Vec<Uid> = self.allow_uid.into_iter().map(Uid::from_raw).collect();
-        for name in self.allow_user {
-            let known = CString::new(name.as_str())
-                .map_err(anyhow::Error::new)
-                .and_then(|name| Ok(sys::accounts::uid(&name)?));
-            let uid = known.with_context(|| format!("look up user {name}"))?;
-            uids.push(uid.with_context(|| format!("there is no user {name}"))?);
-        }
-        Ok(uids)
-    }
-}
-
 /// A file name, and nothing that leads to another directory.
 fn service(text: &str) -> anyhow::Result<String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
     ensure!(!text.is_empty() && text.chars().all(plain), "a service has a-z, 0-9, - and _ in its name");
     Ok(text.to_owned())
-}
-
-fn duration(text: &str) -> anyhow::Result<Duration> {
-    let units = [("s", 1), ("m", 60), ("h", 3600)];
-    for (unit, seconds) in units {
-        if let Some(count) = text.strip_suffix(unit) {
-            let count: u32 = count.parse().context("a number and s, m or h")?;
-            ensure!(count > 0, "must be more than 0");
-            return Ok(Duration::from_secs(u64::from(count) * seconds));
-        }
-    }
-    bail!("a number and s, m or h")
 }
 
 #[cfg(test)]
@@ -150,15 +103,6 @@ mod tests {
         assert!(service("horcrux").is_ok() && service("hx-test_2").is_ok());
         for text in ["", "../login", "a/b", "Login", "a.b", "a\0"] {
             assert!(service(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
-        assert_eq!(duration("5m").unwrap(), Duration::from_secs(300));
-        for text in ["5", "0s", "-1m", "m", "", "5d"] {
-            assert!(duration(text).is_err(), "{text:?}");
         }
     }
 

@@ -51,8 +51,9 @@ fn lock(table: &Table) -> std::sync::MutexGuard<'_, Vec<Option<Instant>>> {
 
 #[cfg(test)]
 mod tests {
+    use horcrux_local::clock;
+
     use super::*;
-    use crate::clock;
 
     #[test]
     fn there_are_so_many_and_a_place_given_back_is_free() {

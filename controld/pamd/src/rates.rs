@@ -176,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock;
+    use horcrux_local::clock;
 
     fn asked(user: &str, host: &str) -> Request {
         let password = Password::from("p".to_owned());

@@ -13,20 +13,21 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use horcrux_local::clock;
+use horcrux_local::server::{Ended, timespec};
 use horcrux_pamd::wire::{MAX_REQUEST, Malformed};
 use horcrux_pamd::{Answer, Request};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send, sockopt};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use rustix::process::Uid;
 use zeroize::Zeroizing;
 
 use crate::asking::{Asking, unaskable};
-use crate::clock;
 use crate::places::Places;
 use crate::rates::Rates;
 
@@ -43,11 +44,7 @@ const REFUSAL: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    listener: OwnedFd,
-    /// Who may ask.
-    allowed: Vec<Uid>,
-    /// Ends after so long without a connection.
-    idle: Option<Duration>,
+    connections: horcrux_local::server::Server,
     shared: Arc<Shared>,
 }
 
@@ -56,8 +53,6 @@ struct Shared {
     asking: Asking,
     rates: Mutex<Rates>,
     places: Places,
-    open: Mutex<usize>,
-    closed: Condvar,
     /// Written when all places are lost.
     lost: OwnedFd,
 }
@@ -66,12 +61,8 @@ struct Shared {
 pub(crate) enum ServerError {
     #[error("prepare to wait for connections")]
     Prepare(#[source] io::Error),
-    #[error("wait for a connection")]
-    Wait(#[source] io::Error),
-    #[error("take a connection")]
-    Accept(#[source] io::Error),
-    #[error("start a thread for a connection")]
-    Thread(#[source] io::Error),
+    #[error("take connections")]
+    Connections(#[source] horcrux_local::server::ServerError),
     #[error("all of PAM's conversations hang: ending, to be started anew")]
     Lost,
 }
@@ -86,12 +77,6 @@ enum Unread {
     Malformed(#[source] Malformed),
 }
 
-enum Event {
-    Connection,
-    Idle,
-    Lost,
-}
-
 impl Server {
     pub(crate) fn new(
         listener: OwnedFd,
@@ -102,90 +87,19 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let lost = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| ServerError::Prepare(errno.into()))?;
-        let shared = Arc::new(Shared {
-            asking,
-            rates: Mutex::new(rates),
-            places: Places::new(PLACES),
-            open: Mutex::new(0),
-            closed: Condvar::new(),
-            lost,
-        });
-        Ok(Self { listener, allowed, idle, shared })
+        let shared = Arc::new(Shared { asking, rates: Mutex::new(rates), places: Places::new(PLACES), lost });
+        let connections = horcrux_local::server::Server::new(listener, allowed, idle, CONNECTIONS);
+        Ok(Self { connections, shared })
     }
 
     /// Returns when it was idle for as long as it may be, or can't go on.
     pub(crate) fn run(&self) -> Result<(), ServerError> {
-        loop {
-            match self.wait().map_err(|errno| ServerError::Wait(errno.into()))? {
-                Event::Lost => return Err(ServerError::Lost),
-                Event::Idle if *lock(&self.shared.open) == 0 => return Ok(()),
-                Event::Idle => {}
-                Event::Connection => self.take()?,
-            }
+        let shared = Arc::clone(&self.shared);
+        let serve = move |connection| shared.serve(&connection);
+        match self.connections.run(Some(self.shared.lost.as_fd()), serve).map_err(ServerError::Connections)? {
+            Ended::Idle => Ok(()),
+            Ended::Told => Err(ServerError::Lost),
         }
-    }
-
-    fn wait(&self) -> Result<Event, Errno> {
-        let mut ready =
-            [PollFd::new(&self.shared.lost, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
-        let idle = self.idle.map(timespec);
-        let count = retry_on_intr(|| poll(&mut ready, idle.as_ref()))?;
-        let [lost, _] = ready;
-        if !lost.revents().is_empty() {
-            return Ok(Event::Lost);
-        }
-        Ok(if count == 0 { Event::Idle } else { Event::Connection })
-    }
-
-    fn take(&self) -> Result<(), ServerError> {
-        let connection = match accept_with(&self.listener, SocketFlags::CLOEXEC) {
-            Ok(connection) => connection,
-            // Whoever connected has gone, or another process of ours took it.
-            Err(Errno::INTR | Errno::CONNABORTED | Errno::AGAIN) => return Ok(()),
-            Err(errno) => return Err(ServerError::Accept(errno.into())),
-        };
-        // The kernel's word on who connected, not the peer's.
-        match sockopt::socket_peercred(&connection) {
-            Ok(peer) if self.allowed.contains(&peer.uid) => {}
-            Ok(peer) => {
-                let (uid, pid) = (peer.uid.as_raw(), peer.pid.as_raw_nonzero());
-                tracing::warn!(uid, pid, "connection dropped: this user may not ask");
-                return Ok(());
-            }
-            Err(errno) => {
-                tracing::warn!(error = %errno, "connection dropped: it can't be seen whose it is");
-                return Ok(());
-            }
-        }
-        let open = Open::wait(&self.shared);
-        thread::Builder::new()
-            .name("connection".to_owned())
-            .spawn(move || open.0.serve(&connection))
-            .map_err(ServerError::Thread)?;
-        Ok(())
-    }
-}
-
-/// One of the connections that may be open. Counted until it is dropped.
-struct Open(Arc<Shared>);
-
-impl Open {
-    /// Waits while there are too many; none stays longer than its deadlines.
-    fn wait(shared: &Arc<Shared>) -> Self {
-        let open = lock(&shared.open);
-        let mut open = shared
-            .closed
-            .wait_while(open, |open| *open >= CONNECTIONS)
-            .unwrap_or_else(PoisonError::into_inner);
-        *open += 1;
-        Self(Arc::clone(shared))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        *lock(&self.0.open) -= 1;
-        self.0.closed.notify_one();
     }
 }
 
@@ -285,13 +199,6 @@ fn hold(connection: &OwnedFd, until: Instant) {
     let mut ended = [PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::empty())];
     if let Err(error) = retry_on_intr(|| poll(&mut ended, Some(&left))) {
         tracing::warn!(%error, "a refusal is sent sooner than others");
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }
 

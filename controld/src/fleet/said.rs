@@ -21,6 +21,8 @@ const MAX_SOURCES: usize = 64;
 const MOST_LOST: u64 = 1 << 32;
 /// Network devices of a node or a VM, or disks.
 const MAX_DEVICES: usize = 1024;
+/// Of a container.
+const MAX_LABELS: usize = 64;
 /// A node's clock may be wrong, but not by more.
 const AHEAD_MS: i64 = 24 * 3600 * 1000;
 
@@ -96,13 +98,15 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         *display_name = bounded(std::mem::take(display_name));
         bound_absences(absences);
     }
-    for ContainerFacts { cgroup_path, display_name, name_unknown_reason, absences, .. } in
-        &mut inventory.containers
-    {
+    for container in &mut inventory.containers {
+        let ContainerFacts { cgroup_path, display_name, name_unknown_reason, absences, .. } = container;
         *cgroup_path = bounded(std::mem::take(cgroup_path));
         *display_name = display_name.take().map(bounded);
         *name_unknown_reason = bounded(std::mem::take(name_unknown_reason));
         bound_absences(absences);
+        container.image = container.image.take().map(bounded);
+        let labels = std::mem::take(&mut container.labels).into_iter().take(MAX_LABELS);
+        container.labels = labels.map(|(name, value)| (bounded(name), bounded(value))).collect();
     }
     Ok(inventory)
 }

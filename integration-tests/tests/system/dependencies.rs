@@ -1,17 +1,48 @@
 //! Who may depend on whom.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
 fn metadata() -> Value {
+    metadata_with(&["--no-deps"])
+}
+
+fn metadata_with(more: &[&str]) -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
-        .output()
-        .unwrap();
+    let command = ["metadata", "--format-version=1", "--offline"];
+    let output = Command::new(cargo).args(command).args(more).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The names of all that is built into `package`, itself included.
+fn tree(package: &str) -> BTreeSet<String> {
+    let metadata = metadata_with(&["--filter-platform=x86_64-unknown-linux-gnu"]);
+    let name_of: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["id"].as_str().unwrap(), p["name"].as_str().unwrap()))
+        .collect();
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
+    let node = |id: &str| nodes.iter().find(|node| node["id"] == id).unwrap();
+    let start = name_of.iter().find(|(_, name)| **name == package).unwrap().0;
+    let mut seen = BTreeSet::from([*start]);
+    let mut next = vec![*start];
+    while let Some(id) = next.pop() {
+        for dependency in node(id)["deps"].as_array().unwrap() {
+            // What only builds or tests it isn't in it.
+            let is_in_it =
+                dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null());
+            let id = dependency["pkg"].as_str().unwrap();
+            if is_in_it && seen.insert(id) {
+                next.push(id);
+            }
+        }
+    }
+    seen.into_iter().map(|id| name_of[id].to_owned()).collect()
 }
 
 fn dependencies(metadata: &Value, package: &str) -> BTreeSet<String> {
@@ -46,4 +77,38 @@ fn rustls_is_named_by_the_transport_alone() {
             of.iter().any(|d| d.contains("rustls") || d.contains("openssl") || d.contains("native-tls"));
         assert_eq!(tls, name == "horcrux-transport", "{name}: {of:?}");
     }
+}
+
+#[test]
+fn programs_with_a_privilege_have_no_tls_no_grpc_and_no_runtime_in_them() {
+    // Of HTTP a parser at most.
+    let refused = [
+        "tokio",
+        "mio",
+        "async-io",
+        "async-std",
+        "smol",
+        "futures-executor",
+        "hyper",
+        "h2",
+        "http",
+        "axum",
+        "tower",
+        "tonic",
+        "rustls",
+        "ring",
+        "openssl",
+        "openssl-sys",
+        "native-tls",
+        "aws-lc-rs",
+        "reqwest",
+        "ureq",
+    ];
+    for program in ["horcrux-privd", "horcrux-pamd"] {
+        let tree = tree(program);
+        assert!(tree.contains("horcrux-local") && tree.contains("rustix"), "{program}: {tree:?}");
+        let found: Vec<_> = refused.into_iter().filter(|name| tree.contains(*name)).collect();
+        assert_eq!(found, [""; 0], "{program}");
+    }
+    assert!(tree("horcrux-agentd").contains("tokio"), "a tree that has it shows it");
 }

@@ -166,6 +166,44 @@ fn a_vm_that_is_shut_off_has_no_values_and_one_that_is_undefined_is_gone() {
 }
 
 #[test]
+fn docker_s_containers_have_names_images_and_states_where_privd_runs_and_the_reason_where_not() {
+    let lab = Lab::up(1).unwrap();
+    lab.start_dockerd(1).unwrap();
+    let controller = Controller::start_at(Place::Lab(lab.network())).unwrap();
+    let agent = lab.join(&controller, 1).unwrap();
+    let node = OneNode { _agent: agent, controller, lab };
+    let id = node.lab.container(1, "web", Work::Idle).unwrap();
+    let container = |what: &str, look: &dyn Fn(&Value) -> bool| {
+        wait_until(what, || {
+            let container = node.controller.json(&["container", "get", &id])?;
+            anyhow::ensure!(look(&container), "{container}");
+            Ok(container)
+        })
+        .unwrap()
+    };
+    let unnamed = container("the container", &|_| true);
+    assert!(unnamed["display_name"].is_null() && unnamed["state"].is_null(), "{unnamed}");
+    let why = unnamed["name_unknown_reason"].as_str().unwrap();
+    assert!(why.starts_with("horcrux-privd is not running: ") && why.contains("privd.sock"), "{why}");
+
+    let privd = node.lab.start_privd(1).unwrap();
+    let named = container("its name", &|c| c["display_name"] == "web");
+    assert_eq!((&named["image"], &named["state"]), (&"lab/busybox".into(), &"running".into()), "{named}");
+    assert_eq!(named["name_unknown_reason"], "");
+    assert_eq!(node.controller.json(&["container", "get", "web"]).unwrap()["id"], id.as_str());
+    let docker = |verb| node.lab.exec(1, &["docker", "-H", "unix:///run/docker.sock", verb, "web"]).unwrap();
+    docker("pause");
+    container("its pause", &|c| c["state"] == "paused");
+    docker("unpause");
+    container("its return", &|c| c["state"] == "running");
+
+    // Its name holds while nobody answers; its state does not.
+    drop(privd);
+    let later = container("its state to be withdrawn", &|c| c["state"].is_null());
+    assert_eq!(later["display_name"], "web");
+}
+
+#[test]
 fn an_agent_without_libvirt_says_so_and_serves_the_rest() {
     let lab = Lab::up(1).unwrap();
     let controller = Controller::start_at(Place::Lab(lab.network())).unwrap();

@@ -9,6 +9,7 @@ use horcrux_proto::v1::{CgroupMode, ContainerFacts, Source, SourceState};
 
 use crate::host::read::{Buffer, Keep};
 use crate::host::readings::Readings;
+use crate::host::runtimes::{Recalled, Runtimes};
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::hierarchy::{Controller, Hierarchies};
@@ -20,7 +21,6 @@ use super::walk::{self, Tree};
 const SLOW_EVERY: u64 = 10;
 /// A detail is read by people: the first failures tell as much as a thousand.
 const SHOWN_FAILURES: usize = 3;
-const NAME_UNKNOWN: &str = "the container runtime knows its name and is not asked";
 
 /// Reads containers by their cgroups.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub struct ContainerLane {
     hierarchies: Hierarchies,
     trees: Vec<Tree>,
     containers: BTreeMap<String, Container>,
+    runtimes: Runtimes,
     shared: Shared,
     /// How many files may stay open.
     file_budget: usize,
@@ -43,6 +44,7 @@ struct Container {
     /// Its directory in the tree where it was found.
     dir: PathBuf,
     group: Group,
+    recalled: Recalled,
     /// How many readings it gave last.
     expected: usize,
 }
@@ -50,13 +52,14 @@ struct Container {
 impl ContainerLane {
     /// `root` is `/`, or a tree that looks like one.
     #[must_use]
-    pub fn new(root: &Path) -> Self {
+    pub fn new(root: &Path, runtimes: Runtimes) -> Self {
         let hierarchies = Hierarchies::find(root);
         Self {
             root: root.to_path_buf(),
             trees: trees(&hierarchies),
             hierarchies,
             containers: BTreeMap::new(),
+            runtimes,
             shared: Shared {
                 buffer: Buffer::default(),
                 devices: Devices::new(root),
@@ -105,13 +108,34 @@ impl ContainerLane {
                 let keep = if open + most <= self.file_budget { Keep::Open } else { Keep::Closed };
                 open += if keep == Keep::Open { most } else { 0 };
                 let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
-                self.containers.insert(key, Container { id, found, dir, group, expected: 0 });
+                let recalled = Recalled::default();
+                self.containers.insert(key, Container { id, found, dir, group, recalled, expected: 0 });
                 changed = true;
             }
         }
         let before = self.containers.len();
         self.containers.retain(|id, _| seen.contains(id));
         Ok(changed || self.containers.len() != before)
+    }
+
+    /// Brings what the runtimes call the containers up to date. Says whether that changed.
+    fn recall(&mut self, taken: Taken) -> bool {
+        if self.containers.is_empty() {
+            return false;
+        }
+        let is_new = self.containers.values().any(|container| container.recalled.is_new());
+        let look = self.runtimes.look(taken, is_new);
+        let mut changed = false;
+        for Container { found, recalled, .. } in self.containers.values_mut() {
+            if look.news || recalled.is_new() {
+                let walk::Found { identity, path, .. } = found;
+                changed |= self.runtimes.recall(&identity.id, identity.runtime, path, recalled);
+            }
+            if look.asked {
+                recalled.sought();
+            }
+        }
+        changed
     }
 
     fn reports(&self, problems: Vec<String>) -> Vec<SourceReport> {
@@ -139,18 +163,15 @@ impl ContainerLane {
 impl Container {
     fn facts(&self) -> ContainerFacts {
         let identity = &self.found.identity;
-        ContainerFacts {
+        let facts = ContainerFacts {
             id: identity.id.clone(),
             runtime: identity.runtime.into(),
             cgroup_path: self.found.path.clone(),
             display_name: identity.name.clone(),
-            name_unknown_reason: if identity.name.is_some() {
-                String::new()
-            } else {
-                NAME_UNKNOWN.to_owned()
-            },
             absences: self.group.absences(),
-        }
+            ..ContainerFacts::default()
+        };
+        self.recalled.add_to(facts)
     }
 }
 
@@ -198,6 +219,7 @@ impl Lane for ContainerLane {
             self.containers.remove(key);
             changed = true;
         }
+        changed |= self.recall(taken);
         self.cycles += 1;
         let found = match discovered {
             Ok(_) if changed => Found::Containers(self.containers.values().map(Container::facts).collect()),

@@ -1,4 +1,5 @@
-//! Containers, found and measured by their cgroups: no runtime is asked.
+//! Containers, found and measured by their cgroups: no runtime is needed. What they are called is [`super::runtimes`]'
+//! to tell.
 //!
 //! All reads are our own. The cgroups-rs crate takes a hybrid host for v1, reads v2's `io.stat` as zeros and a group
 //! that is gone as one that uses nothing, and costs twenty times as much per group.

@@ -9,6 +9,7 @@ use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::{Absence, Metric, Source, VmFacts, VmState};
 
 use crate::host::readings::Readings;
+use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Missing;
@@ -16,7 +17,6 @@ use super::params::{Device, INTERFACE_METRICS};
 use super::process::{Outcome, Process, Processes};
 use super::raw::{Details, Wanted};
 use super::session::{Place, Session, Unavailable, ok};
-use super::worker::Worker;
 
 /// What a domain is made of changes rarely, and costs more than all the rest.
 const DETAILS_EVERY: u64 = 12;

@@ -27,8 +27,6 @@ use std::sync::{Arc, Mutex};
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::Absence;
 
-use crate::host::worker;
-
 pub use self::fast::VmLane;
 pub use self::monitor::VmMonitorLane;
 pub use self::session::Place;

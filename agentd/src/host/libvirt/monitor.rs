@@ -13,13 +13,13 @@ use horcrux_proto::v1::{Absence, Metric, Source, SourceState, VmState};
 use horcrux_transport::clock;
 
 use crate::host::readings::Readings;
+use crate::host::worker::{NoAnswer, Worker};
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Missing;
 use super::params::{BALLOON, BLOCK_COUNTERS, BLOCK_METRICS, Params};
 use super::raw::{Record, Wanted};
 use super::session::{Place, Session, Unavailable, ok};
-use super::worker::Worker;
 
 /// A monitor that works answers in 5 ms, and in 100 ms on a busy host.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -93,8 +93,8 @@ impl VmMonitorLane {
         for (uuid, mut worker) in self.hanging.drain() {
             match worker.is_free() {
                 Ok(()) => free.push(worker),
-                Err(super::worker::NoAnswer::Late(_)) => drop(hanging.insert(uuid, worker)),
-                Err(super::worker::NoAnswer::Ended) => {}
+                Err(NoAnswer::Late(_)) => drop(hanging.insert(uuid, worker)),
+                Err(NoAnswer::Ended) => {}
             }
         }
         self.idle.extend(free);

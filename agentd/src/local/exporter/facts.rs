@@ -1,5 +1,6 @@
 //! Families that are no metric of the catalogue: what things are, and how their sources are doing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use horcrux_proto::v1::{ContainerFacts, Source, SourceState};
@@ -36,14 +37,35 @@ impl System {
     }
 }
 
+/// cAdvisor's name of what the kubelet calls a container, and the kubelet's label for it.
+const IN_POD: [(&str, &str); 3] = [
+    ("namespace", "io.kubernetes.pod.namespace"),
+    ("pod", "io.kubernetes.pod.name"),
+    ("container", "io.kubernetes.container.name"),
+];
+
 /// A container's labels, cAdvisor's: what isn't known is left out.
 pub(super) fn with_labels<T>(container: &ContainerFacts, labels: impl FnOnce(&[(&str, &str)]) -> T) -> T {
     let path = container.cgroup_path.as_str();
     let rooted = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    match &container.display_name {
-        Some(name) => labels(&[("id", &rooted), ("name", name)]),
-        None => labels(&[("id", &rooted)]),
+    let mut known = vec![("id", rooted.as_str())];
+    known.extend(container.display_name.as_deref().map(|name| ("name", name)));
+    known.extend(container.image.as_deref().map(|image| ("image", image)));
+    known.extend(IN_POD.iter().filter_map(|(name, key)| Some((*name, container.labels.get(*key)?.as_str()))));
+    labels(&known)
+}
+
+/// A container's own labels as cAdvisor names them; of those that come to the same name, the first.
+fn own_labels(container: &ContainerFacts) -> BTreeMap<String, &str> {
+    let mut keys: Vec<_> = container.labels.iter().collect();
+    keys.sort();
+    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let mut labels = BTreeMap::new();
+    for (key, value) in keys {
+        let name = format!("container_label_{}", key.chars().map(word).collect::<String>());
+        labels.entry(name).or_insert(value.as_str());
     }
+    labels
 }
 
 pub(super) fn write(text: &mut Text, latest: &Latest, now: Taken, system: &System, lanes: &[Watched]) {
@@ -116,13 +138,15 @@ fn containers(text: &mut Text, latest: &Latest) {
         });
     }
     let name = "horcrux_container_info";
-    text.family(name, Type::Gauge, "Which container it is, by its runtime's id; always 1.");
+    text.family(name, Type::Gauge, "Which container it is, by its runtime's id, with its labels; always 1.");
     for container in containers.values() {
         let runtime =
             container.runtime().as_str_name().trim_start_matches("CONTAINER_RUNTIME_").to_lowercase();
         with_labels(container, |labels| {
             let line = labels.iter().fold(text.line(name), |line, (name, value)| line.label(name, value));
-            line.label("container_id", &container.id).label("runtime", &runtime).value(Number::Whole(1));
+            let line = line.label("container_id", &container.id).label("runtime", &runtime);
+            let own = own_labels(container);
+            own.iter().fold(line, |line, (name, value)| line.label(name, value)).value(Number::Whole(1));
         });
     }
 }

@@ -60,6 +60,10 @@ fn container(readings: Vec<Reading>) -> Cycle {
         runtime: ContainerRuntime::Docker.into(),
         cgroup_path: "docker/4b3d".into(),
         display_name: Some("web".into()),
+        image: Some("nginx:1".into()),
+        labels: [("io.kubernetes.pod.name", "web-0"), ("a.b", "dot"), ("a-b", "dash")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         ..ContainerFacts::default()
     };
     cycle(Found::Containers(vec![facts]), Object::Container(ID.parse().unwrap()), readings)
@@ -179,8 +183,9 @@ fn names_labels_and_units_are_those_of_the_exporters_that_people_know() {
          target_device=\"vda\"} 7",
         "libvirt_domain_info_vstate{domain=\"a\\\"b\",uuid=\"5c0a1a3e-0000-0000-0000-00000000000a\"} 3",
         "libvirt_up 0",
-        "container_cpu_usage_seconds_total{cpu=\"total\",id=\"/docker/4b3d\",name=\"web\"} 0.5",
-        "horcrux_container_info{id=\"/docker/4b3d\",name=\"web\",container_id=\"4b3d\",runtime=\"docker\"} 1",
+        "container_cpu_usage_seconds_total{cpu=\"total\",id=\"/docker/4b3d\",name=\"web\",image=\"nginx:1\",pod=\"web-0\"} 0.5",
+        "horcrux_container_info{id=\"/docker/4b3d\",name=\"web\",image=\"nginx:1\",pod=\"web-0\",container_id=\"4b3d\",\
+         runtime=\"docker\",container_label_a_b=\"dash\",container_label_io_kubernetes_pod_name=\"web-0\"} 1",
         "horcrux_agent_source_state{source=\"libvirt\",state=\"failing\"} 1",
         "horcrux_agent_source_state{source=\"libvirt\",state=\"ok\"} 0",
         "horcrux_agent_lane_stuck{lane=\"node\"} 0",

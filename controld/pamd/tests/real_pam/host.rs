@@ -1,6 +1,7 @@
 //! A `horcrux-pamd` in a mount namespace with accounts and PAM services of its own: see `namespace.sh`.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixListener;
@@ -81,11 +82,23 @@ impl Host {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
-    /// How often the program's memory holds `text`.
+    /// How often the program's memory holds `text`. A thread that ends takes its signal stack out of the memory, so what
+    /// was mapped may be gone when it is read: then it is looked at again.
     pub(crate) fn in_memory(&self, text: &str) -> usize {
+        let until = now() + DEADLINE;
+        loop {
+            match self.search(text) {
+                Ok(count) => return count,
+                Err(error) => assert!(now() < until, "its memory can't be read: {error}"),
+            }
+            pause();
+        }
+    }
+
+    fn search(&self, text: &str) -> io::Result<usize> {
         let process = PathBuf::from(format!("/proc/{}", self.program.id()));
-        let memory = File::open(process.join("mem")).unwrap();
-        let maps = std::fs::read_to_string(process.join("maps")).unwrap();
+        let memory = File::open(process.join("mem"))?;
+        let maps = std::fs::read_to_string(process.join("maps"))?;
         let written = maps.lines().filter(|line| line.contains(" rw"));
         let ranges = written.filter_map(|line| {
             let (from, to) = line.split(' ').next()?.split_once('-')?;
@@ -94,10 +107,10 @@ impl Host {
         });
         let found = ranges.map(|(from, length)| {
             let mut bytes = vec![0; usize::try_from(length).unwrap()];
-            let read = memory.read_at(&mut bytes, from).unwrap();
+            let read = memory.read_at(&mut bytes, from)?;
             let bytes = &bytes[..read];
             let begins = |at: &usize| bytes[*at] == text.as_bytes()[0];
-            (0..read).filter(begins).filter(|at| bytes[*at..].starts_with(text.as_bytes())).count()
+            Ok((0..read).filter(begins).filter(|at| bytes[*at..].starts_with(text.as_bytes())).count())
         });
         found.sum()
     }

@@ -11,7 +11,7 @@ use rustix::process::Uid;
 const ACCOUNT_BYTES: usize = 16 * 1024;
 
 /// The user id of `name`; none when the host has no such account.
-pub(crate) fn uid(name: &CStr) -> io::Result<Option<Uid>> {
+pub fn uid(name: &CStr) -> io::Result<Option<Uid>> {
     let mut account = MaybeUninit::<libc::passwd>::uninit();
     let mut texts = vec![c_char::default(); ACCOUNT_BYTES];
     let mut found = ptr::null_mut();

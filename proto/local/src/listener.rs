@@ -1,4 +1,4 @@
-//! The socket that requests come in by: systemd's, or one of our own.
+//! The socket that questions come in by: systemd's, or one of our own.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,19 +17,27 @@ use crate::sys::inherited;
 /// systemd's first descriptor, sd_listen_fds(3).
 const FIRST: i32 = 3;
 
-/// Connections that wait to be taken. The controller has its own bound on how many ask at once.
+/// Connections that wait to be taken. Who asks has a bound of its own on how many do at once.
 const BACKLOG: i32 = 32;
 
+/// How the socket keeps what is said apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// As packets, each small.
+    Packets,
+    Stream,
+}
+
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ListenerError {
-    #[error("no socket: start this by horcrux-pamd.socket, or give --socket")]
+pub enum ListenerError {
+    #[error("no socket: start this by its systemd socket unit, or give --socket")]
     None,
     #[error("{0} sockets were passed; it must be one")]
     Count(String),
     #[error("take the socket that was passed")]
     Take(#[source] io::Error),
-    #[error("the socket that was passed is not a listening one of ListenSequentialPacket=")]
-    Kind,
+    #[error("the socket that was passed is not a listening one of {0}=")]
+    Kind(&'static str),
     #[error("{} is not a socket: it is left as it is", .0.display())]
     Occupied(PathBuf),
     #[error("{} is in use", .0.display())]
@@ -42,8 +50,25 @@ pub(crate) enum ListenerError {
     },
 }
 
+impl Kind {
+    fn of_socket(self) -> SocketType {
+        match self {
+            Self::Packets => SocketType::SEQPACKET,
+            Self::Stream => SocketType::STREAM,
+        }
+    }
+
+    /// systemd's word for it, systemd.socket(5).
+    fn directive(self) -> &'static str {
+        match self {
+            Self::Packets => "ListenSequentialPacket",
+            Self::Stream => "ListenStream",
+        }
+    }
+}
+
 /// The socket that systemd passed. Once: see [`inherited::take`].
-pub(crate) fn passed() -> Result<OwnedFd, ListenerError> {
+pub fn passed(kind: Kind) -> Result<OwnedFd, ListenerError> {
     let variable = |name| std::env::var(name).unwrap_or_default();
     // The variables may have been meant for a parent of this program.
     if variable("LISTEN_PID") != getpid().as_raw_nonzero().to_string() {
@@ -54,21 +79,25 @@ pub(crate) fn passed() -> Result<OwnedFd, ListenerError> {
         return Err(ListenerError::Count(count));
     }
     let socket = inherited::take(FIRST).map_err(ListenerError::Take)?;
-    if serves(&socket).unwrap_or_default() { Ok(socket) } else { Err(ListenerError::Kind) }
+    if serves(&socket, kind).unwrap_or_default() {
+        Ok(socket)
+    } else {
+        Err(ListenerError::Kind(kind.directive()))
+    }
 }
 
-fn serves(socket: &OwnedFd) -> Result<bool, Errno> {
+fn serves(socket: &OwnedFd, kind: Kind) -> Result<bool, Errno> {
     Ok(sockopt::socket_domain(socket)? == AddressFamily::UNIX
-        && sockopt::socket_type(socket)? == SocketType::SEQPACKET
+        && sockopt::socket_type(socket)? == kind.of_socket()
         && sockopt::socket_acceptconn(socket)?)
 }
 
 /// A socket at `path`, for this user and the file's group. To be called before there are threads: they share the umask.
-pub(crate) fn bound(path: &Path) -> Result<OwnedFd, ListenerError> {
+pub fn bound(path: &Path, kind: Kind) -> Result<OwnedFd, ListenerError> {
     let failed = |source: io::Error| ListenerError::Listen { path: path.to_owned(), source };
     let address = SocketAddrUnix::new(path).map_err(|errno| failed(errno.into()))?;
-    make_way(path, &address)?;
-    let socket = unconnected().map_err(|errno| failed(errno.into()))?;
+    make_way(path, kind, &address)?;
+    let socket = unconnected(kind).map_err(|errno| failed(errno.into()))?;
     let before = umask(Mode::XUSR | Mode::XGRP | Mode::RWXO);
     let done = bind(&socket, &address);
     umask(before);
@@ -77,7 +106,7 @@ pub(crate) fn bound(path: &Path) -> Result<OwnedFd, ListenerError> {
 }
 
 /// Removes the socket that an earlier run left.
-fn make_way(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenerError> {
+fn make_way(path: &Path, kind: Kind, address: &SocketAddrUnix) -> Result<(), ListenerError> {
     let failed = |source: io::Error| ListenerError::Listen { path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -87,7 +116,7 @@ fn make_way(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenerError> 
         }
         Ok(_) => {}
     }
-    let attempt = unconnected().and_then(|socket| connect(&socket, address));
+    let attempt = unconnected(kind).and_then(|socket| connect(&socket, address));
     if attempt == Err(Errno::CONNREFUSED) {
         std::fs::remove_file(path).map_err(failed)
     } else {
@@ -95,8 +124,8 @@ fn make_way(path: &Path, address: &SocketAddrUnix) -> Result<(), ListenerError> 
     }
 }
 
-fn unconnected() -> Result<OwnedFd, Errno> {
-    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+fn unconnected(kind: Kind) -> Result<OwnedFd, Errno> {
+    socket_with(AddressFamily::UNIX, kind.of_socket(), SocketFlags::CLOEXEC, None)
 }
 
 #[cfg(test)]
@@ -112,8 +141,8 @@ mod tests {
         std::fs::write(&file, "kept").unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert!(matches!(bound(&file), Err(ListenerError::Occupied(_))));
-        assert!(matches!(bound(&link), Err(ListenerError::Occupied(_))));
+        assert!(matches!(bound(&file, Kind::Stream), Err(ListenerError::Occupied(_))));
+        assert!(matches!(bound(&link, Kind::Packets), Err(ListenerError::Occupied(_))));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
     }
 
@@ -121,24 +150,26 @@ mod tests {
     fn a_socket_is_replaced_when_nobody_listens_there() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let first = bound(&path).unwrap();
+        let first = bound(&path, Kind::Packets).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(matches!(bound(&path), Err(ListenerError::InUse(_))));
+        assert!(matches!(bound(&path, Kind::Packets), Err(ListenerError::InUse(_))));
         drop(first);
-        let second = bound(&path).unwrap();
-        assert!(serves(&second).unwrap());
+        let second = bound(&path, Kind::Packets).unwrap();
+        assert!(serves(&second, Kind::Packets).unwrap());
     }
 
     #[test]
-    fn only_a_listening_socket_of_packets_serves() {
-        assert!(!serves(&unconnected().unwrap()).unwrap());
+    fn only_a_listening_socket_of_its_kind_serves() {
+        assert!(!serves(&unconnected(Kind::Packets).unwrap(), Kind::Packets).unwrap());
         let dir = tempfile::tempdir().unwrap();
         let stream = std::os::unix::net::UnixListener::bind(dir.path().join("stream")).unwrap();
-        assert!(!serves(&stream.into()).unwrap());
+        let stream = stream.into();
+        assert!(!serves(&stream, Kind::Packets).unwrap());
+        assert!(serves(&stream, Kind::Stream).unwrap());
     }
 
     #[test]
     fn without_a_socket_passed_there_is_none() {
-        assert!(matches!(passed(), Err(ListenerError::None)));
+        assert!(matches!(passed(Kind::Stream), Err(ListenerError::None)));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use horcrux_transport::clock;
 
 /// Asked one thing at a time.
-pub(super) struct Worker<Q, A> {
+pub(crate) struct Worker<Q, A> {
     questions: SyncSender<Q>,
     answers: Receiver<A>,
     /// Since when it owes an answer that came too late for its question.
@@ -16,7 +16,7 @@ pub(super) struct Worker<Q, A> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoAnswer {
+pub(crate) enum NoAnswer {
     /// Not within the deadline; asked so long ago.
     Late(Duration),
     /// It ended, which it does only by a panic.
@@ -40,7 +40,7 @@ impl fmt::Display for NoAnswer {
 
 impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
     /// Starts the thread; it ends when this is dropped and the question under way is answered.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &str,
         mut answer: impl FnMut(Q) -> A + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -59,7 +59,7 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
     }
 
     /// Whether it can be asked. An answer that came too late is thrown away here: it is of another time.
-    pub(super) fn is_free(&mut self) -> Result<(), NoAnswer> {
+    pub(crate) fn is_free(&mut self) -> Result<(), NoAnswer> {
         let Some(since) = self.owes_since else { return Ok(()) };
         match self.answers.try_recv() {
             Ok(_) => {
@@ -71,7 +71,7 @@ impl<Q: Send + 'static, A: Send + 'static> Worker<Q, A> {
         }
     }
 
-    pub(super) fn ask(&mut self, question: Q, deadline: Duration) -> Result<A, NoAnswer> {
+    pub(crate) fn ask(&mut self, question: Q, deadline: Duration) -> Result<A, NoAnswer> {
         self.is_free()?;
         self.questions.try_send(question).map_err(|_| NoAnswer::Ended)?;
         let asked = clock::monotonic();

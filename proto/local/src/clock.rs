@@ -1,8 +1,9 @@
-//! The one place of the program that reads the clock.
+//! The one place of these programs that reads the clock.
 
 use std::time::Instant;
 
+#[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the clock")]
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }

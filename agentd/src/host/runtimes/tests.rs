@@ -1,0 +1,94 @@
+use std::os::unix::net::UnixListener;
+use std::thread;
+
+use horcrux_privd::frame::{self, MAX_QUESTION};
+use horcrux_privd::v1::{
+    Answer as Message, Container, ContainersAnswer, Outcome, Question, Runtime, RuntimeAnswer, answer,
+};
+use horcrux_proto::v1::ContainerFacts;
+
+use super::*;
+
+fn at(seconds: u64) -> Taken {
+    Taken { unix_ms: 0, boottime_ns: seconds * 1_000_000_000 }
+}
+
+fn facts(runtimes: &Runtimes, recalled: &mut Recalled) -> ContainerFacts {
+    runtimes.recall("a", ContainerRuntime::Docker, "/docker/a", recalled);
+    recalled.add_to(ContainerFacts::default())
+}
+
+/// Answers so many questions: the container `a` is called by the number of the question.
+fn privd(listener: UnixListener, count: usize) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for number in 1..=count {
+            let (mut connection, _) = listener.accept().unwrap();
+            let _asked: Question = frame::read(&mut connection, MAX_QUESTION).unwrap();
+            let container =
+                Container { id: "a".into(), name: format!("web{number}"), ..Container::default() };
+            let docker = RuntimeAnswer {
+                runtime: Runtime::Docker.into(),
+                outcome: Outcome::Answered.into(),
+                containers: vec![container],
+                ..RuntimeAnswer::default()
+            };
+            let answer = answer::Answer::Containers(ContainersAnswer { runtimes: vec![docker] });
+            frame::write(&mut connection, &Message { answer: Some(answer) }).unwrap();
+        }
+    })
+}
+
+#[test]
+fn privd_is_asked_every_five_seconds_and_at_once_for_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("privd.sock");
+    let serving = privd(UnixListener::bind(&socket).unwrap(), 3);
+    let mut runtimes = Runtimes::new(&socket);
+    let mut recalled = Recalled::default();
+    let mut name = |second, new| {
+        runtimes.look(at(second), new);
+        facts(&runtimes, &mut recalled).display_name.unwrap()
+    };
+    assert_eq!(name(100, true), "web1");
+    assert_eq!(name(101, false), "web1", "it isn't time yet");
+    assert_eq!(name(102, true), "web2");
+    assert_eq!(name(105, false), "web2");
+    assert_eq!(name(107, false), "web3");
+    serving.join().unwrap();
+}
+
+#[test]
+fn without_privd_the_reason_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut runtimes = Runtimes::new(&dir.path().join("privd.sock"));
+    runtimes.look(at(1), true);
+    let facts = facts(&runtimes, &mut Recalled::default());
+    assert_eq!(facts.display_name, None);
+    assert!(facts.name_unknown_reason.starts_with("horcrux-privd is not running: "), "{facts:?}");
+    assert!(facts.name_unknown_reason.contains("No such file"), "{facts:?}");
+}
+
+#[test]
+fn a_privd_that_hangs_is_waited_for_once_and_its_late_answer_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("privd.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut runtimes = Runtimes::new(&socket);
+    let began = clock::monotonic();
+    runtimes.look(at(1), true);
+    assert!(began.elapsed() >= PATIENCE);
+    let mut recalled = Recalled::default();
+    assert_eq!(facts(&runtimes, &mut recalled).name_unknown_reason, "horcrux-privd has not answered yet");
+    let began = clock::monotonic();
+    runtimes.look(at(6), false);
+    assert!(began.elapsed() < PATIENCE / 2, "it still owes an answer, and isn't waited for");
+    privd(listener, 1).join().unwrap();
+    let until = clock::monotonic() + DEADLINE;
+    while facts(&runtimes, &mut recalled).display_name.is_none() {
+        assert!(clock::monotonic() < until, "the answer was never taken");
+        // Too early for another question.
+        runtimes.look(at(5), false);
+        thread::yield_now();
+    }
+    assert_eq!(facts(&runtimes, &mut recalled).display_name.as_deref(), Some("web1"));
+}
