@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Context as _;
 use horcrux_integration_tests::lab::{Lab, Work};
 use horcrux_integration_tests::{Controller, Daemon, Place, succeeded, value, wait_until};
 use rustix::process::{Signal, kill_process};
@@ -191,6 +192,7 @@ fn a_bridge_its_members_and_a_guests_tap_are_told_apart() {
     let node = wait_until("the devices", || {
         let node = controller.json(&["node", "get", "node1"])?;
         anyhow::ensure!(device(&node, "hxbr0")["state"] == "up", "{node}");
+        anyhow::ensure!(number(&node, "node_network_speed", "hxbr0").is_some(), "{node}");
         Ok(node)
     })
     .unwrap();
@@ -200,13 +202,15 @@ fn a_bridge_its_members_and_a_guests_tap_are_told_apart() {
     let bits = said.trim().parse::<f64>().unwrap() * 1e6;
     assert_eq!(device(&node, "hxbr0")["speed_bits_per_second"].as_f64(), Some(bits));
     assert_eq!(number(&node, "node_network_speed", "hxbr0"), Some(bits));
-    let vm = wait_until("the VM's interface", || {
+    let tap = wait_until("the VM's interface", || {
         let vm = controller.json(&["vm", "get", "web1"])?;
-        anyhow::ensure!(vm["interfaces"].as_array().is_some_and(|all| !all.is_empty()), "{vm}");
-        Ok(vm)
+        let interface = vm["interfaces"][0].as_str().with_context(|| vm.to_string())?;
+        let node = controller.json(&["node", "get", "node1"])?;
+        let tap = device(&node, interface);
+        anyhow::ensure!(tap.is_object(), "{interface}: {node}");
+        Ok(tap)
     })
     .unwrap();
-    let tap = device(&node, vm["interfaces"][0].as_str().unwrap());
-    assert_eq!(tap["kind"], "tap", "{node}");
+    assert_eq!(tap["kind"], "tap", "{tap}");
     assert!(tap["master"].is_string(), "libvirt puts it into a bridge: {tap}");
 }
