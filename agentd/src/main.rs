@@ -176,6 +176,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
             running
         } else {
             let link = Link::new(config.state_dir.clone(), config.spool, running, cycles);
+            let link = link.context("open the spool")?;
             tasks.spawn("link", |stop| link.run(stop));
             Vec::new()
         };

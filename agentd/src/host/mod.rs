@@ -15,7 +15,7 @@ pub(crate) mod mounts;
 mod pressure;
 pub(crate) mod read;
 mod readings;
-mod worker;
+pub(crate) mod worker;
 mod workers;
 
 use std::path::Path;

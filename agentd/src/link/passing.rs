@@ -37,12 +37,15 @@ impl Link {
         if let Some(last) = encoded.batches.last_mut() {
             last.retired.append(&mut self.off);
         }
-        for mut batch in encoded.batches {
-            batch.sequence = self.spool.assign();
+        for batch in &mut encoded.batches {
             let declared = std::mem::take(&mut batch.declared);
+            batch.sequence = self.spool.assign();
             self.spool.add(lane, backfill::Record::Samples(batch.clone()), outgoing.is_some(), now_ms);
-            if let Some(queue) = outgoing {
-                batch.declared = declared;
+            batch.declared = declared;
+        }
+        self.spool.settle();
+        if let Some(queue) = outgoing {
+            for batch in encoded.batches {
                 let message = Some(attach_request::Message::Samples(batch));
                 if queue.try_send(AttachRequest { message }).is_err() {
                     // It ended: the next stream brings it from the spool.
@@ -67,6 +70,7 @@ impl Link {
         let outgoing = stream.map(|stream| &stream.outgoing).filter(|queue| queue.capacity() > 0);
         let record = backfill::Record::Event(event.clone());
         self.spool.add("", record, outgoing.is_some(), event.at_unix_ms);
+        self.spool.settle();
         if let Some(queue) = outgoing
             && queue.try_send(AttachRequest { message: Some(attach_request::Message::Event(event)) }).is_err()
         {
@@ -90,9 +94,7 @@ impl Link {
     /// Says how the spool is doing, once it has had something to say.
     pub(super) fn look_at_spool(&mut self, stream: &mut Stream) {
         let report = match self.spool.trouble() {
-            Some(why) => {
-                SourceReport { source: Source::Spool, state: SourceState::Failing, detail: why.to_owned() }
-            }
+            Some((state, detail)) => SourceReport { source: Source::Spool, state, detail },
             None => SourceReport { source: Source::Spool, state: SourceState::Ok, detail: String::new() },
         };
         let news = self.present.source(&report, 0, clock::unix_ms());
