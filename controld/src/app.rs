@@ -146,7 +146,7 @@ impl App {
         let rows = self.store.nodes().await?;
         if let Some(row) = rows.into_iter().find(|row| row.id == enrolled.id) {
             let name = row.name.parse();
-            self.live.enrolled(row).await?;
+            self.live.enrolled((&row).into()).await?;
             // It may have been locked: who is enrolled again is let in.
             if let Ok(name) = name {
                 self.live.locked(&name, None).await?;

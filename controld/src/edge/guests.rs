@@ -16,11 +16,11 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Call, absent};
 use super::nodes::node_name;
-use super::page::page;
 use crate::access::path::Path;
 use crate::access::principal::Principal;
 use crate::app::App;
 use crate::live::fleet::Fleet;
+use crate::live::page::page;
 
 pub(super) struct Vms(pub(super) Arc<App>);
 pub(super) struct Containers(pub(super) Arc<App>);

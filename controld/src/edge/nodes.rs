@@ -18,10 +18,10 @@ use tonic::{Request, Response, Status};
 use super::call::{Act, Call, Done, absent};
 use super::fields::text;
 use super::guests::object;
-use super::page::page;
 use crate::access::path::Path;
 use crate::app::App;
 use crate::fleet::enrollment::{DEFAULT_TTL, EnrollError, MAX_TTL, MIN_TTL, Purpose};
+use crate::live::page::page;
 use crate::store::nodes::NodeRow;
 
 pub(super) struct Nodes(pub(super) Arc<App>);

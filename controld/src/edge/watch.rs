@@ -26,8 +26,8 @@ use super::stream::Standing;
 use crate::access::path::Path;
 use crate::access::principal::Principal;
 use crate::app::{App, sees};
-use crate::live::feed::{Filter, Viewer, encode};
-use crate::live::{Subscription, TICK};
+use crate::live::feed::encode;
+use crate::live::{Filter, Subscription, TICK, Viewer};
 
 pub(super) struct Watch(pub(super) Arc<App>);
 
