@@ -5,7 +5,9 @@ use horcrux_transport::clock;
 
 use crate::store::nodes::NodeRow;
 
-pub use horcrux_live::{Stopped, Subscription, TICK, derive, feed, fleet, names, new, object, page};
+pub use horcrux_live::{
+    Stopped, Subscription, TICK, derive, feed, fleet, names, new, object, page, select, watch,
+};
 
 pub mod past;
 mod viewer;

@@ -23,6 +23,8 @@ pub mod fleet;
 pub mod names;
 pub mod object;
 pub mod page;
+pub mod select;
+pub mod watch;
 
 use feed::{Filter, Sight, Tick};
 use fleet::{Applied, Changes, Enrolled, Fleet, LinkId};

@@ -73,13 +73,21 @@ impl Fleet {
         now: Instant,
         now_ms: i64,
     ) {
+        self.is_here(name, link, &hello.agent_version, now, now_ms);
+        let Some(slot) = self.nodes.get(name).map(|node| node.slot) else { return };
+        if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
+            facts.clock_offset_ms = Some(hello.node_unix_ms.saturating_sub(now_ms));
+        }
+    }
+
+    /// As [`Fleet::attached`], of a node whose clock is the one that is read here: the node that this program runs on.
+    pub fn is_here(&mut self, name: &NodeName, link: LinkId, agent_version: &str, now: Instant, now_ms: i64) {
         self.replays(name, link, now);
         let Some(node) = self.nodes.get_mut(name) else { return };
         (node.heard, node.ever_seen) = (Some(now), true);
         let slot = node.slot;
         if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
-            facts.agent_version = Some(hello.agent_version.clone());
-            facts.clock_offset_ms = Some(hello.node_unix_ms.saturating_sub(now_ms));
+            facts.agent_version = Some(agent_version.to_owned());
         }
         self.touch_facts(slot);
         self.set_state(name, NodeState::Connected, now_ms);
