@@ -26,6 +26,8 @@ pub struct Config {
     /// The agent is on its own.
     pub no_controller: bool,
     pub exporter: Option<Exporter>,
+    /// Where this host's users ask the agent itself. Without a controller the usual one.
+    pub agent_socket: Option<PathBuf>,
 }
 
 /// Where Prometheus asks.
@@ -80,6 +82,9 @@ const LARGEST_SPOOL: u64 = 64 << 30;
 /// Where the exporter of an agent on its own listens, unless told otherwise.
 pub const EXPORTER_SOCKET: &str = "/run/horcrux/exporter.sock";
 
+/// Where an agent on its own answers this host's users, unless told otherwise.
+pub const AGENT_SOCKET: &str = "/run/horcrux/agent.sock";
+
 /// Where the settings are looked for.
 pub const USUAL: &str = "/etc/horcrux/agentd.toml";
 
@@ -113,6 +118,9 @@ impl Config {
             },
             no_controller: from.flag("no_controller").unwrap_or(false),
             exporter: from.table("exporter", Exporter::read).flatten(),
+            agent_socket: from.parsed("agent_socket", "an absolute path", |text| {
+                Path::new(text).is_absolute().then(|| text.into())
+            }),
         };
         from.finish(config)
     }

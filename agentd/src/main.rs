@@ -13,7 +13,8 @@ use horcrux_agentd::config::Config;
 use horcrux_agentd::enroll::{self, Existing, JoinToken, Outcome};
 use horcrux_agentd::link::Link;
 use horcrux_agentd::local::exporter::Exporter;
-use horcrux_agentd::local::{Forward, Local};
+use horcrux_agentd::local::served::AgentSocket;
+use horcrux_agentd::local::{Forward, Local, Shown, this_node};
 use horcrux_agentd::sample::Lane;
 use horcrux_agentd::{collect, config, host, identity, print};
 use horcrux_transport::client::Target;
@@ -153,20 +154,32 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     drop(cycles);
     let exporter = config.exporter.clone().or_else(|| config.no_controller.then(config::Exporter::default));
+    let usual = || config.no_controller.then(|| config::AGENT_SOCKET.into());
+    let agent_socket: Option<PathBuf> = config.agent_socket.clone().or_else(usual);
     let watched = running.iter().map(Running::watched).collect();
     runtime()?.block_on(async {
         let terminate = signal::terminate().context("take signals")?;
         let mut tasks = Tasks::default();
         let (to_link, from_lanes) = mpsc::channel(collect::QUEUE);
         let forward = if config.no_controller { Forward::Nowhere } else { Forward::Link(to_link) };
-        let cycles = if let Some(exporter) = &exporter {
-            let (tap, local) = Local::tapped(watched, forward);
-            let exporter = Exporter::bind(exporter, local, &config.root).context("start the exporter")?;
-            tasks.spawn("tap", |stop| tap.run(collected, stop));
-            tasks.spawn("exporter", |stop| exporter.run(stop));
-            from_lanes
-        } else {
+        let cycles = if exporter.is_none() && agent_socket.is_none() {
             collected
+        } else {
+            let (mut tap, local) = Local::tapped(watched, forward);
+            if let Some(exporter) = &exporter {
+                let exporter = Exporter::bind(exporter, local, &config.root).context("start the exporter")?;
+                tasks.spawn("exporter", |stop| exporter.run(stop));
+            }
+            if let Some(path) = &agent_socket {
+                let (known, node) = this_node(&config.state_dir, &config.root);
+                let (shown, live, writer) = Shown::new(&known, node.clone());
+                let socket = AgentSocket::bind(path, node, live).context("serve this host")?;
+                tap = tap.showing(shown);
+                tasks.spawn("live", |stop| writer.run(stop));
+                tasks.spawn("agent-socket", |stop| socket.run(stop));
+            }
+            tasks.spawn("tap", |stop| tap.run(collected, stop));
+            from_lanes
         };
         // Lanes end with what runs them.
         let _lanes = if config.no_controller {

@@ -11,8 +11,8 @@ use horcrux_proto::v1::{Metric, Source};
 
 use crate::link::dictionary::{UNREAD, lost_sources};
 use crate::link::off;
-use crate::present::Present;
-use crate::sample::{Cycle, Found, Object, ObjectSample, Reading, Taken};
+use crate::present::{News, Present};
+use crate::sample::{Cycle, Found, Object, ObjectSample, Reading, SourceReport, Taken};
 
 /// See above.
 #[derive(Debug, Default)]
@@ -40,11 +40,12 @@ struct Metrics(Vec<u64>);
 
 impl Latest {
     /// Takes in what `lane` read. `skipped` says how many readings of a source were skipped so far.
-    pub fn take(&mut self, lane: &'static str, cycle: &Cycle, skipped: impl Fn(Source) -> u64) {
+    /// Says what is new.
+    pub fn take(&mut self, lane: &'static str, cycle: &Cycle, skipped: impl Fn(Source) -> u64) -> Vec<News> {
         let at = cycle.taken.unix_ms;
-        self.present.found(&cycle.found, at);
+        let mut news = vec![self.present.found(&cycle.found, at), Present::happened(&cycle.events, at)];
         for report in &cycle.sources {
-            self.present.source(report, skipped(report.source), at);
+            news.push(self.present.source(report, skipped(report.source), at));
         }
         let number = self.readings.entry(lane).or_default();
         *number += 1;
@@ -66,6 +67,12 @@ impl Latest {
             self.objects.remove(&vm);
         }
         self.objects.retain(|_, parts| !parts.is_empty());
+        news
+    }
+
+    /// Takes in how a source is doing, from elsewhere than its lane.
+    pub fn source(&mut self, report: &SourceReport, skipped: u64, at_unix_ms: i64) -> News {
+        self.present.source(report, skipped, at_unix_ms)
     }
 
     #[must_use]
@@ -174,7 +181,7 @@ mod tests {
     use horcrux_proto::v1::{SourceState, VmFacts, VmState};
 
     use super::*;
-    use crate::sample::{SourceReport, Value};
+    use crate::sample::Value;
 
     const UUID: &str = "00000000-0000-0000-0000-000000000001";
 

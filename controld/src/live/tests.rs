@@ -14,10 +14,10 @@ use horcrux_proto::v1::{
 use horcrux_transport::clock;
 use prost::Message as _;
 
-use super::feed::{self, Filter, Viewer};
+use super::feed;
 use super::fleet::{Applied, Fleet, LinkId, Patience};
 use super::object::Facts;
-use super::past;
+use super::{Filter, Viewer, past};
 use crate::access::rights::{Level, Rights};
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Past;
@@ -62,7 +62,7 @@ impl Model {
         let mut fleet = Fleet::new(patience);
         let start = clock::monotonic();
         for name in names {
-            fleet.enrolled(&row(name), start, 0);
+            fleet.enrolled(&(&row(name)).into(), start, 0);
         }
         Self { fleet, start }
     }
@@ -210,7 +210,7 @@ fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
 fn a_node_that_is_enrolled_again_keeps_its_stream() {
     let mut model = Model::with(&["a"]);
     model.attach("a", 1);
-    model.fleet.enrolled(&row("a"), model.start, 1);
+    model.fleet.enrolled(&(&row("a")).into(), model.start, 1);
     assert_eq!(model.state("a"), NodeState::Connected);
     assert!(model.fleet.is_current(&node("a"), LinkId(1)));
     assert_eq!(model.fleet.objects().count(), 1);
