@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use horcrux_proto::authz::Privilege;
 use horcrux_proto::name::{NodeName, Resource};
-use horcrux_proto::v1::{Metric, RecentSeries};
+use horcrux_proto::v1::{GetRecentResponse, Metric};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
@@ -206,21 +206,21 @@ impl App {
         Ok(())
     }
 
-    /// The last `seconds` of some metrics of one object.
+    /// The last `seconds` of some metrics of one object, and what is missing in them.
     pub async fn recent(
         &self,
         resource: &Resource,
         metrics: &[Metric],
         seconds: u32,
-    ) -> Result<Vec<RecentSeries>, Status> {
+    ) -> Result<GetRecentResponse, Status> {
         let asked = resource.clone();
         let node = self.live.ask(move |fleet| fleet.find(&asked).map(|object| object.node.clone())).await;
         let node = node?;
         let absent = || Status::not_found(format!("{resource} does not exist, or is not yours to see"));
         let node = node.ok_or_else(absent)?;
         let now_ms = clock::unix_ms();
-        let past = self.recent.past(node.as_str(), now_ms - i64::from(seconds) * 1000).await;
-        let past = past?;
+        let mut past = self.recent.past(node.as_str(), now_ms - i64::from(seconds) * 1000).await?;
+        let gaps = std::mem::take(&mut past.gaps);
         let inventories = self.recent.inventories().await?;
         let inventory = inventories.into_iter().find(|(of, _)| *of == node.as_str()).map(|(_, i)| i);
         let rows = self.store.nodes().await?;
@@ -231,7 +231,8 @@ impl App {
             let now = (clock::monotonic(), now_ms);
             past::course((&node, &row), inventory.as_ref(), past, &resource, &metrics, now)
         });
-        replayed.await.map_err(|_| Status::internal("internal error"))
+        let series = replayed.await.map_err(|_| Status::internal("internal error"))?;
+        Ok(GetRecentResponse { series, gaps })
     }
 }
 

@@ -75,8 +75,7 @@ impl WatchService for Watch {
             0 => MAX_RECENT_SECONDS,
             seconds => seconds.min(MAX_RECENT_SECONDS),
         };
-        let series = self.0.recent(&resource, &metrics, seconds).await?;
-        Ok(Response::new(GetRecentResponse { series }))
+        Ok(Response::new(self.0.recent(&resource, &metrics, seconds).await?))
     }
 }
 

@@ -368,3 +368,29 @@ fn the_past_is_computed_as_the_present_was() {
     assert_eq!(course[0].values[1..], [50.0, 100.0]);
     assert_eq!(course[0].gap_ms, 15_000);
 }
+
+#[test]
+fn a_clock_that_is_off_is_told_once_and_that_it_agrees_again() {
+    let mut model = Model::with(&["a"]);
+    let hello = Hello { node_unix_ms: 1_007_500, ..Hello::default() };
+    model.fleet.attached(&node("a"), LinkId(1), &hello, model.start, 1_000_000);
+    let told = |model: &mut Model| -> Vec<(EventKind, String)> {
+        let events = model.fleet.take_changes().events;
+        let clock =
+            |event: &v1::Event| matches!(event.kind(), EventKind::ClockSkewed | EventKind::ClockAgrees);
+        events.into_iter().map(|e| e.event).filter(clock).map(|e| (e.kind(), e.detail)).collect()
+    };
+    assert_eq!(told(&mut model), [(EventKind::ClockSkewed, "7.5 s ahead of the controller".to_owned())]);
+    // What is delayed seems behind: the least delayed counts.
+    let mut seen = |second: u32, taken_ms: i64| {
+        let now = model.start + Duration::from_secs(second.into());
+        let now_ms = 1_000_000 + i64::from(second) * 1000;
+        model.fleet.clock_seen(&node("a"), taken_ms, now, now_ms);
+        told(&mut model)
+    };
+    assert_eq!(seen(1, 1_001_000), []);
+    assert_eq!(seen(30, 1_000_000), []);
+    assert_eq!(seen(61, 1_060_900), [(EventKind::ClockAgrees, "0.0 s ahead of the controller".to_owned())]);
+    assert_eq!(seen(62, 1_050_000), []);
+    assert_eq!(seen(123, 1_112_000), [(EventKind::ClockSkewed, "11.0 s behind the controller".to_owned())]);
+}

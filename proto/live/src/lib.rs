@@ -187,7 +187,9 @@ impl<S: Sight> Writer<S> {
             Message::Samples { node, link, batch, reply } => {
                 let applied = self.fleet.samples(&node, link, &batch);
                 if applied != Applied::Stale {
-                    self.fleet.heard(&node, clock::monotonic(), clock::unix_ms());
+                    let (now, now_ms) = (clock::monotonic(), clock::unix_ms());
+                    self.fleet.heard(&node, now, now_ms);
+                    self.fleet.clock_seen(&node, batch.taken_unix_ms, now, now_ms);
                 }
                 if reply.send(applied).is_err() {
                     tracing::trace!(%node, "the stream ended before its answer");

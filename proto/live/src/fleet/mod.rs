@@ -11,6 +11,7 @@ use horcrux_proto::v1;
 use crate::names::Names;
 use crate::object::{Facts, Object, Place};
 
+mod clock;
 mod inventory;
 mod nodes;
 mod samples;
@@ -92,6 +93,7 @@ struct Node {
     /// Until it is first heard of, it gets the time since this controller's start.
     known_since: Instant,
     ever_seen: bool,
+    clock: clock::Clock,
 }
 
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use horcrux_proto::agent::v1 as agent;
 use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1::{self, EventKind, NodeState};
 
+use super::clock::Clock;
 use super::{Enrolled, Facts, Fleet, FleetEvent, Link, LinkId, Node};
 
 /// By then each lane of an agent has read, the slowest as it comes every 30 s.
@@ -40,7 +41,18 @@ impl Fleet {
         };
         let slot = self.insert(Resource::Node(name.clone()), name.clone(), Facts::Node(Box::new(node)));
         let objects = BTreeSet::from([slot]);
-        self.nodes.insert(name, Node { slot, objects, link: None, heard: None, known_since: now, ever_seen });
+        self.nodes.insert(
+            name,
+            Node {
+                slot,
+                objects,
+                link: None,
+                heard: None,
+                known_since: now,
+                ever_seen,
+                clock: Clock::default(),
+            },
+        );
     }
 
     /// A node is shut out for a reason, or let in again.
@@ -74,10 +86,7 @@ impl Fleet {
         now_ms: i64,
     ) {
         self.is_here(name, link, &hello.agent_version, now, now_ms);
-        let Some(slot) = self.nodes.get(name).map(|node| node.slot) else { return };
-        if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
-            facts.clock_offset_ms = Some(hello.node_unix_ms.saturating_sub(now_ms));
-        }
+        self.clock_told(name, hello.node_unix_ms, now_ms);
     }
 
     /// As [`Fleet::attached`], of a node whose clock is the one that is read here: the node that this program runs on.
