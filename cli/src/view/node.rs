@@ -159,7 +159,10 @@ impl View for NodeDetailView {
         let node = &self.node;
         let mut facts = Facts::default();
         facts.fact("name", shown(bare(&node.name)));
-        facts.fact("id", shown(&node.id));
+        // An agent on its own has none of the three.
+        if !node.id.is_empty() {
+            facts.fact("id", shown(&node.id));
+        }
         facts.fact("state", format!("{} since {}", node.state, ago(node.state_since_unix_ms, now_ms)));
         if let Some(locked) = node.locked() {
             facts.fact(
@@ -168,8 +171,12 @@ impl View for NodeDetailView {
             );
         }
         facts.fact("last sample", or_dash(node.last_sample_unix_ms.map(|at| ago(at, now_ms))));
-        facts.fact("enrolled", utc(node.enrolled_unix_ms));
-        facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
+        if node.enrolled_unix_ms != 0 {
+            facts.fact("enrolled", utc(node.enrolled_unix_ms));
+        }
+        if node.certificate_expires_unix_ms != 0 {
+            facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
+        }
         facts.fact("agent", node.agent_version.as_deref().map_or_else(never_attached, shown));
         facts.fact("clock", or_dash(node.clock_offset_ms.map(clock)));
         let known = &node.facts;

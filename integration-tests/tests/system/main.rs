@@ -3,6 +3,7 @@
 
 mod access;
 mod alone;
+mod asked;
 mod bad_input;
 mod browser;
 mod clients;

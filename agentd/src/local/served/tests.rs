@@ -169,7 +169,7 @@ async fn a_watcher_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed
     let agent = Agent::start().await;
     // Enough instances that a few ticks fill what the connection holds.
     let many = |value: f64| -> Vec<Reading> {
-        (0..6000)
+        (0..12000)
             .map(|number| Reading {
                 metric: Metric::NodeDiskUtilisation,
                 instance: format!("a-disk-with-a-long-name-{number}").into(),
@@ -183,7 +183,7 @@ async fn a_watcher_that_does_not_read_holds_nobody_up_and_is_told_what_it_missed
     let request = WatchRequest { instances: true, ..WatchRequest::default() };
     let mut slow = watch.watch(request).await.unwrap().into_inner();
     // More ticks than a ring holds; each reading is taken at once all the same.
-    for second in 2..32 {
+    for second in 2..42 {
         let taken = agent.read(second, many(f64::from(u32::try_from(second).unwrap())));
         tokio::time::timeout(Duration::from_secs(5), taken).await.unwrap();
         tokio::time::sleep(horcrux_live::TICK).await;
