@@ -83,7 +83,8 @@ fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-fn tool(name: &str) -> PathBuf {
+/// A program of Prometheus, as `integration-tests/install` unpacks it.
+pub(crate) fn tool(name: &str) -> PathBuf {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/prometheus/usr/bin").join(name);
     if unpacked.exists() { unpacked } else { PathBuf::from(name) }
 }

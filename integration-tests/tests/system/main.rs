@@ -8,6 +8,7 @@ mod bad_input;
 mod browser;
 mod clients;
 mod contract;
+mod dashboards;
 mod dependencies;
 mod enrollment;
 mod grid;
