@@ -97,6 +97,12 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> anyhow::Result<()> {
+    if let Command::RotateCa { config, .. } = &command {
+        // Before there are other threads. The other commands make no file in the state directory, and write secrets to places
+        // that are root's.
+        let dir = Config::load(config.as_deref())?.state_dir;
+        files::act_as_owner(&dir).with_context(|| format!("act as the owner of {}", dir.display()))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start")?;
     match command {
         Command::Run { config } => {
