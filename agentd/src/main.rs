@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_mangen::Man;
 use horcrux_agentd::collect::Running;
 use horcrux_agentd::config::Config;
 use horcrux_agentd::enroll::{self, Existing, JoinToken, Outcome};
@@ -66,6 +67,9 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Write the manual's pages, for packages
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -132,7 +136,20 @@ fn start(command: Command) -> anyhow::Result<()> {
             text.push('\n');
             std::io::stdout().write_all(text.as_bytes()).context("print")
         }
+        Command::Man { directory } => {
+            let mut whole = Cli::command().disable_help_subcommand(true);
+            whole.build();
+            pages(whole, &directory).context("write the manual's pages")
+        }
     }
+}
+
+/// Of a command and of those in it.
+fn pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        pages(inner.clone(), directory)?;
+    }
+    Man::new(command).section("8").generate_to(directory).map(drop)
 }
 
 fn tell_enrolled(outcome: &Outcome) {

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_mangen::Man;
 use horcrux_controld::access::audit::{Audit, Entry};
 use horcrux_controld::access::setup::SetupCode;
 use horcrux_controld::config::{Config, USUAL};
@@ -80,6 +81,9 @@ enum Command {
         #[command(subcommand)]
         step: Step,
     },
+    /// Write the manual's pages, for packages
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -126,6 +130,11 @@ fn start(command: Command) -> anyhow::Result<()> {
                 .with_context(|| format!("write {}", code_file.display()))?;
             tracing::info!(file = %code_file.display(), "setup code written: it works once, for an hour");
         }
+        Command::Man { directory } => {
+            let mut whole = Cli::command().disable_help_subcommand(true);
+            whole.build();
+            pages(whole, &directory).context("write the manual's pages")?;
+        }
         Command::RotateCa { config, step } => {
             let config = Config::load(config.as_deref())?;
             runtime.block_on(rotate_ca::run(&config, step))?;
@@ -158,6 +167,14 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of a command and of those in it.
+fn pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        pages(inner.clone(), directory)?;
+    }
+    Man::new(command).section("8").generate_to(directory).map(drop)
 }
 
 /// Refuses where no controller keeps its state: a code for a new, empty one would open nothing.

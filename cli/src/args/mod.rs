@@ -10,6 +10,7 @@ pub mod sign_in;
 pub mod token;
 pub mod value;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -120,6 +121,9 @@ pub enum Command {
     Top,
     /// Print a completion script for a shell.
     Completions { shell: Shell },
+    /// Write the manual's pages into a directory, for packages.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Print the version.
     Version {
         /// Ask the controller for its version too.
