@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_mangen::Man;
 use horcrux_controld::access::audit::{Audit, Entry};
@@ -101,17 +102,10 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> anyhow::Result<()> {
-    if let Command::RotateCa { config, .. } = &command {
-        // Before there are other threads. The other commands make no file in the state directory, and write secrets to places
-        // that are root's.
-        let dir = Config::load(config.as_deref())?.state_dir;
-        files::act_as_owner(&dir).with_context(|| format!("act as the owner of {}", dir.display()))?;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start")?;
     match command {
         Command::Run { config } => {
             let config = Config::load(config.as_deref())?;
-            runtime.block_on(daemon::run(config))?;
+            runtime()?.block_on(daemon::run(config))?;
         }
         Command::CheckConfig { config } => {
             daemon::check(&Config::load(config.as_deref())?)?;
@@ -121,7 +115,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::RecoverAdmin { config, code_file } => {
             let config = Config::load(config.as_deref())?;
             has_state(&config)?;
-            let made = runtime.block_on(async {
+            let made = as_owner(&config, async {
                 let store = Store::open(&config.state_dir).await?;
                 let (audit, _scribe) = Audit::open(store.clone(), &config.state_dir, None).await?;
                 anyhow::Ok(SetupCode::recover(&store, &audit, clock::unix_ms()).await?)
@@ -137,12 +131,12 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
         Command::RotateCa { config, step } => {
             let config = Config::load(config.as_deref())?;
-            runtime.block_on(rotate_ca::run(&config, step))?;
+            as_owner(&config, rotate_ca::run(&config, step))?;
         }
         Command::JoinToken { config, name, reenroll, minutes, token_file } => {
             let config = Config::load(config.as_deref())?;
             let ttl = minutes.map_or(DEFAULT_TTL, |m| Duration::from_secs(m * 60));
-            let made = runtime.block_on(async {
+            let made = as_owner(&config, async {
                 let store = Store::open(&config.state_dir).await?;
                 let has_nodes = !store.nodes().await?.is_empty();
                 let authority = Authority::open(&config.state_dir, has_nodes)?;
@@ -167,6 +161,26 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start")
+}
+
+/// Works with the controller's state as the user whose it is, so that what root makes there is that user's too. This thread
+/// stays who it is: secrets that come of it are written where root may write.
+fn as_owner<T: Send>(
+    config: &Config,
+    work: impl Future<Output = anyhow::Result<T>> + Send,
+) -> anyhow::Result<T> {
+    let dir = &config.state_dir;
+    thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            files::act_as_owner(dir).with_context(|| format!("act as the owner of {}", dir.display()))?;
+            runtime()?.block_on(work)
+        });
+        working.join().unwrap_or_else(|_| Err(anyhow!("the work with {} panicked", dir.display())))
+    })
 }
 
 /// Of a command and of those in it.

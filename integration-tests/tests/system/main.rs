@@ -14,5 +14,6 @@ mod lab;
 mod live;
 mod node;
 mod outage;
+mod packages;
 mod realms;
 mod recovery;
