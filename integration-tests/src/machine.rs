@@ -1,7 +1,6 @@
 //! A clean Debian that systemd runs, to install packages on.
 
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -46,10 +45,10 @@ impl Machine {
         let dir = tempfile::tempdir()?;
         let console = fs::File::create(dir.path().join("console"))?;
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]).arg(lab.join("machine"));
-        command.arg(dir.path()).arg(root.trim()).arg(packages()?);
-        // Not in the group that a signal to the test goes to: it would wait for the machine to shut down.
-        command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console).process_group(0);
+        // All of it ends with its first process, however the test ends.
+        command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.arg(lab.join("machine")).arg(dir.path()).arg(root.trim()).arg(packages()?);
+        command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
         let machine = Self { child: command.spawn().context("start the machine")?, dir };
         wait_until("the machine to be up", || {
             let state = machine.run(&["systemctl", "is-system-running"]);
@@ -98,9 +97,13 @@ impl Machine {
     }
 
     fn first_process(&self) -> anyhow::Result<u32> {
-        let pid = self.child.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-        children.split_whitespace().next().context("nothing runs there")?.parse().context("a process has a number")
+        let only_child = |pid: u32| -> anyhow::Result<u32> {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            let first = children.split_whitespace().next().context("the machine doesn't run yet")?;
+            first.parse().context("a process has a number")
+        };
+        // Of unshare, systemd-nspawn; of that, the machine's.
+        only_child(only_child(self.child.id())?)
     }
 
     fn console(&self) -> String {
