@@ -169,7 +169,9 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .with_context(|| format!("take the state directory {}", config.state_dir.display()))?;
     raise_descriptor_limit();
     if !config.no_controller && identity::stamp(&config.state_dir).is_none() {
-        tracing::warn!("this node has no controller: it is seen on this host alone until `horcrux-agentd enroll` is run");
+        tracing::warn!(
+            "this node has no controller: it is seen on this host alone until `horcrux-agentd enroll` is run"
+        );
         let alone = Config { no_controller: true, ..config.clone() };
         if serve(&alone, Until::Enrolled)? == Ended::Told {
             return Ok(());

@@ -46,7 +46,15 @@ impl Machine {
         let console = fs::File::create(dir.path().join("console"))?;
         let mut command = Command::new("unshare");
         // All of it ends with its first process, however the test ends.
-        command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
         command.arg(lab.join("machine")).arg(dir.path()).arg(root.trim()).arg(packages()?);
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
         let machine = Self { child: command.spawn().context("start the machine")?, dir };

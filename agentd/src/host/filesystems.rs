@@ -138,13 +138,17 @@ impl FilesystemLane {
     }
 
     fn mounted(&mut self) -> Result<Vec<Place>, ReadError> {
-        let found = self.mountinfo.parse(&mut self.buffer, |text| mounts(text).map(|mounts| distinct(&mounts)));
+        let found =
+            self.mountinfo.parse(&mut self.buffer, |text| mounts(text).map(|mounts| distinct(&mounts)));
         let mut places = found?;
-        let on_host = self.of_host.parse(&mut self.buffer, |text| {
-            mounts(text).map(|mounts| tell_read_only(&mut places, &mounts))
-        });
+        let on_host = self
+            .of_host
+            .parse(&mut self.buffer, |text| mounts(text).map(|mounts| tell_read_only(&mut places, &mounts)));
         if let Err(error) = on_host {
-            tracing::debug!(error = chain(&error), "mounts of process 1 not read: statvfs says what is read-only");
+            tracing::debug!(
+                error = chain(&error),
+                "mounts of process 1 not read: statvfs says what is read-only"
+            );
         }
         Ok(places)
     }

@@ -83,7 +83,8 @@ fn the_agent_serves_its_host_from_within_its_sandbox_as_soon_as_it_is_installed(
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
     let memory_kib: f64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert_eq!(metric(&text, "node_memory_MemTotal_bytes "), Some(memory_kib * 1024.0));
-    let cpus = text.lines().filter(|line| line.starts_with("node_cpu_seconds_total{") && line.contains("\"idle\""));
+    let cpus =
+        text.lines().filter(|line| line.starts_with("node_cpu_seconds_total{") && line.contains("\"idle\""));
     assert_eq!(cpus.count(), std::thread::available_parallelism().unwrap().get());
     for name in ["node_load1 ", "node_boot_time_seconds ", "node_procs_running "] {
         assert!(metric(&text, name).is_some_and(|value| value >= 0.0), "{name}");
@@ -99,7 +100,9 @@ fn the_agent_serves_its_host_from_within_its_sandbox_as_soon_as_it_is_installed(
     scrape(&machine, "/srv to be read-only", read_only);
 
     machine.run(&["apt-get", "remove", "-y", "horcrux-agent"]).unwrap();
-    machine.run(&["test", "-e", "/var/lib/horcrux-agentd/lock", "-a", "-e", "/etc/horcrux/agentd.toml"]).unwrap();
+    machine
+        .run(&["test", "-e", "/var/lib/horcrux-agentd/lock", "-a", "-e", "/etc/horcrux/agentd.toml"])
+        .unwrap();
     machine.run(&["apt-get", "purge", "-y", "horcrux-agent"]).unwrap();
     assert_eq!(left(&machine), "");
     machine.run(&["id", "horcrux-agent"]).unwrap();
@@ -119,12 +122,16 @@ fn the_controller_starts_as_it_is_installed_and_root_enrolls_the_node() {
     machine.run(&["systemctl", "start", "horcrux-pamd.socket", "horcrux-pamd.service"]).unwrap();
     active(&machine, "horcrux-pamd.service");
 
-    wait_until("the controller's state", || machine.run(&["test", "-s", "/var/lib/horcrux-controld/ports"])).unwrap();
-    machine.run(&["horcrux-controld", "join-token", "--name", "here", "--token-file", "/root/token"]).unwrap();
+    wait_until("the controller's state", || machine.run(&["test", "-s", "/var/lib/horcrux-controld/ports"]))
+        .unwrap();
+    machine
+        .run(&["horcrux-controld", "join-token", "--name", "here", "--token-file", "/root/token"])
+        .unwrap();
     let controller = ["--controller", "https://127.0.0.1:8006", "--token-file", "/root/token"];
     machine.run(&[&["horcrux-agentd", "enroll"][..], &controller[..]].concat()).unwrap();
     wait_until("the agent to go on with its controller", || {
-        let journal = machine.run(&["journalctl", "--no-pager", "-o", "cat", "-u", "horcrux-agentd.service"])?;
+        let journal =
+            machine.run(&["journalctl", "--no-pager", "-o", "cat", "-u", "horcrux-agentd.service"])?;
         anyhow::ensure!(journal.contains("attached"), "{journal}");
         Ok(())
     })

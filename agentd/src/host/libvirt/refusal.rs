@@ -27,7 +27,8 @@ pub(super) fn of(error: &Error) -> Option<Refusal> {
     if error.domain().is(ErrorDomain::Polkit) || by_policy.into_iter().any(|number| error.code().is(number)) {
         return Some(Refusal::Policy);
     }
-    let by_kernel = error.code().is(ErrorNumber::SystemError) && error.message().contains("Permission denied");
+    let by_kernel =
+        error.code().is(ErrorNumber::SystemError) && error.message().contains("Permission denied");
     by_kernel.then_some(Refusal::Socket)
 }
 
@@ -78,7 +79,9 @@ mod tests {
     #[test]
     fn a_refusal_says_who_is_refused_and_the_command_that_mends_it() {
         let without = text(Refusal::Policy, DENIED, "horcrux-agent", false);
-        assert!(without.starts_with("libvirt refuses user horcrux-agent: connect: authentication unavailable"));
+        assert!(
+            without.starts_with("libvirt refuses user horcrux-agent: connect: authentication unavailable")
+        );
         for part in ["org.libvirt.unix.monitor", "s.user == \"horcrux-agent\"", "> /etc/polkit-1/rules.d/"] {
             assert!(without.contains(part), "{part} is missing in: {without}");
         }
@@ -90,9 +93,12 @@ mod tests {
 
     #[test]
     fn a_group_that_is_as_good_as_root_is_not_proposed() {
-        for (kind, has_rule) in
-            [(Refusal::Policy, true), (Refusal::Policy, false), (Refusal::Socket, true), (Refusal::Socket, false)]
-        {
+        for (kind, has_rule) in [
+            (Refusal::Policy, true),
+            (Refusal::Policy, false),
+            (Refusal::Socket, true),
+            (Refusal::Socket, false),
+        ] {
             let told = text(kind, DENIED, "horcrux-agent", has_rule);
             assert!(!told.contains("usermod") && !told.contains("group"), "{told}");
         }
