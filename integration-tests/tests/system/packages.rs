@@ -167,6 +167,8 @@ fn an_rpm_holds_what_the_deb_holds() {
         let deb = said(Command::new("dpkg-deb").arg("-c").arg(deb));
         let deb: Vec<&str> = deb.lines().filter(|line| line.starts_with('-')).collect();
         let paths = deb.iter().map(|line| line.rsplit_once(" .").unwrap().1.to_owned() + "\n");
+        let needs = said(Command::new("rpm").args(["-qp", "--nosignature", "--requires"]).arg(&rpm));
+        assert!(!needs.contains("openrc"), "what is documentation needs nothing: {needs}");
         let rpm = said(Command::new("rpm").args(["-qlp", "--nosignature"]).arg(rpm));
         let (in_deb, in_rpm) = (files(&paths.collect::<String>()), files(&rpm));
         assert_eq!(in_deb, in_rpm, "{name}");
