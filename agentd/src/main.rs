@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_mangen::Man;
 use horcrux_agentd::collect::Running;
 use horcrux_agentd::config::Config;
 use horcrux_agentd::enroll::{self, Existing, JoinToken, Outcome};
@@ -67,6 +68,9 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Write the manual's pages, for packages
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,6 +80,8 @@ enum Output {
 
 /// How long the stream has to say goodbye.
 const GRACE: Duration = Duration::from_secs(3);
+/// How often a node without a controller looks whether it was enrolled.
+const LOOK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -105,6 +111,9 @@ fn start(command: Command) -> anyhow::Result<()> {
             let file = config.root.join("proc/sys/kernel/hostname");
             let hostname =
                 std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+            // Root hands the node's key to the agent's own user, where it has one.
+            files::act_as_owner(&config.state_dir)
+                .with_context(|| format!("act as the owner of {}", config.state_dir.display()))?;
             let existing = if again { Existing::Replace } else { Existing::Keep };
             let enrolling = enroll::enroll(controller, &token, hostname.trim(), &config.state_dir, existing);
             tell_enrolled(&runtime()?.block_on(enrolling)?);
@@ -128,7 +137,20 @@ fn start(command: Command) -> anyhow::Result<()> {
             text.push('\n');
             std::io::stdout().write_all(text.as_bytes()).context("print")
         }
+        Command::Man { directory } => {
+            let mut whole = Cli::command().disable_help_subcommand(true);
+            whole.build();
+            pages(whole, &directory).context("write the manual's pages")
+        }
     }
+}
+
+/// Of a command and of those in it.
+fn pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        pages(inner.clone(), directory)?;
+    }
+    Man::new(command).section("8").generate_to(directory).map(drop)
 }
 
 fn tell_enrolled(outcome: &Outcome) {
@@ -147,6 +169,34 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let _owned = files::own_dir(&config.state_dir)
         .with_context(|| format!("take the state directory {}", config.state_dir.display()))?;
     raise_descriptor_limit();
+    if !config.no_controller && identity::stamp(&config.state_dir).is_none() {
+        tracing::warn!(
+            "this node has no controller: it is seen on this host alone until `horcrux-agentd enroll` is run"
+        );
+        let alone = Config { no_controller: true, ..config.clone() };
+        if serve(&alone, Until::Enrolled)? == Ended::Told {
+            return Ok(());
+        }
+        tracing::info!("enrolled: going on with a controller");
+    }
+    serve(config, Until::Told).map(drop)
+}
+
+/// Until when an agent runs as it was started. It ends when it is told to in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Told,
+    Enrolled,
+}
+
+/// Why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Told,
+    Enrolled,
+}
+
+fn serve(config: &Config, until: Until) -> anyhow::Result<Ended> {
     let (cycles, collected) = mpsc::channel(collect::QUEUE);
     let running = lanes(config)
         .into_iter()
@@ -193,9 +243,24 @@ fn run(config: &Config) -> anyhow::Result<()> {
             tasks.spawn("link", |stop| link.run(stop));
             Vec::new()
         };
-        tasks.run(terminate, GRACE).await?;
-        Ok(())
+        let mut ended = Ended::Told;
+        let shutdown = async {
+            tokio::select! {
+                () = terminate => {}
+                () = enrolled(&config.state_dir), if until == Until::Enrolled => ended = Ended::Enrolled,
+            }
+        };
+        tasks.run(shutdown, GRACE).await?;
+        Ok(ended)
     })
+}
+
+/// Returns when this node has an identity.
+async fn enrolled(state_dir: &Path) {
+    let mut look = tokio::time::interval(LOOK);
+    while identity::stamp(state_dir).is_none() {
+        look.tick().await;
+    }
 }
 
 /// The lanes keep files open, a dozen for each container; a service usually starts with 1024 descriptors.

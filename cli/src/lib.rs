@@ -125,6 +125,8 @@ impl App {
                 clap_complete::generate(shell, &mut Cli::command(), "horcruxctl", &mut script);
                 write_out(&script).map(drop)
             }
+            Command::Man { directory } => Ok(clap_mangen::generate_to(Cli::command(), &directory)
+                .with_context(|| format!("write the manual's pages into {}", directory.display()))?),
             Command::Version { controller } => self.version(controller).await,
         }
     }

@@ -136,6 +136,9 @@ pub enum Command {
     Top,
     /// Print a completion script for a shell.
     Completions { shell: Shell },
+    /// Write the manual's pages into a directory, for packages.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Print the version.
     Version {
         /// Ask the controller for its version too.

@@ -16,5 +16,6 @@ mod lab;
 mod live;
 mod node;
 mod outage;
+mod packages;
 mod realms;
 mod recovery;

@@ -19,6 +19,7 @@ mod monitor;
 mod params;
 mod process;
 mod raw;
+mod refusal;
 mod session;
 
 use std::collections::HashMap;

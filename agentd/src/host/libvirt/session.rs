@@ -1,6 +1,6 @@
 //! A connection that comes back: made when it is first needed, given up when it is dead, tried again with a backoff.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use horcrux_transport::error::Chain;
 use crate::sample::SourceReport;
 
 use super::raw::{CallError, Connection};
+use super::refusal;
 
 /// Where libvirt is, as the settings say.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Place {
     pub(super) uri: Arc<str>,
     /// One of these must be there before it is worth a try; none: always try.
     sockets: Arc<[PathBuf]>,
+    /// Where /etc and /usr are found.
+    root: Arc<Path>,
 }
 
 #[derive(Debug)]
@@ -55,9 +58,10 @@ const LOCAL: &str = "qemu:///system";
 
 impl Place {
     #[must_use]
-    pub fn new(uri: &str, root: &std::path::Path) -> Self {
+    pub fn new(uri: &str, root: &Path) -> Self {
         let sockets: &[&str] = if uri == LOCAL { &SOCKETS } else { &[] };
-        Self { uri: uri.into(), sockets: sockets.iter().map(|socket| root.join(socket)).collect() }
+        let sockets = sockets.iter().map(|socket| root.join(socket)).collect();
+        Self { uri: uri.into(), sockets, root: root.into() }
     }
 }
 
@@ -118,9 +122,13 @@ impl Session {
         }
         Connection::open(&self.place.uri).map_err(|error| {
             let text = Chain(&error).to_string();
-            match error {
+            match &error {
                 CallError::NotLoaded(_) => Unavailable::Absent(text),
-                CallError::EventLoop(_) | CallError::Libvirt { .. } => Unavailable::Failing(text),
+                CallError::EventLoop(_) => Unavailable::Failing(text),
+                CallError::Libvirt { error, .. } => {
+                    let refused = refusal::of(error).map(|kind| refusal::told(kind, &text, &self.place.root));
+                    Unavailable::Failing(refused.unwrap_or(text))
+                }
             }
         })
     }
