@@ -1,9 +1,11 @@
 //! What is on this node now, as the lanes found it: what a controller is told in full when a stream begins, and in
 //! changes after that. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use horcrux_proto::agent::v1::{Event, Inventory, event};
+use horcrux_proto::name::VmUuid;
 use horcrux_proto::parts::Parts;
 use horcrux_proto::v1::{
     ContainerFacts, EventKind, NodeFacts, Source, SourceState, SourceStatus, VmFacts, VmState,
@@ -16,10 +18,14 @@ use crate::sample::{Found, Happened, Object, SourceReport};
 #[derive(Debug, Default)]
 pub struct Present {
     node: Option<NodeFacts>,
-    sources: BTreeMap<i32, SourceStatus>,
+    /// By source and instance.
+    sources: BTreeMap<(i32, Arc<str>), SourceStatus>,
     vms: BTreeMap<String, VmFacts>,
+    /// By the lane that lists them: several do. A VM is in one list at a time.
+    listed: HashMap<&'static str, BTreeSet<String>>,
+    /// VMs of which it was told what happened to them, so that their next state is no news.
+    told: HashSet<VmUuid>,
     containers: BTreeMap<String, ContainerFacts>,
-    vms_known: bool,
     containers_known: bool,
 }
 
@@ -63,7 +69,7 @@ impl Present {
     }
 
     /// Takes in what a lane found.
-    pub fn found(&mut self, found: &Found, at_unix_ms: i64) -> News {
+    pub fn found(&mut self, lane: &'static str, found: &Found, at_unix_ms: i64) -> News {
         let mut inventory = Inventory::default();
         let mut events = Vec::new();
         match found {
@@ -74,35 +80,7 @@ impl Present {
                     inventory.node = self.node_facts();
                 }
             }
-            Found::Vms(list) => {
-                let mut tell = |kind, uuid: &str, detail: String| {
-                    events.push(happened(kind, &About::Vm(uuid), detail, at_unix_ms));
-                };
-                let mut now = BTreeMap::new();
-                for vm in list {
-                    let before = self.vms.get(&vm.uuid);
-                    // The first list is how things are, not something that happened.
-                    match before {
-                        None if self.vms_known => {
-                            tell(EventKind::VmAppeared, &vm.uuid, vm.display_name.clone());
-                        }
-                        Some(before) if before.state != vm.state => {
-                            let states = format!("{}: {} → {}", vm.display_name, word(before), word(vm));
-                            tell(EventKind::VmStateChanged, &vm.uuid, states);
-                        }
-                        _ => {}
-                    }
-                    if before != Some(vm) {
-                        inventory.vms.push(vm.clone());
-                    }
-                    now.insert(vm.uuid.clone(), vm.clone());
-                }
-                for (uuid, vm) in self.vms.iter().filter(|(uuid, _)| !now.contains_key(*uuid)) {
-                    inventory.gone_vms.push(uuid.clone());
-                    tell(EventKind::VmGone, uuid, vm.display_name.clone());
-                }
-                (self.vms, self.vms_known) = (now, true);
-            }
+            Found::Vms(list) => self.found_vms(lane, list, at_unix_ms, &mut inventory, &mut events),
             Found::Containers(list) => {
                 let mut tell = |kind, id: &str, detail: String| {
                     events.push(happened(kind, &About::Container(id), detail, at_unix_ms));
@@ -128,9 +106,64 @@ impl Present {
         News { inventory: (inventory != Inventory::default()).then_some(inventory), events }
     }
 
+    fn found_vms(
+        &mut self,
+        lane: &'static str,
+        list: &[VmFacts],
+        at_unix_ms: i64,
+        inventory: &mut Inventory,
+        events: &mut Vec<Event>,
+    ) {
+        let mut tell = |kind, uuid: &str, detail: String| {
+            events.push(happened(kind, &About::Vm(uuid), detail, at_unix_ms));
+        };
+        let listed = self.listed.get(lane);
+        let mut now = BTreeSet::new();
+        for vm in list {
+            let told = vm.uuid.parse().is_ok_and(|uuid| self.told.remove(&uuid));
+            let before = self.vms.get(&vm.uuid);
+            match before {
+                // A lane's first list is how things are, not something that happened.
+                None if listed.is_some() => {
+                    tell(EventKind::VmAppeared, &vm.uuid, vm.display_name.clone());
+                }
+                Some(before) if before.state != vm.state && !told => {
+                    let states = format!("{}: {} → {}", vm.display_name, word(before), word(vm));
+                    tell(EventKind::VmStateChanged, &vm.uuid, states);
+                }
+                _ => {}
+            }
+            if before != Some(vm) {
+                inventory.vms.push(vm.clone());
+                self.vms.insert(vm.uuid.clone(), vm.clone());
+            }
+            now.insert(vm.uuid.clone());
+        }
+        let elsewhere =
+            |uuid: &String| self.listed.iter().any(|(of, list)| *of != lane && list.contains(uuid));
+        let gone = listed.into_iter().flatten().filter(|uuid| !now.contains(*uuid) && !elsewhere(uuid));
+        for uuid in gone {
+            if let Ok(uuid) = uuid.parse() {
+                self.told.remove(&uuid);
+            }
+            if let Some(vm) = self.vms.remove(uuid) {
+                inventory.gone_vms.push(uuid.clone());
+                tell(EventKind::VmGone, uuid, vm.display_name);
+            }
+        }
+        self.listed.insert(lane, now);
+    }
+
     /// What lanes saw happen, as news.
-    #[must_use]
-    pub fn happened(events: &[Happened], at_unix_ms: i64) -> News {
+    pub fn happened(&mut self, events: &[Happened], at_unix_ms: i64) -> News {
+        for Happened { kind, object, .. } in events {
+            if let Object::Vm(uuid) = object
+                && changes_state(*kind)
+                && self.vms.contains_key(&uuid.to_string())
+            {
+                self.told.insert(*uuid);
+            }
+        }
         let event = |Happened { kind, object, detail }: &Happened| {
             let tell = |about: &About<'_>| happened(*kind, about, detail.clone(), at_unix_ms);
             match object {
@@ -144,7 +177,8 @@ impl Present {
 
     /// Takes in how a source is doing, and how many of its readings were skipped so far.
     pub fn source(&mut self, report: &SourceReport, skipped: u64, at_unix_ms: i64) -> News {
-        let before = self.sources.get(&report.source.into());
+        let key = (report.source.into(), Arc::clone(&report.instance));
+        let before = self.sources.get(&key);
         let same_state = before.is_some_and(|b| b.state() == report.state);
         if same_state && before.is_some_and(|b| b.detail == report.detail && b.skipped == skipped) {
             return News::default();
@@ -154,8 +188,9 @@ impl Present {
         let mut events = Vec::new();
         if was_good != good(report.state) {
             let kind = if was_good { EventKind::SourceLost } else { EventKind::SourceBack };
-            let detail = format!("{} {}", source_name(report.source), report.detail);
-            events.push(happened(kind, &About::Node, detail.trim_end().to_owned(), at_unix_ms));
+            let parts = [source_name(report.source), report.instance.to_string(), report.detail.clone()];
+            let said: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            events.push(happened(kind, &About::Node, said.join(" "), at_unix_ms));
         }
         let status = SourceStatus {
             source: report.source.into(),
@@ -163,8 +198,9 @@ impl Present {
             detail: report.detail.clone(),
             since_unix_ms,
             skipped,
+            instance: report.instance.to_string(),
         };
-        self.sources.insert(report.source.into(), status);
+        self.sources.insert(key, status);
         let node = self.node_facts();
         News { inventory: node.is_some().then(|| Inventory { node, ..Inventory::default() }), events }
     }
@@ -196,6 +232,20 @@ impl Present {
         let facts = self.node.as_ref()?;
         Some(NodeFacts { sources: self.sources.values().cloned().collect(), ..facts.clone() })
     }
+}
+
+/// Whether a VM's state is another after it.
+fn changes_state(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::VmStarted
+            | EventKind::VmSuspended
+            | EventKind::VmResumed
+            | EventKind::VmStopped
+            | EventKind::VmShutDown
+            | EventKind::VmPmSuspended
+            | EventKind::VmCrashed
+    )
 }
 
 /// An absent source is as it should be.
@@ -241,23 +291,51 @@ mod tests {
     #[test]
     fn the_first_list_is_no_event_and_later_differences_are() {
         let mut present = Present::default();
-        let first = present.found(&Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        let first = present.found("vms", &Found::Vms(vec![vm("a", VmState::Running)]), 1);
         assert_eq!(first.events, vec![]);
         assert_eq!(first.inventory.unwrap().vms.len(), 1);
         let next = [vm("a", VmState::Paused), vm("b", VmState::Running)];
-        let news = present.found(&Found::Vms(next.to_vec()), 2);
+        let news = present.found("vms", &Found::Vms(next.to_vec()), 2);
         assert_eq!(kinds(&news), [EventKind::VmStateChanged, EventKind::VmAppeared]);
-        let news = present.found(&Found::Vms(vec![next[1].clone()]), 3);
+        let news = present.found("vms", &Found::Vms(vec![next[1].clone()]), 3);
         assert_eq!(kinds(&news), [EventKind::VmGone]);
         assert_eq!(news.inventory.unwrap().gone_vms, ["a"]);
-        assert_eq!(present.found(&Found::Vms(vec![next[1].clone()]), 4), News::default());
+        assert_eq!(present.found("vms", &Found::Vms(vec![next[1].clone()]), 4), News::default());
+    }
+
+    #[test]
+    fn of_several_lanes_that_list_vms_each_speaks_for_its_own() {
+        let mut present = Present::default();
+        present.found("vms", &Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        let first = present.found("vms other", &Found::Vms(vec![vm("b", VmState::Running)]), 2);
+        assert_eq!(first.events, vec![], "the first list of each is how things are");
+        assert_eq!(present.vms().len(), 2);
+        let news = present.found("vms", &Found::Vms(Vec::new()), 3);
+        assert_eq!(
+            (kinds(&news), news.inventory.unwrap().gone_vms),
+            (vec![EventKind::VmGone], vec!["a".into()])
+        );
+        assert_eq!(present.vms().len(), 1);
+    }
+
+    #[test]
+    fn a_state_that_was_told_as_it_happened_is_not_told_again() {
+        let uuid = "aaaaaaaa-0000-4000-8000-000000000001";
+        let mut present = Present::default();
+        present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Running)]), 1);
+        let object = Object::Vm(uuid.parse().unwrap());
+        let paused = Happened { kind: EventKind::VmSuspended, object, detail: "paused".into() };
+        assert_eq!(kinds(&present.happened(&[paused], 2)), [EventKind::VmSuspended]);
+        assert_eq!(kinds(&present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Paused)]), 3)), []);
+        let missed = present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Running)]), 4);
+        assert_eq!(kinds(&missed), [EventKind::VmStateChanged], "nothing told of this one");
     }
 
     #[test]
     fn a_lane_that_could_not_list_leaves_what_was_known() {
         let mut present = Present::default();
-        present.found(&Found::Vms(vec![vm("a", VmState::Running)]), 1);
-        assert_eq!(present.found(&Found::Nothing, 2), News::default());
+        present.found("vms", &Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        assert_eq!(present.found("vms", &Found::Nothing, 2), News::default());
         assert_eq!(present.whole()[0].vms.len(), 1);
     }
 
@@ -270,7 +348,7 @@ mod tests {
                 ..vm(&number.to_string(), VmState::Running)
             })
             .collect();
-        present.found(&Found::Vms(many), 1);
+        present.found("vms", &Found::Vms(many), 1);
         let pieces = present.whole();
         assert!(pieces.len() > 2 && pieces.iter().all(|piece| piece.encoded_len() < 2 << 20));
         assert_eq!(pieces.iter().map(|piece| piece.vms.len()).sum::<usize>(), 3000);
@@ -282,9 +360,13 @@ mod tests {
     #[test]
     fn a_source_is_lost_and_comes_back_once_each() {
         let mut present = Present::default();
-        present.found(&Found::Node(Box::default()), 0);
-        let report =
-            |state, detail: &str| SourceReport { source: Source::Libvirt, state, detail: detail.into() };
+        present.found("vms", &Found::Node(Box::default()), 0);
+        let report = |state, detail: &str| SourceReport {
+            source: Source::Libvirt,
+            instance: Arc::default(),
+            state,
+            detail: detail.into(),
+        };
         assert_eq!(kinds(&present.source(&report(SourceState::Ok, ""), 0, 1)), []);
         let lost = report(SourceState::Failing, "gone");
         assert_eq!(kinds(&present.source(&lost, 0, 2)), [EventKind::SourceLost]);

@@ -103,7 +103,14 @@ fn node() -> Node {
 
 fn source(source: Source, state: SourceState, detail: &str) -> SourceStatus {
     let (source, state, detail) = (source.into(), state.into(), detail.into());
-    SourceStatus { source, state, detail, since_unix_ms: NOW_MS - 61_000, skipped: 12 }
+    SourceStatus {
+        source,
+        state,
+        detail,
+        since_unix_ms: NOW_MS - 61_000,
+        skipped: 12,
+        instance: String::new(),
+    }
 }
 
 /// Enrolled, and nothing more is known.
@@ -147,6 +154,9 @@ fn vm(display_name: &str) -> Vm {
                 reason: "the guest has no balloon driver".into(),
             }],
             interfaces: vec!["vnet0".into()],
+            unmanaged: false,
+            simulated: true,
+            connection: "qemu+ssh://b/system".into(),
         }),
     }
 }

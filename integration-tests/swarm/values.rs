@@ -113,7 +113,12 @@ impl Simulated {
 }
 
 fn cycle(taken: Taken, found: Found, samples: Vec<ObjectSample>) -> Cycle {
-    let report = SourceReport { source: Source::Simulated, state: SourceState::Ok, detail: String::new() };
+    let report = SourceReport {
+        source: Source::Simulated,
+        instance: Arc::default(),
+        state: SourceState::Ok,
+        detail: String::new(),
+    };
     Cycle { taken, found, samples, sources: vec![report], events: Vec::new() }
 }
 

@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use horcrux_proto::v1::Source;
 use horcrux_transport::tasks::Stop;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::sample::Cycle;
+use crate::collect::Watched;
+use crate::sample::{Cycle, SourceReport};
 
 use super::Local;
 
@@ -53,8 +53,9 @@ impl Tap {
 
     /// Puts what a lane read where readers find it.
     pub fn fill(local: &Local, lane: &'static str, cycle: &Cycle) {
-        let skipped = |source: Source| {
-            let of_source = local.lanes.iter().filter(|lane| lane.source == source);
+        let skipped = |report: &SourceReport| {
+            let is_its = |lane: &&Watched| lane.source == report.source && lane.instance == report.instance;
+            let of_source = local.lanes.iter().filter(is_its);
             of_source.map(|lane| lane.progress.skipped()).sum::<u64>()
         };
         local.latest().take(lane, cycle, skipped);
@@ -80,10 +81,10 @@ impl Tap {
 
 #[cfg(test)]
 mod tests {
-    use horcrux_proto::v1::Metric;
+    use horcrux_proto::v1::{Metric, Source};
 
     use super::*;
-    use crate::collect::{Progress, Watched};
+    use crate::collect::Progress;
     use crate::sample::{Found, Object, ObjectSample, Reading, Taken, Value};
 
     fn cycle(value: f64) -> Cycle {
@@ -105,7 +106,12 @@ mod tests {
     #[tokio::test]
     async fn a_link_that_is_full_costs_only_the_link_and_is_counted() {
         let progress = Arc::new(Progress::default());
-        let lane = Watched { name: "node", source: Source::Proc, progress: Arc::clone(&progress) };
+        let lane = Watched {
+            name: "node",
+            source: Source::Proc,
+            instance: "".into(),
+            progress: Arc::clone(&progress),
+        };
         let (to_link, mut link) = mpsc::channel(1);
         let (tap, local) = Local::tapped(vec![lane], Forward::Link(to_link));
         for value in [1.0, 2.0, 3.0] {

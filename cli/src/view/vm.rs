@@ -22,6 +22,12 @@ pub struct VmView {
     pub absent: Vec<AbsenceView>,
     /// Its node's network devices that lead to it.
     pub interfaces: Vec<String>,
+    /// A QEMU process that no libvirt knows.
+    pub unmanaged: bool,
+    /// It doesn't exist: libvirt's test driver made it up.
+    pub simulated: bool,
+    /// The libvirt connection that tells of it.
+    pub connection: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,6 +56,22 @@ impl From<&Vm> for VmView {
             absent: facts.absences.iter().map(AbsenceView::from).collect(),
             display_name: facts.display_name,
             interfaces: facts.interfaces,
+            unmanaged: facts.unmanaged,
+            simulated: facts.simulated,
+            connection: Some(facts.connection).filter(|uri| !uri.is_empty()),
+        }
+    }
+}
+
+impl VmView {
+    /// With what must not be overlooked.
+    #[must_use]
+    pub fn state_in_words(&self) -> String {
+        let state = if self.state == "unspecified" { "unknown" } else { &self.state };
+        match (self.simulated, self.unmanaged) {
+            (true, _) => format!("{state} (simulated)"),
+            (false, true) => format!("{state} (unmanaged)"),
+            (false, false) => state.to_owned(),
         }
     }
 }
@@ -73,7 +95,7 @@ impl View for VmListView {
             table.row(vec![
                 shown(&vm.display_name),
                 shown(bare(&vm.node)),
-                vm.state.clone(),
+                vm.state_in_words(),
                 or_dash(vm.vcpus.map(|n| n.to_string())),
                 or_dash(vm.memory_max_bytes.map(whole_bytes)),
                 or_dash(vm.last_sample_unix_ms.map(|at| ago(at, now_ms))),
@@ -91,7 +113,8 @@ impl View for VmDetailView {
         facts.fact("name", shown(&vm.display_name));
         facts.fact("uuid", shown(bare(&vm.name)));
         facts.fact("node", shown(bare(&vm.node)));
-        facts.fact("state", vm.state.clone());
+        facts.fact("state", vm.state_in_words());
+        facts.fact("libvirt", vm.connection.as_deref().map_or_else(|| "-".to_owned(), shown));
         facts.fact("vcpus", or_dash(vm.vcpus.map(|n| n.to_string())));
         facts.fact("memory", or_dash(vm.memory_max_bytes.map(whole_bytes)));
         facts.fact("persistent", or_dash(vm.persistent.map(|p| if p { "yes" } else { "no" }.to_owned())));

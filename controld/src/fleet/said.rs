@@ -87,15 +87,17 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         node.cpu_model = node.cpu_model.take().map(bounded);
         for source in &mut node.sources {
             source.detail = bounded(std::mem::take(&mut source.detail));
+            source.instance = bounded(std::mem::take(&mut source.instance));
         }
         bound_node(node);
     }
-    for VmFacts { display_name, absences, interfaces, .. } in &mut inventory.vms {
+    for VmFacts { display_name, absences, interfaces, connection, .. } in &mut inventory.vms {
         interfaces.truncate(MAX_DEVICES);
         for interface in interfaces {
             *interface = bounded(std::mem::take(interface));
         }
         *display_name = bounded(std::mem::take(display_name));
+        *connection = bounded(std::mem::take(connection));
         bound_absences(absences);
     }
     for container in &mut inventory.containers {
@@ -151,7 +153,34 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
         | EventKind::ContainerGone
         | EventKind::ClockStepped
         | EventKind::FilesystemReadOnly
-        | EventKind::FilesystemWritable => Ok(Event { detail: bounded(event.detail), ..event }),
+        | EventKind::FilesystemWritable
+        | EventKind::VmDefined
+        | EventKind::VmUndefined
+        | EventKind::VmStarted
+        | EventKind::VmSuspended
+        | EventKind::VmResumed
+        | EventKind::VmStopped
+        | EventKind::VmShutDown
+        | EventKind::VmPmSuspended
+        | EventKind::VmCrashed
+        | EventKind::VmRebooted
+        | EventKind::VmWatchdogFired
+        | EventKind::VmIoError
+        | EventKind::VmGraphics
+        | EventKind::VmBlockThreshold
+        | EventKind::VmBalloonChanged
+        | EventKind::VmDeviceAdded
+        | EventKind::VmDeviceRemoved
+        | EventKind::VmDeviceRemovalFailed
+        | EventKind::VmBlockJob
+        | EventKind::VmMigrationIteration
+        | EventKind::VmJobCompleted
+        | EventKind::VmGuestAgentConnected
+        | EventKind::VmGuestAgentDisconnected
+        | EventKind::ContainerOomKilled
+        | EventKind::ContainerStateChanged
+        | EventKind::ContainerHealthChanged
+        | EventKind::EventsShed => Ok(Event { detail: bounded(event.detail), ..event }),
         EventKind::Unspecified
         | EventKind::NodeConnected
         | EventKind::NodeLate

@@ -265,7 +265,7 @@ fn report(source: Source, mounted: bool, failures: &[String]) -> SourceReport {
             (SourceState::Failing, shown.join("; "))
         }
     };
-    SourceReport { source, state, detail }
+    SourceReport { source, instance: Arc::default(), state, detail }
 }
 
 #[cfg(test)]

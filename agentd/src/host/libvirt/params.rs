@@ -84,6 +84,13 @@ impl Params {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Param::Text(text) => Some(text),
+            Param::Signed(_) | Param::Unsigned(_) => None,
+        }
+    }
+
     pub(super) fn number(&self, key: &str) -> Option<u64> {
         match self.get(key)? {
             Param::Unsigned(value) => Some(*value),

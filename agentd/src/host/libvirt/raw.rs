@@ -6,7 +6,7 @@
 
 use std::ffi::CStr;
 use std::ptr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use horcrux_proto::name::VmUuid;
@@ -16,6 +16,7 @@ use virt::error::Error;
 use virt::sys;
 
 use super::dl;
+use super::events::{Queue, Subscription};
 use super::params::{Param, Params};
 
 /// A connection that can only look.
@@ -75,6 +76,11 @@ impl Connection {
             tracing::debug!(uri, "no keepalive on this connection");
         }
         Ok(Self { connect })
+    }
+
+    /// Has libvirt tell what happens from now on.
+    pub(super) fn subscribe(&self, queue: &Arc<Queue>) -> Result<Subscription, CallError> {
+        Subscription::new(&self.connect, queue)
     }
 
     /// Known without a call to libvirtd.
@@ -170,7 +176,7 @@ fn take(
         };
         if known {
             // SAFETY: as for the record.
-            let params = unsafe { params(record) };
+            let params = unsafe { list(record.params, record.nparams) };
             taken.push(Record { uuid: VmUuid::from_bytes(uuid), name, params });
         }
     }
@@ -183,14 +189,14 @@ fn take(
 
 /// # Safety
 ///
-/// `record` must be as libvirt gave it.
-unsafe fn params(record: &sys::virDomainStatsRecord) -> Params {
-    let count = usize::try_from(record.nparams).unwrap_or(0);
-    if record.params.is_null() || count == 0 {
+/// The parameters and their number must be as libvirt gave them.
+pub(super) unsafe fn list(params: *const sys::virTypedParameter, count: i32) -> Params {
+    let count = usize::try_from(count).unwrap_or(0);
+    if params.is_null() || count == 0 {
         return Params::default();
     }
     // SAFETY: libvirt says that there are so many.
-    let list = unsafe { std::slice::from_raw_parts(record.params, count) };
+    let list = unsafe { std::slice::from_raw_parts(params, count) };
     let one = |param: &sys::virTypedParameter| {
         // SAFETY: a field's name ends with a null.
         let name = unsafe { text(param.field.as_ptr()) };
@@ -213,7 +219,7 @@ unsafe fn params(record: &sys::virDomainStatsRecord) -> Params {
 /// # Safety
 ///
 /// `from` must be null or a string that ends with a null.
-unsafe fn text(from: *const std::ffi::c_char) -> String {
+pub(super) unsafe fn text(from: *const std::ffi::c_char) -> String {
     if from.is_null() {
         return String::new();
     }

@@ -98,15 +98,14 @@ fn node(text: &mut Text, latest: &Latest, now: Taken, system: &System) {
 
 fn vms(text: &mut Text, latest: &Latest) {
     let present = latest.present();
-    if let Some(libvirt) = present.sources().find(|status| status.source() == Source::Libvirt) {
-        let up = match libvirt.state() {
-            SourceState::Ok => Some(1),
-            SourceState::Failing | SourceState::Stuck => Some(0),
-            SourceState::Absent | SourceState::Unspecified => None,
-        };
-        if let Some(up) = up {
-            text.single("libvirt_up", Type::Gauge, "Whether libvirt answers.", Number::Whole(up));
-        }
+    let libvirts = present.sources().filter(|status| status.source() == Source::Libvirt);
+    let up = libvirts.filter_map(|libvirt| match libvirt.state() {
+        SourceState::Ok => Some(1),
+        SourceState::Failing | SourceState::Stuck => Some(0),
+        SourceState::Absent | SourceState::Unspecified => None,
+    });
+    if let Some(up) = up.min() {
+        text.single("libvirt_up", Type::Gauge, "Whether each libvirt answers.", Number::Whole(up));
     }
     if present.vms().is_empty() {
         return;
@@ -155,13 +154,17 @@ fn sources(text: &mut Text, latest: &Latest, now: Taken, lanes: &[Watched]) {
     let name = "horcrux_agent_source_state";
     text.family(name, Type::Gauge, "1 for the state in which what the agent reads from is.");
     for status in latest.present().sources() {
-        let is_stuck =
-            lanes.iter().any(|lane| lane.source == status.source() && lane.progress.stuck_for(now).is_some());
+        let is_stuck = lanes.iter().any(|lane| {
+            let is_its = lane.source == status.source() && *lane.instance == *status.instance;
+            is_its && lane.progress.stuck_for(now).is_some()
+        });
         let state = if is_stuck { SourceState::Stuck } else { status.state() };
         let source = source_name(status.source());
         for (of, word) in STATES {
             let value = Number::Whole(u64::from(of == state));
-            text.line(name).label("source", &source).label("state", word).value(value);
+            let line = text.line(name).label("source", &source);
+            let line = if status.instance.is_empty() { line } else { line.label("of", &status.instance) };
+            line.label("state", word).value(value);
         }
     }
 }
