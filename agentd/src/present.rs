@@ -8,7 +8,8 @@ use horcrux_proto::agent::v1::{Event, Inventory, event};
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::parts::Parts;
 use horcrux_proto::v1::{
-    ContainerFacts, EventKind, NodeFacts, Source, SourceState, SourceStatus, VmFacts, VmState,
+    ContainerFacts, ContainerHealth, ContainerState, EventKind, NodeFacts, Source, SourceState, SourceStatus,
+    VmFacts, VmState,
 };
 use prost::Message as _;
 
@@ -88,8 +89,19 @@ impl Present {
                 let mut now = BTreeMap::new();
                 for container in list {
                     let before = self.containers.get(&container.id);
-                    if before.is_none() && self.containers_known {
-                        tell(EventKind::ContainerAppeared, &container.id, container.cgroup_path.clone());
+                    match before {
+                        None if self.containers_known => {
+                            tell(EventKind::ContainerAppeared, &container.id, container.cgroup_path.clone());
+                        }
+                        None => {}
+                        Some(before) => {
+                            if let Some(states) = another_state(before, container) {
+                                tell(EventKind::ContainerStateChanged, &container.id, states);
+                            }
+                            if let Some(healths) = another_health(before, container) {
+                                tell(EventKind::ContainerHealthChanged, &container.id, healths);
+                            }
+                        }
                     }
                     if before != Some(container) {
                         inventory.containers.push(container.clone());
@@ -264,7 +276,30 @@ pub fn source_name(source: Source) -> String {
 
 fn word(vm: &VmFacts) -> String {
     let state: VmState = vm.state();
-    state.as_str_name().trim_start_matches("VM_STATE_").to_lowercase().replace('_', " ")
+    lower(state.as_str_name(), "VM_STATE_")
+}
+
+/// What its runtime doesn't tell is no state to come from or to go to.
+fn another_state(before: &ContainerFacts, now: &ContainerFacts) -> Option<String> {
+    let (was, is) = (before.state(), now.state());
+    let both = was != ContainerState::Unspecified && is != ContainerState::Unspecified;
+    let words = |state: ContainerState| lower(state.as_str_name(), "CONTAINER_STATE_");
+    (both && was != is).then(|| format!("{}{} → {}", named(now), words(was), words(is)))
+}
+
+fn another_health(before: &ContainerFacts, now: &ContainerFacts) -> Option<String> {
+    let (was, is) = (before.health(), now.health());
+    let both = was != ContainerHealth::Unspecified && is != ContainerHealth::Unspecified;
+    let words = |health: ContainerHealth| lower(health.as_str_name(), "CONTAINER_HEALTH_");
+    (both && was != is).then(|| format!("{}{} → {}", named(now), words(was), words(is)))
+}
+
+fn named(container: &ContainerFacts) -> String {
+    container.display_name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default()
+}
+
+fn lower(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_lowercase().replace('_', " ")
 }
 
 fn happened(kind: EventKind, about: &About<'_>, detail: String, at_unix_ms: i64) -> Event {
@@ -329,6 +364,26 @@ mod tests {
         assert_eq!(kinds(&present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Paused)]), 3)), []);
         let missed = present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Running)]), 4);
         assert_eq!(kinds(&missed), [EventKind::VmStateChanged], "nothing told of this one");
+    }
+
+    #[test]
+    fn a_container_s_next_state_and_health_are_told_and_a_silence_is_not() {
+        let container = |state: ContainerState, health: ContainerHealth| {
+            let (state, health) = (state.into(), health.into());
+            let facts = ContainerFacts { id: "c".into(), state, health, ..ContainerFacts::default() };
+            Found::Containers(vec![ContainerFacts { display_name: Some("web".into()), ..facts }])
+        };
+        let mut present = Present::default();
+        let (running, healthy) = (ContainerState::Running, ContainerHealth::Healthy);
+        present.found("containers", &container(running, healthy), 1);
+        let news = present.found("containers", &container(running, ContainerHealth::Unhealthy), 2);
+        assert_eq!(kinds(&news), [EventKind::ContainerHealthChanged]);
+        assert_eq!(news.events[0].detail, "web: healthy → unhealthy");
+        let silent = container(ContainerState::Unspecified, ContainerHealth::Unspecified);
+        assert_eq!(kinds(&present.found("containers", &silent, 3)), []);
+        assert_eq!(kinds(&present.found("containers", &container(ContainerState::Paused, healthy), 4)), []);
+        let news = present.found("containers", &container(running, healthy), 5);
+        assert_eq!(kinds(&news), [EventKind::ContainerStateChanged]);
     }
 
     #[test]

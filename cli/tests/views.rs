@@ -102,15 +102,9 @@ fn node() -> Node {
 }
 
 fn source(source: Source, state: SourceState, detail: &str) -> SourceStatus {
+    let instance = if source == Source::Libvirt { "qemu:///system" } else { "" }.to_owned();
     let (source, state, detail) = (source.into(), state.into(), detail.into());
-    SourceStatus {
-        source,
-        state,
-        detail,
-        since_unix_ms: NOW_MS - 61_000,
-        skipped: 12,
-        instance: String::new(),
-    }
+    SourceStatus { source, state, detail, since_unix_ms: NOW_MS - 61_000, skipped: 12, instance }
 }
 
 /// Enrolled, and nothing more is known.

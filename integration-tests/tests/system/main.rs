@@ -16,3 +16,4 @@ mod node;
 mod outage;
 mod realms;
 mod recovery;
+mod vms;

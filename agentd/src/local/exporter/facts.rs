@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use horcrux_proto::v1::{ContainerFacts, Source, SourceState};
+use horcrux_proto::v1::{ContainerFacts, Source, SourceState, VmFacts};
 
 use crate::collect::Watched;
 use crate::host::read::read_text;
@@ -117,8 +117,17 @@ fn vms(text: &mut Text, latest: &Latest) {
     for vm in present.vms().values() {
         // The contract's numbers are libvirt's.
         let state = Number::Whole(u64::try_from(vm.state).unwrap_or(0));
-        text.line(name).label("domain", &vm.display_name).label("uuid", &vm.uuid).value(state);
+        let line = vm_labels(vm).iter().fold(text.line(name), |line, (name, value)| line.label(name, value));
+        line.value(state);
     }
+}
+
+/// What tells VMs apart, and those that are not what they seem.
+pub(super) fn vm_labels(vm: &VmFacts) -> Vec<(&'static str, &str)> {
+    let mut labels = vec![("domain", vm.display_name.as_str()), ("uuid", vm.uuid.as_str())];
+    labels.extend(vm.unmanaged.then_some(("unmanaged", "true")));
+    labels.extend(vm.simulated.then_some(("simulated", "true")));
+    labels
 }
 
 fn containers(text: &mut Text, latest: &Latest) {
