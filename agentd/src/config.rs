@@ -18,6 +18,8 @@ pub struct Config {
     pub root: PathBuf,
     /// Which libvirts are asked; each has VMs of its own.
     pub libvirt_uris: Vec<String>,
+    /// What runs inside VMs is asked too, over connections that may change them.
+    pub ask_guest_agents: bool,
     /// Where horcrux-privd is asked what containers are called.
     pub privd_socket: PathBuf,
     pub cadence: Cadence,
@@ -103,6 +105,7 @@ impl Config {
             state_dir: from.text("state_dir").map_or_else(|| "/var/lib/horcrux-agentd".into(), PathBuf::from),
             root: from.text("root").map_or_else(|| "/".into(), PathBuf::from),
             libvirt_uris: libvirt_uris(&mut from),
+            ask_guest_agents: from.flag("ask_guest_agents").unwrap_or(false),
             privd_socket: from
                 .text("privd_socket")
                 .map_or_else(|| "/run/horcrux/privd.sock".into(), PathBuf::from),

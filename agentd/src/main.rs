@@ -210,14 +210,19 @@ fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
     let has_system_libvirt = config.libvirt_uris.iter().any(is_system_s);
     #[cfg(feature = "libvirt")]
     {
+        use host::libvirt::GuestAgents;
         let uris = config.libvirt_uris.iter();
         let places: Vec<_> = uris.map(|uri| host::libvirt::Place::new(uri, &config.root)).collect();
-        for of_one in host::libvirt::lanes(&config.root, &places, &known) {
+        let agents = if config.ask_guest_agents { GuestAgents::Ask } else { GuestAgents::Leave };
+        for of_one in host::libvirt::lanes(&config.root, &places, &known, agents) {
             lanes.push((Box::new(of_one.vms), config.cadence.vm));
             if let Some(monitors) = of_one.monitors {
                 lanes.push((Box::new(monitors), config.cadence.vm_slow));
             }
             lanes.push((Box::new(of_one.events), host::libvirt::EVENTS_EVERY));
+            if let Some(guests) = of_one.guests {
+                lanes.push((Box::new(guests), host::libvirt::GUESTS_EVERY));
+            }
         }
     }
     #[cfg(not(feature = "libvirt"))]

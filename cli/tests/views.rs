@@ -151,6 +151,8 @@ fn vm(display_name: &str) -> Vm {
             unmanaged: false,
             simulated: true,
             connection: "qemu+ssh://b/system".into(),
+            guest: None,
+            guest_unknown_reason: "the guest agent is not configured".into(),
         }),
     }
 }

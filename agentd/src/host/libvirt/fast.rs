@@ -15,6 +15,7 @@ use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Missing;
+use super::guest::Guests;
 use super::params::{Device, INTERFACE_METRICS};
 use super::raw::{Details, Wanted};
 use super::session::{Place, Session, Unavailable, ok};
@@ -42,6 +43,7 @@ pub struct VmLane {
     /// libvirt has told of its domains once: an empty list means that there are none.
     listed: bool,
     missing: Missing,
+    guests: Guests,
     /// VMs that another connection told of first, and whose they are.
     elsewhere: BTreeMap<VmUuid, Arc<str>>,
     cycles: u64,
@@ -75,7 +77,13 @@ struct Domain {
 }
 
 impl VmLane {
-    pub(super) fn new(name: &'static str, root: &Path, place: Place, missing: Missing, known: Known) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        root: &Path,
+        place: Place,
+        (missing, guests): (Missing, Guests),
+        known: Known,
+    ) -> Self {
         let mut observer = Observer { session: Session::new(place.clone()), seen: HashMap::new(), looks: 0 };
         let libvirt = Worker::start("vms-libvirt", move |()| observer.look());
         Self {
@@ -88,6 +96,7 @@ impl VmLane {
             domains: BTreeMap::new(),
             listed: false,
             missing,
+            guests,
             elsewhere: BTreeMap::new(),
             cycles: 0,
             whole: Arc::from(""),
@@ -278,6 +287,8 @@ impl Domain {
             unmanaged: false,
             simulated: place.is_simulated(),
             connection: place.uri.to_string(),
+            guest: None,
+            guest_unknown_reason: String::new(),
         }
     }
 }
@@ -323,7 +334,14 @@ impl Lane for VmLane {
             }
             domain.expected = readings.len();
             samples.push(ObjectSample { object: Object::Vm(*uuid), readings: readings.into_list() });
-            facts.push(domain.facts(*uuid, &self.place, lost.as_deref(), self.missing.of(uuid)));
+            let mut of_one = domain.facts(*uuid, &self.place, lost.as_deref(), self.missing.of(uuid));
+            if domain.has_process() {
+                match self.guests.of(uuid) {
+                    Ok(guest) => of_one.guest = Some(guest),
+                    Err(why) => of_one.guest_unknown_reason = why,
+                }
+            }
+            facts.push(of_one);
         }
         let found = if self.listed { Found::Vms(facts) } else { Found::Nothing };
         let sources: Vec<SourceReport> = vec![report];

@@ -19,6 +19,7 @@
 mod dl;
 mod events;
 mod fast;
+mod guest;
 mod monitor;
 mod params;
 mod raw;
@@ -33,6 +34,8 @@ use horcrux_proto::v1::Absence;
 
 pub use self::events::{EVERY as EVENTS_EVERY, VmEventLane};
 pub use self::fast::VmLane;
+use self::guest::Guests;
+pub use self::guest::{EVERY as GUESTS_EVERY, GuestLane};
 pub use self::monitor::VmMonitorLane;
 pub use self::session::Place;
 
@@ -68,20 +71,37 @@ pub struct Lanes {
     /// Where there are QEMU monitors.
     pub monitors: Option<VmMonitorLane>,
     pub events: VmEventLane,
+    /// Where guest agents are to be asked.
+    pub guests: Option<GuestLane>,
+}
+
+/// Whether what runs inside VMs is asked too, for which libvirt wants a connection that may change them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestAgents {
+    Ask,
+    Leave,
 }
 
 /// The lanes of each connection. None waits for another's.
 #[must_use]
-pub fn lanes(root: &Path, places: &[Place], known: &Known) -> Vec<Lanes> {
+pub fn lanes(root: &Path, places: &[Place], known: &Known, agents: GuestAgents) -> Vec<Lanes> {
     let of = |(at, place): (usize, &Place)| {
         let name = |kind| if at == 0 { kind } else { name_of_another(kind, &place.uri) };
         let missing = Missing::default();
-        let vms = VmLane::new(name("vms"), root, place.clone(), missing.clone(), known.clone());
+        let (guests, told) = match agents {
+            GuestAgents::Ask => {
+                let (lane, told) = GuestLane::new(name("guest-agents"), place.clone(), known.clone());
+                (Some(lane), told)
+            }
+            GuestAgents::Leave => (None, Guests::not_asked()),
+        };
+        let others = (missing.clone(), told);
+        let vms = VmLane::new(name("vms"), root, place.clone(), others, known.clone());
         let events = VmEventLane::new(name("vm-events"), place.clone(), vms.rung_by(), known.clone());
         let monitors = place
             .has_monitors()
             .then(|| VmMonitorLane::new(name("vm-monitors"), place.clone(), missing, known.clone()));
-        Lanes { vms, monitors, events }
+        Lanes { vms, monitors, events, guests }
     };
     places.iter().enumerate().map(of).collect()
 }
@@ -110,7 +130,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn of_test(known: &Known) -> Lanes {
-        lanes(Path::new("/"), &[Place::new(TEST, Path::new("/"))], known).remove(0)
+        lanes(Path::new("/"), &[Place::new(TEST, Path::new("/"))], known, GuestAgents::Leave).remove(0)
     }
 
     fn wait_for<T>(cycles: &mut Receiver<(&'static str, Cycle)>, look: impl Fn(&Cycle) -> Option<T>) -> T {
@@ -156,7 +176,9 @@ mod tests {
         let mut of_test = of_test(&Known::default());
         assert!(of_test.monitors.is_none());
         let cycle = of_test.vms.read(collect::now());
-        assert!(vms(&cycle)[0].simulated && vms(&cycle)[0].connection == TEST);
+        let vm = &vms(&cycle)[0];
+        assert!(vm.simulated && vm.connection == TEST);
+        assert!(vm.guest.is_none() && vm.guest_unknown_reason.contains("ask_guest_agents"), "{vm:?}");
         let mut readings = cycle.samples.iter().flat_map(|sample| &sample.readings).peekable();
         assert!(readings.peek().is_some() && readings.all(|reading| reading.source == Source::Simulated));
         assert_eq!((cycle.sources[0].source, &*cycle.sources[0].instance), (Source::Simulated, TEST));

@@ -19,7 +19,7 @@ use super::dl;
 use super::events::{Queue, Subscription};
 use super::params::{Param, Params};
 
-/// A connection that can only look.
+/// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     connect: Connect,
@@ -39,6 +39,25 @@ pub(super) struct Details {
     pub(super) vcpus: u32,
     pub(super) memory_max_bytes: u64,
     pub(super) persistent: bool,
+}
+
+/// What a connection is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Look,
+    /// As good as root on the VMs: only guest agents are asked with it.
+    Change,
+}
+
+/// What to ask a guest agent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GuestInfo {
+    Os,
+    Hostname,
+    Users,
+    Interfaces,
+    Filesystems,
+    Load,
 }
 
 /// Which statistics to ask for.
@@ -66,11 +85,15 @@ const KEEPALIVE_COUNT: u32 = 2;
 
 impl Connection {
     /// Connects, and has libvirt loaded for it.
-    pub(super) fn open(uri: &str) -> Result<Self, CallError> {
+    pub(super) fn open(uri: &str, access: Access) -> Result<Self, CallError> {
         dl::load()?;
         start_event_loop()?;
         let failed = |doing| move |error| CallError::Libvirt { doing, error };
-        let connect = Connect::open_read_only(Some(uri)).map_err(failed("connect"))?;
+        let opened = match access {
+            Access::Look => Connect::open_read_only(Some(uri)),
+            Access::Change => Connect::open(Some(uri)),
+        };
+        let connect = opened.map_err(failed("connect"))?;
         // Drivers without a daemon, such as test:///, have none to lose.
         if connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT).is_err() {
             tracing::debug!(uri, "no keepalive on this connection");
@@ -121,9 +144,42 @@ impl Connection {
         })
     }
 
+    /// Where the agent in the guest does not answer, neither does this.
+    pub(super) fn guest_info(&self, uuid: &VmUuid, info: GuestInfo) -> Result<Params, CallError> {
+        let domain = self.domain(uuid)?;
+        let (mut params, mut count) = (ptr::null_mut(), 0);
+        // SAFETY: the domain lives; the parameters are set to a list that is freed below.
+        let got = unsafe {
+            sys::virDomainGetGuestInfo(domain.as_ptr(), info.kind(), &raw mut params, &raw mut count, 0)
+        };
+        if got < 0 {
+            return Err(CallError::Libvirt { doing: "ask the guest agent", error: Error::last_error() });
+        }
+        // SAFETY: as libvirt gave them; nothing of them is used after they are freed.
+        let copied = unsafe {
+            let copied = list(params, count);
+            sys::virTypedParamsFree(params, count);
+            copied
+        };
+        Ok(copied)
+    }
+
     fn domain(&self, uuid: &VmUuid) -> Result<Domain, CallError> {
         let found = self.connect.lookup_domain_by_uuid_string(&uuid.to_string());
         found.map_err(|error| CallError::Libvirt { doing: "find a domain", error })
+    }
+}
+
+impl GuestInfo {
+    fn kind(self) -> u32 {
+        match self {
+            Self::Os => sys::VIR_DOMAIN_GUEST_INFO_OS,
+            Self::Hostname => sys::VIR_DOMAIN_GUEST_INFO_HOSTNAME,
+            Self::Users => sys::VIR_DOMAIN_GUEST_INFO_USERS,
+            Self::Interfaces => sys::VIR_DOMAIN_GUEST_INFO_INTERFACES,
+            Self::Filesystems => sys::VIR_DOMAIN_GUEST_INFO_FILESYSTEM,
+            Self::Load => sys::VIR_DOMAIN_GUEST_INFO_LOAD,
+        }
     }
 }
 
@@ -207,6 +263,7 @@ pub(super) unsafe fn list(params: *const sys::virTypedParameter, count: i32) -> 
                 sys::VIR_TYPED_PARAM_UINT => Param::Unsigned(param.value.ui.into()),
                 sys::VIR_TYPED_PARAM_LLONG => Param::Signed(param.value.l),
                 sys::VIR_TYPED_PARAM_ULLONG => Param::Unsigned(param.value.ul),
+                sys::VIR_TYPED_PARAM_DOUBLE => Param::Fraction(param.value.d),
                 sys::VIR_TYPED_PARAM_STRING => Param::Text(text(param.value.s)),
                 _ => return None,
             }

@@ -11,7 +11,7 @@ use horcrux_transport::error::Chain;
 
 use crate::sample::SourceReport;
 
-use super::raw::{CallError, Connection};
+use super::raw::{Access, CallError, Connection};
 
 /// Where libvirt is, as the settings say.
 #[derive(Clone, Debug)]
@@ -24,6 +24,7 @@ pub struct Place {
 #[derive(Debug)]
 pub(super) struct Session {
     place: Place,
+    access: Access,
     state: State,
     backoff: Backoff,
     /// A host that had libvirt once and has it no more has lost it.
@@ -107,7 +108,13 @@ fn session_dir() -> Option<PathBuf> {
 
 impl Session {
     pub(super) fn new(place: Place) -> Self {
-        Self { place, state: State::New, backoff: Backoff::new(FIRST_RETRY, MAX_RETRY), had: false }
+        let backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
+        Self { place, access: Access::Look, state: State::New, backoff, had: false }
+    }
+
+    /// Not read-only. Whoever makes one answers for what is called with it.
+    pub(super) fn that_may_change(place: Place) -> Self {
+        Self { access: Access::Change, ..Self::new(place) }
     }
 
     /// Makes a call, connected for it if need be.
@@ -167,7 +174,7 @@ impl Session {
             let none = format!("libvirtd is not running: {} does not exist", sockets[0].display());
             return Err(if self.had { Unavailable::Failing(none) } else { Unavailable::Absent(none) });
         }
-        Connection::open(&self.place.uri).map_err(|error| {
+        Connection::open(&self.place.uri, self.access).map_err(|error| {
             let text = Chain(&error).to_string();
             match error {
                 CallError::NotLoaded(_) => Unavailable::Absent(text),

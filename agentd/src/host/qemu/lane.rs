@@ -177,6 +177,7 @@ impl Unmanaged {
             persistent: Some(false),
             absences: read.chain(untold).map(absence).collect(),
             unmanaged: true,
+            guest_unknown_reason: NOBODY_TELLS.to_owned(),
             ..VmFacts::default()
         }
     }
