@@ -95,8 +95,7 @@ pub struct Cycle {
 /// watches its deadline.
 pub trait Lane: Send {
     /// For logs and states: `node`, `filesystems`, `sensors`, `containers`, `vms`, `vm-monitors`, `vm-events`,
-    /// `guest-agents`, `qemu-processes`; where there
-    /// are several of a kind, the kind, a space and what tells them apart.
+    /// `guest-agents`, `qemu-processes`; where there are several of a kind, the kind, a space and what tells them apart.
     fn name(&self) -> &'static str;
 
     /// What it reads from, to report as stuck when `read` doesn't come back.

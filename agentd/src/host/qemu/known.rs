@@ -10,6 +10,7 @@ use horcrux_proto::name::VmUuid;
 pub struct Known(Arc<Mutex<HashMap<VmUuid, Arc<str>>>>);
 
 impl Known {
+    #[cfg(feature = "libvirt")]
     /// Makes it `by`'s; where it is another's already, says whose.
     pub(crate) fn claim(&self, uuid: VmUuid, by: &Arc<str>) -> Result<(), Arc<str>> {
         let mut known = self.lock();
@@ -17,6 +18,7 @@ impl Known {
         if holder == by { Ok(()) } else { Err(Arc::clone(holder)) }
     }
 
+    #[cfg(feature = "libvirt")]
     /// It is gone from `by`.
     pub(crate) fn give_up(&self, uuid: &VmUuid, by: &Arc<str>) {
         let mut known = self.lock();
@@ -25,6 +27,7 @@ impl Known {
         }
     }
 
+    #[cfg(feature = "libvirt")]
     /// Whether it belongs to another than `who`.
     pub(crate) fn is_of_another(&self, uuid: &VmUuid, who: &Arc<str>) -> bool {
         self.lock().get(uuid).is_some_and(|holder| holder != who)
@@ -40,7 +43,7 @@ impl Known {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "libvirt"))]
 mod tests {
     use super::*;
 

@@ -275,6 +275,7 @@ mod tests {
         assert_eq!(vms(alone).len(), 2, "no libvirt is asked that would tell of them");
     }
 
+    #[cfg(feature = "libvirt")]
     #[test]
     fn one_that_libvirt_tells_of_later_is_not_shown_any_more() {
         let host = Host::new();

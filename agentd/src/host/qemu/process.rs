@@ -1,11 +1,13 @@
 //! What the kernel knows of a VM's process: CPU time, vCPU threads, memory, I/O. libvirt isn't asked, so these go on
 //! while it is gone, and cost a thousandth of what QEMU's monitor would.
 
+#[cfg(feature = "libvirt")]
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(feature = "libvirt")]
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::{Metric, Source};
 
@@ -74,6 +76,7 @@ impl Processes {
         }
     }
 
+    #[cfg(feature = "libvirt")]
     /// Finds the processes of VMs by the `-uuid` that libvirt starts QEMU with. Anyone may give a process such an
     /// argument; only one in a group that libvirt made is believed when there are several.
     pub(in crate::host) fn find(
@@ -233,6 +236,7 @@ impl Process {
     }
 }
 
+#[cfg(feature = "libvirt")]
 /// The argument after `-uuid` in a command line as `/proc` has it.
 fn uuid_argument(line: &[u8]) -> Option<VmUuid> {
     let mut arguments = line.split(|&byte| byte == 0);
@@ -288,7 +292,7 @@ fn schedstat(text: &str) -> Result<[u64; 2], Malformed> {
     numbers(&mut text.split_ascii_whitespace(), "too few fields")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "libvirt"))]
 mod tests {
     use proptest::prelude::*;
 
