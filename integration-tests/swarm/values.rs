@@ -83,6 +83,7 @@ impl Simulated {
             memory_max_bytes: Some(4 << 30),
             persistent: Some(true),
             absences: Vec::new(),
+            simulated: true,
             interfaces: Vec::new(),
         };
         let samples =

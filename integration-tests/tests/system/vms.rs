@@ -4,10 +4,11 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use horcrux_integration_tests::lab::{Lab, Work};
-use horcrux_integration_tests::{Controller, Daemon, Place, wait_until};
+use horcrux_integration_tests::{Controller, Daemon, Place, value, wait_until};
+use horcrux_transport::clock;
 use serde_json::Value;
 
 /// Of the process that the test starts without libvirt.
@@ -93,10 +94,6 @@ impl Drop for Watched {
     }
 }
 
-fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
-
 #[test]
 fn what_happens_to_a_vm_is_told_within_a_second_and_its_state_is_seen_then() {
     let scene = Scene::start();
@@ -112,7 +109,7 @@ fn what_happens_to_a_vm_is_told_within_a_second_and_its_state_is_seen_then() {
         ("start", "vm_started", "running"),
     ] {
         scene.virsh(verb, "web1");
-        let done_ms = now_ms();
+        let done_ms = clock::unix_ms();
         // The fast lane reads every 5 s: it was rung. Which of the two comes first is not said.
         let (mut told, mut seen) = (None, false);
         while told.is_none() || !seen {
@@ -123,7 +120,7 @@ fn what_happens_to_a_vm_is_told_within_a_second_and_its_state_is_seen_then() {
             seen |=
                 line["change"] == "changed" && line["object"].to_string().contains(&format!("\"{state}\""));
         }
-        let (told, all_ms) = (told.unwrap(), now_ms() - done_ms);
+        let (told, all_ms) = (told.unwrap(), clock::unix_ms() - done_ms);
         assert!(told["detail"].as_str().unwrap().starts_with("web1: "), "{told}");
         let late_ms = told["at_unix_ms"].as_i64().unwrap() - done_ms;
         assert!(
@@ -160,7 +157,7 @@ fn a_qemu_without_a_libvirt_is_seen_and_then_gone_and_none_of_libvirt_s_is_taken
     }
     let values = wait_until("its values", || {
         let vm = scene.controller.json(&["vm", "get", STRAY])?;
-        anyhow::ensure!(horcrux_integration_tests::value(&vm, "vm_memory_resident").is_some(), "{vm}");
+        anyhow::ensure!(value(&vm, "vm_memory_resident").is_some(), "{vm}");
         Ok(vm)
     })
     .unwrap();

@@ -90,10 +90,13 @@ impl QemuLane {
             }
         }
         self.seen = running;
-        // libvirt may tell of one later than it is seen.
-        let known = &self.known;
-        self.vms.retain(|_, vm| !known.has(&vm.uuid));
         Ok(())
+    }
+
+    /// libvirt may tell of one later than it is seen. Of those nothing holds any more that was read here.
+    fn leave_to_libvirt(&mut self) -> Vec<ObjectSample> {
+        let left = self.vms.extract_if(.., |_, vm| self.known.has(&vm.uuid));
+        left.map(|(_, vm)| ObjectSample { object: Object::Vm(vm.uuid), readings: Vec::new() }).collect()
     }
 
     fn look_at(&mut self, pid: u32) {
@@ -127,7 +130,7 @@ impl Lane for QemuLane {
     fn read(&mut self, taken: Taken) -> Cycle {
         let discovered = self.discover();
         self.cycles += 1;
-        let (mut samples, mut facts, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut samples, mut facts, mut gone) = (self.leave_to_libvirt(), Vec::new(), Vec::new());
         for (pid, vm) in &mut self.vms {
             let mut readings = Readings::new(&self.whole, vm.expected);
             if vm.process.read(&mut self.processes, &mut readings) == Outcome::Gone {
@@ -284,7 +287,10 @@ mod tests {
         let mut lane = host.lane(&known);
         assert_eq!(vms(&mut lane).len(), 1);
         known.claim(UUID.parse().unwrap(), &"qemu:///session".into()).unwrap();
-        assert_eq!(vms(&mut lane), []);
+        let cycle = lane.read(crate::collect::now());
+        assert_eq!(cycle.found, Found::Vms(Vec::new()));
+        assert!(cycle.samples.len() == 1 && cycle.samples[0].readings.is_empty(), "nothing holds of it");
+        assert_eq!(lane.read(crate::collect::now()).samples, []);
     }
 
     #[test]

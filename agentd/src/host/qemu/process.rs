@@ -23,6 +23,7 @@ const LONGEST_NAME: usize = 64;
 /// Processes of VMs, to find and to read.
 #[derive(Debug)]
 pub(in crate::host) struct Processes {
+    #[cfg(feature = "libvirt")]
     root: PathBuf,
     groups: VmGroups,
     buffer: Buffer,
@@ -66,6 +67,7 @@ impl Processes {
     pub(in crate::host) fn new(root: &Path) -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         Self {
+            #[cfg(feature = "libvirt")]
             root: root.to_owned(),
             groups: VmGroups::find(root),
             buffer: Buffer::default(),
