@@ -82,9 +82,8 @@ impl Simulated {
             vcpus: Some(2),
             memory_max_bytes: Some(4 << 30),
             persistent: Some(true),
-            absences: Vec::new(),
             simulated: true,
-            interfaces: Vec::new(),
+            ..VmFacts::default()
         };
         let samples =
             self.vms.iter().enumerate().map(|(at, uuid)| self.sample(1, Object::Vm(*uuid), at, taken));
