@@ -284,15 +284,31 @@ fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
         (Box::new(node), config.cadence.node),
         (Box::new(host::cgroup::ContainerLane::new(&config.root, runtimes)), config.cadence.container),
     ];
+    let known = host::qemu::Known::default();
+    let is_system_s = |uri: &String| cfg!(feature = "libvirt") && uri == config::LOCAL_LIBVIRT;
+    let has_system_libvirt = config.libvirt_uris.iter().any(is_system_s);
     #[cfg(feature = "libvirt")]
     {
-        let place = host::libvirt::Place::new(&config.libvirt_uri, &config.root);
-        let (vms, monitors) = host::libvirt::lanes(&config.root, &place);
-        lanes.push((Box::new(vms), config.cadence.vm));
-        lanes.push((Box::new(monitors), config.cadence.vm_slow));
+        use host::libvirt::GuestAgents;
+        let uris = config.libvirt_uris.iter();
+        let places: Vec<_> = uris.map(|uri| host::libvirt::Place::new(uri, &config.root)).collect();
+        let agents = if config.ask_guest_agents { GuestAgents::Ask } else { GuestAgents::Leave };
+        for of_one in host::libvirt::lanes(&config.root, &places, &known, agents) {
+            lanes.push((Box::new(of_one.vms), config.cadence.vm));
+            if let Some(monitors) = of_one.monitors {
+                lanes.push((Box::new(monitors), config.cadence.vm_slow));
+            }
+            lanes.push((Box::new(of_one.events), host::libvirt::EVENTS_EVERY));
+            if let Some(guests) = of_one.guests {
+                lanes.push((Box::new(guests), host::libvirt::GUESTS_EVERY));
+            }
+        }
     }
     #[cfg(not(feature = "libvirt"))]
     lanes.push((Box::new(host::without_libvirt::NoVms), config.cadence.vm));
+    // Last, so that a single reading leaves to libvirt what is libvirt's.
+    let qemus = host::qemu::QemuLane::new(&config.root, known, has_system_libvirt);
+    lanes.push((Box::new(qemus), config.cadence.vm));
     lanes
 }
 

@@ -66,6 +66,7 @@ pub fn check(command: &Command) -> Result<(), Failure> {
         | Command::Watch(_)
         | Command::Top
         | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Version { controller: false } => return Ok(()),
         Command::Version { controller: true } => "version --controller",
         Command::Node(

@@ -211,7 +211,7 @@ impl Lane for FilesystemLane {
         let state = if outcome.problems.is_empty() { SourceState::Ok } else { SourceState::Failing };
         let detail = outcome.problems.join("; ");
         let samples = readings.into_samples(Object::Node, outcome.lost);
-        let sources = vec![SourceReport { source: Source::Statvfs, state, detail }];
+        let sources = vec![SourceReport { source: Source::Statvfs, instance: Arc::default(), state, detail }];
         Cycle { taken, found: Found::Nothing, samples, sources, events: outcome.events }
     }
 }

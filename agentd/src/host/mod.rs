@@ -6,6 +6,7 @@ pub mod hwmon;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod proc;
+pub mod qemu;
 pub mod runtimes;
 #[cfg(not(feature = "libvirt"))]
 pub mod without_libvirt;

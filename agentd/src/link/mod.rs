@@ -317,13 +317,14 @@ impl Link {
             ("vms", configure.vm_interval_ms),
             ("vm-monitors", configure.vm_slow_interval_ms),
         ];
-        for (name, ms) in wanted {
-            let (Some(ms), Some(lane)) = (ms, self.lanes.iter().find(|lane| lane.name == name)) else {
+        for lane in &self.lanes {
+            let kind = lane.name.split(' ').next();
+            let Some(ms) = wanted.iter().find(|(name, _)| Some(*name) == kind).and_then(|(_, ms)| *ms) else {
                 continue;
             };
             let interval = Duration::from_millis(ms.into()).clamp(SHORTEST, LONGEST);
             if lane.set_interval(interval) {
-                tracing::info!(lane = name, ?interval, "cadence set by the controller");
+                tracing::info!(lane = lane.name, ?interval, "cadence set by the controller");
             }
         }
     }

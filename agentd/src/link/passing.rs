@@ -1,5 +1,7 @@
 //! What is read, on its way: into the spool, and to the controller.
 
+use std::sync::Arc;
+
 use horcrux_proto::agent::v1::{AttachRequest, Event, attach_request, backfill};
 use horcrux_proto::v1::{Source, SourceState, VmState};
 use horcrux_transport::clock;
@@ -8,13 +10,13 @@ use prost::Message as _;
 use super::stream::Stream;
 use super::{FILL_BYTES, Link, dictionary};
 use crate::collect::{self, Running};
-use crate::present::{News, Present};
+use crate::present::News;
 use crate::sample::{Cycle, Found, Object, SourceReport};
 
 impl Link {
     /// Takes up a reading: into the spool, and to the controller where there is a stream with room for it.
     pub(super) fn take(&mut self, lane: &'static str, cycle: &Cycle, mut stream: Option<&mut Stream>) {
-        for news in self.learn(cycle) {
+        for news in self.learn(lane, cycle) {
             self.tell(news, stream.as_deref_mut());
         }
         if let Some(stream) = stream.as_deref_mut()
@@ -94,8 +96,15 @@ impl Link {
     /// Says how the spool is doing, once it has had something to say.
     pub(super) fn look_at_spool(&mut self, stream: &mut Stream) {
         let report = match self.spool.trouble() {
-            Some((state, detail)) => SourceReport { source: Source::Spool, state, detail },
-            None => SourceReport { source: Source::Spool, state: SourceState::Ok, detail: String::new() },
+            Some((state, detail)) => {
+                SourceReport { source: Source::Spool, instance: Arc::default(), state, detail }
+            }
+            None => SourceReport {
+                source: Source::Spool,
+                instance: Arc::default(),
+                state: SourceState::Ok,
+                detail: String::new(),
+            },
         };
         let news = self.present.source(&report, 0, clock::unix_ms());
         self.tell(news, Some(stream));
@@ -108,6 +117,7 @@ impl Link {
             let Some(running) = lane.stuck_for(now) else { continue };
             let report = SourceReport {
                 source: lane.source,
+                instance: Arc::clone(&lane.instance),
                 state: SourceState::Stuck,
                 detail: format!("{}: no answer for {} s", lane.name, running.as_secs()),
             };
@@ -117,9 +127,9 @@ impl Link {
         }
     }
 
-    pub(super) fn learn(&mut self, cycle: &Cycle) -> Vec<News> {
-        let mut news = vec![self.present.found(&cycle.found, cycle.taken.unix_ms)];
-        news.push(Present::happened(&cycle.events, cycle.taken.unix_ms));
+    pub(super) fn learn(&mut self, lane: &'static str, cycle: &Cycle) -> Vec<News> {
+        let mut news = vec![self.present.happened(&cycle.events, cycle.taken.unix_ms)];
+        news.push(self.present.found(lane, &cycle.found, cycle.taken.unix_ms));
         for report in &cycle.sources {
             let skipped = self.skipped(report);
             news.push(self.present.source(report, skipped, cycle.taken.unix_ms));
@@ -128,7 +138,8 @@ impl Link {
     }
 
     fn skipped(&self, report: &SourceReport) -> u64 {
-        self.lanes.iter().filter(|lane| lane.source == report.source).map(Running::skipped).sum()
+        let is_its = |lane: &&Running| lane.source == report.source && lane.instance == report.instance;
+        self.lanes.iter().filter(is_its).map(Running::skipped).sum()
     }
 }
 

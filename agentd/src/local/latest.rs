@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use horcrux_proto::v1::{Metric, Source};
+use horcrux_proto::v1::Metric;
 
 use crate::link::dictionary::{UNREAD, lost_sources};
 use crate::link::off;
@@ -39,13 +39,19 @@ struct Part {
 struct Metrics(Vec<u64>);
 
 impl Latest {
-    /// Takes in what `lane` read. `skipped` says how many readings of a source were skipped so far.
+    /// Takes in what `lane` read. `skipped` says how many readings of what it reports of were skipped so far.
     /// Says what is new.
-    pub fn take(&mut self, lane: &'static str, cycle: &Cycle, skipped: impl Fn(Source) -> u64) -> Vec<News> {
+    pub fn take(
+        &mut self,
+        lane: &'static str,
+        cycle: &Cycle,
+        skipped: impl Fn(&SourceReport) -> u64,
+    ) -> Vec<News> {
         let at = cycle.taken.unix_ms;
-        let mut news = vec![self.present.found(&cycle.found, at), Present::happened(&cycle.events, at)];
+        let mut news = vec![self.present.happened(&cycle.events, at)];
+        news.push(self.present.found(lane, &cycle.found, at));
         for report in &cycle.sources {
-            news.push(self.present.source(report, skipped(report.source), at));
+            news.push(self.present.source(report, skipped(report), at));
         }
         let number = self.readings.entry(lane).or_default();
         *number += 1;
@@ -178,7 +184,9 @@ fn place(metric: Metric) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
-    use horcrux_proto::v1::{SourceState, VmFacts, VmState};
+    use std::sync::Arc;
+
+    use horcrux_proto::v1::{Source, SourceState, VmFacts, VmState};
 
     use super::*;
     use crate::sample::Value;
@@ -258,7 +266,12 @@ mod tests {
     fn a_lost_source_takes_its_values_along() {
         let mut latest = Latest::default();
         latest.take("node", &cycle(Object::Node, vec![reading(Metric::NodeLoad1m, "", 1.0)]), |_| 0);
-        let report = SourceReport { source: Source::Proc, state: SourceState::Failing, detail: "x".into() };
+        let report = SourceReport {
+            source: Source::Proc,
+            instance: Arc::default(),
+            state: SourceState::Failing,
+            detail: "x".into(),
+        };
         let lost = Cycle { samples: Vec::new(), sources: vec![report], ..cycle(Object::Node, Vec::new()) };
         latest.take("node", &lost, |_| 3);
         assert_eq!(seen(&latest, &Object::Node), []);

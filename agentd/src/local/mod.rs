@@ -40,8 +40,9 @@ impl Local {
     }
 
     /// Readings of a source that were skipped so far.
-    fn skipped(&self, source: Source) -> u64 {
-        let of_source = self.lanes.iter().filter(|lane| lane.source == source);
+    fn skipped(&self, source: Source, instance: &str) -> u64 {
+        let of_source =
+            self.lanes.iter().filter(|lane| lane.source == source && lane.instance.as_ref() == instance);
         of_source.map(|lane| lane.progress.skipped()).sum()
     }
 

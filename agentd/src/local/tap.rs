@@ -72,7 +72,8 @@ impl Tap {
 
     /// Puts what a lane read where readers find it, and says what is new.
     pub fn fill(local: &Local, lane: &'static str, cycle: &Cycle) -> Vec<News> {
-        local.latest().take(lane, cycle, |source| local.skipped(source))
+        let skipped = |report: &SourceReport| local.skipped(report.source, &report.instance);
+        local.latest().take(lane, cycle, skipped)
     }
 
     pub(super) async fn take(&mut self, lane: &'static str, cycle: Cycle) {
@@ -111,10 +112,11 @@ impl Tap {
             let Some(running) = lane.progress.stuck_for(now) else { continue };
             let report = SourceReport {
                 source: lane.source,
+                instance: Arc::clone(&lane.instance),
                 state: SourceState::Stuck,
                 detail: format!("{}: no answer for {} s", lane.name, running.as_secs()),
             };
-            let skipped = self.local.skipped(lane.source);
+            let skipped = self.local.skipped(lane.source, &lane.instance);
             news.push(self.local.latest().source(&report, skipped, now.unix_ms));
         }
         if shown.tell_news(news).await.is_err() {
@@ -150,7 +152,12 @@ mod tests {
     #[tokio::test]
     async fn a_link_that_is_full_costs_only_the_link_and_is_counted() {
         let progress = Arc::new(Progress::default());
-        let lane = Watched { name: "node", source: Source::Proc, progress: Arc::clone(&progress) };
+        let lane = Watched {
+            name: "node",
+            source: Source::Proc,
+            instance: "".into(),
+            progress: Arc::clone(&progress),
+        };
         let (to_link, mut link) = mpsc::channel(1);
         let (mut tap, local) = Local::tapped(vec![lane], Forward::Link(to_link));
         for value in [1.0, 2.0, 3.0] {

@@ -48,6 +48,8 @@ pub struct NodeFactsView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceView {
     pub source: String,
+    /// Which of several, such as a libvirt connection's address; empty: there is one.
+    pub instance: String,
     pub state: String,
     pub detail: String,
     pub since_unix_ms: i64,
@@ -103,6 +105,7 @@ impl From<&SourceStatus> for SourceView {
     fn from(wire: &SourceStatus) -> Self {
         Self {
             source: source(wire.source()),
+            instance: wire.instance.clone(),
             state: word(wire.state().as_str_name(), "SOURCE_STATE_"),
             detail: wire.detail.clone(),
             since_unix_ms: wire.since_unix_ms,
@@ -230,7 +233,7 @@ fn sources(sources: &[SourceView], now_ms: i64) -> String {
     let mut table = Table::new(&["SOURCE", "STATE", "SINCE", ">SKIPPED", "DETAIL"]);
     for source in sources {
         table.row(vec![
-            source.source.clone(),
+            format!("{} {}", source.source, shown(&source.instance)).trim_end().to_owned(),
             source.state.clone(),
             ago(source.since_unix_ms, now_ms),
             source.skipped.to_string(),

@@ -352,7 +352,7 @@ fn a_frame_has_one_value_for_each_slot_and_nan_for_none() {
 fn the_past_is_computed_as_the_present_was() {
     let series = vec![(3, declared(1, Metric::VmCpuTime, series::Object::VmUuid(VM.into())))];
     let batches = [(10, 0), (15, 5), (20, 15)].map(|(at, count)| (3, counter(at * S, 1, count * S, vec![])));
-    let past = Past { series, batches: batches.to_vec() };
+    let past = Past { series, batches: batches.to_vec(), gaps: Vec::new() };
     let resource = format!("vms/{VM}").parse().unwrap();
     let now = (clock::monotonic(), 0);
     let course = past::course(
@@ -376,9 +376,8 @@ fn a_clock_that_is_off_is_told_once_and_that_it_agrees_again() {
     model.fleet.attached(&node("a"), LinkId(1), &hello, model.start, 1_000_000);
     let told = |model: &mut Model| -> Vec<(EventKind, String)> {
         let events = model.fleet.take_changes().events;
-        let clock =
-            |event: &v1::Event| matches!(event.kind(), EventKind::ClockSkewed | EventKind::ClockAgrees);
-        events.into_iter().map(|e| e.event).filter(clock).map(|e| (e.kind(), e.detail)).collect()
+        let of_clock = events.into_iter().map(|e| (e.event.kind(), e.event.detail));
+        of_clock.filter(|(kind, _)| matches!(kind, EventKind::ClockSkewed | EventKind::ClockAgrees)).collect()
     };
     assert_eq!(told(&mut model), [(EventKind::ClockSkewed, "7.5 s ahead of the controller".to_owned())]);
     // What is delayed seems behind: the least delayed counts.

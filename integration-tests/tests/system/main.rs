@@ -19,3 +19,4 @@ mod outage;
 mod packages;
 mod realms;
 mod recovery;
+mod vms;

@@ -146,7 +146,7 @@ impl Drop for Disk {
 fn a_disk_that_hangs_holds_up_nothing_and_has_all_of_it_later() {
     let controller = Controller::start().unwrap();
     succeeded(&controller.enroll("here", &controller.join_token("here").unwrap()).unwrap()).unwrap();
-    let disk = Disk::at(controller.path("agent-here/spool"));
+    let disk = Disk::at(controller.path("agent-here/spool").into());
     let agent = controller.agent("here").unwrap();
     controller.wait_for_state("here", "connected").unwrap();
     let epoch = *given(&controller).keys().next().unwrap();
