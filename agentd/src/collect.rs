@@ -1,9 +1,10 @@
 //! Reading at a fixed cadence: each lane on a thread of its own. A tick that was missed because the reading before still
-//! ran is skipped and counted, never replayed. A lane that doesn't come back stalls itself only.
+//! ran is skipped and counted, never replayed. A lane that doesn't come back stalls itself only. A lane that has a bell
+//! reads beside its ticks too, when that is rung.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -18,22 +19,32 @@ pub const QUEUE: usize = 128;
 /// A reading may take this many intervals, and this long at least, before its lane is called stuck.
 const STUCK_INTERVALS: u32 = 2;
 const STUCK_AT_LEAST: Duration = Duration::from_secs(5);
+/// A bell is heard so long after the reading before began: a host on which something happens all the time is not read all
+/// the time.
+const BELL_AFTER: Duration = Duration::from_millis(250);
 
 /// A lane that runs.
 #[derive(Debug)]
 pub struct Running {
     pub name: &'static str,
     pub source: Source,
+    /// Which of several it reads from; empty: there is one.
+    pub instance: Arc<str>,
     /// Wakes the lane when its cadence was changed.
-    control: SyncSender<()>,
+    control: Arc<SyncSender<()>>,
     progress: Arc<Progress>,
 }
+
+/// Has a lane read at once, whoever rings. Nothing happens while the lane doesn't run.
+#[derive(Clone, Debug, Default)]
+pub struct Bell(Arc<OnceLock<Weak<SyncSender<()>>>>);
 
 /// A lane, to look at from elsewhere.
 #[derive(Clone, Debug)]
 pub struct Watched {
     pub name: &'static str,
     pub source: Source,
+    pub instance: Arc<str>,
     pub progress: Arc<Progress>,
 }
 
@@ -74,16 +85,33 @@ pub fn start(
     interval: Duration,
     cycles: mpsc::Sender<(&'static str, Cycle)>,
 ) -> Result<Running, LaneNotStarted> {
-    let (name, source) = (lane.name(), lane.source());
+    let (name, source, instance) = (lane.name(), lane.source(), lane.instance());
     // One wake-up may wait: whoever wakes finds the newest cadence.
     let (control, changes) = sync_channel(1);
+    let control = Arc::new(control);
+    if let Some(Bell(bell)) = lane.bell()
+        && bell.set(Arc::downgrade(&control)).is_err()
+    {
+        tracing::debug!(lane = name, "its bell rings for another lane");
+    }
     let progress = Arc::new(Progress::default());
     let shared = Arc::clone(&progress);
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || run(lane.as_mut(), interval, &changes, &cycles, &shared))
         .map_err(|source| LaneNotStarted { name, source })?;
-    Ok(Running { name, source, control, progress })
+    Ok(Running { name, source, instance, control, progress })
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        if let Some(control) = self.0.get().and_then(Weak::upgrade)
+            // Full: it wakes anyway.
+            && control.try_send(()).is_err()
+        {
+            tracing::trace!("rung already");
+        }
+    }
 }
 
 impl Running {
@@ -100,7 +128,8 @@ impl Running {
     /// This lane, to look at from elsewhere.
     #[must_use]
     pub fn watched(&self) -> Watched {
-        Watched { name: self.name, source: self.source, progress: Arc::clone(&self.progress) }
+        let (instance, progress) = (Arc::clone(&self.instance), Arc::clone(&self.progress));
+        Watched { name: self.name, source: self.source, instance, progress }
     }
 
     /// For how long the reading under way has run, if that is too long.
@@ -194,14 +223,37 @@ fn run(
         }
         let (wait, missed, at) = next_tick(next_ns, interval, now().boottime_ns);
         progress.skipped.fetch_add(missed, Ordering::Relaxed);
-        next_ns = at;
         match changes.recv_timeout(wait) {
-            Ok(()) => {
-                interval = Duration::from_millis(progress.wanted_ms.load(Ordering::Relaxed));
-                next_ns = now().boottime_ns;
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) => match progress.wanted_ms.load(Ordering::Relaxed) {
+                ms if ms > 0 && Duration::from_millis(ms) != interval => {
+                    interval = Duration::from_millis(ms);
+                    next_ns = now().boottime_ns;
+                }
+                _ => {
+                    // The ticks stay where they are: this reading is beside them.
+                    next_ns = at.saturating_sub(u64::try_from(interval.as_nanos()).unwrap_or(0));
+                    let since = Duration::from_nanos(now().boottime_ns.saturating_sub(taken.boottime_ns));
+                    if rest(changes, BELL_AFTER.saturating_sub(since)).is_none() {
+                        return;
+                    }
+                }
+            },
+            Err(RecvTimeoutError::Timeout) => next_ns = at,
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Waits, whoever rings meanwhile; `None`: nobody needs the lane any more.
+fn rest(changes: &Receiver<()>, wait: Duration) -> Option<()> {
+    let until = horcrux_transport::clock::monotonic() + wait;
+    loop {
+        let left = until.saturating_duration_since(horcrux_transport::clock::monotonic());
+        match changes.recv_timeout(left) {
+            Ok(()) if left.is_zero() => return Some(()),
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => return Some(()),
+            Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
 }
@@ -230,7 +282,13 @@ mod tests {
     #[test]
     fn of_many_changes_of_cadence_the_newest_counts() {
         let (control, changes) = sync_channel(1);
-        let running = Running { name: "x", source: Source::Proc, control, progress: Arc::default() };
+        let running = Running {
+            name: "x",
+            source: Source::Proc,
+            instance: Arc::default(),
+            control: Arc::new(control),
+            progress: Arc::default(),
+        };
         for seconds in [1, 2, 3] {
             assert!(running.set_interval(Duration::from_secs(seconds)));
         }
@@ -239,10 +297,64 @@ mod tests {
         assert_eq!(running.progress.wanted_ms.load(Ordering::Relaxed), 3000);
     }
 
+    /// Counts its readings.
+    struct Rung(Bell);
+
+    impl Lane for Rung {
+        fn name(&self) -> &'static str {
+            "rung"
+        }
+
+        fn source(&self) -> Source {
+            Source::Proc
+        }
+
+        fn bell(&self) -> Option<&Bell> {
+            Some(&self.0)
+        }
+
+        fn read(&mut self, taken: Taken) -> Cycle {
+            Cycle {
+                taken,
+                found: crate::sample::Found::Nothing,
+                samples: Vec::new(),
+                sources: Vec::new(),
+                events: Vec::new(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_lane_reads_when_it_is_rung_and_not_for_each_of_many_rings() {
+        let bell = Bell::default();
+        bell.ring();
+        let (cycles, mut read) = mpsc::channel(64);
+        let hour = Duration::from_secs(3600);
+        let running = start(Box::new(Rung(bell.clone())), hour, cycles).unwrap();
+        let first = read.blocking_recv().unwrap().1.taken;
+        for _ in 0..100 {
+            bell.ring();
+        }
+        let second = read.blocking_recv().unwrap().1.taken;
+        assert!(second.boottime_ns - first.boottime_ns >= 200_000_000, "{first:?} {second:?}");
+        bell.ring();
+        read.blocking_recv().unwrap();
+        assert!(read.try_recv().is_err(), "a hundred rings are a reading or two");
+        assert_eq!(running.skipped(), 0);
+        drop(running);
+        assert!(read.blocking_recv().is_none(), "a lane that nobody runs ends, though its bell is there");
+    }
+
     #[test]
     fn a_reading_that_does_not_come_back_is_called_stuck() {
         let (control, _changes) = sync_channel(1);
-        let running = Running { name: "x", source: Source::Proc, control, progress: Arc::default() };
+        let running = Running {
+            name: "x",
+            source: Source::Proc,
+            instance: Arc::default(),
+            control: Arc::new(control),
+            progress: Arc::default(),
+        };
         running.progress.interval_ms.store(1000, Ordering::Relaxed);
         let at = |boottime_ns| Taken { unix_ms: 0, boottime_ns };
         assert_eq!(running.stuck_for(at(100 * S)), None, "nothing is being read");

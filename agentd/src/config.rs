@@ -16,8 +16,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where /proc, /sys and /etc are found.
     pub root: PathBuf,
-    /// Which libvirt is asked.
-    pub libvirt_uri: String,
+    /// Which libvirts are asked; each has VMs of its own.
+    pub libvirt_uris: Vec<String>,
+    /// What runs inside VMs is asked too, over connections that may change them.
+    pub ask_guest_agents: bool,
     /// Where horcrux-privd is asked what containers are called.
     pub privd_socket: PathBuf,
     pub cadence: Cadence,
@@ -26,6 +28,8 @@ pub struct Config {
     /// The agent is on its own.
     pub no_controller: bool,
     pub exporter: Option<Exporter>,
+    /// Where this host's users ask the agent itself. Without a controller the usual one.
+    pub agent_socket: Option<PathBuf>,
 }
 
 /// Where Prometheus asks.
@@ -80,6 +84,14 @@ const LARGEST_SPOOL: u64 = 64 << 30;
 /// Where the exporter of an agent on its own listens, unless told otherwise.
 pub const EXPORTER_SOCKET: &str = "/run/horcrux/exporter.sock";
 
+/// Where an agent on its own answers this host's users, unless told otherwise.
+pub const AGENT_SOCKET: &str = "/run/horcrux/agent.sock";
+/// The system's own.
+pub const LOCAL_LIBVIRT: &str = "qemu:///system";
+/// Each costs a few threads and connections.
+const MOST_LIBVIRTS: usize = 16;
+const LONGEST_URI: usize = 256;
+
 /// Where the settings are looked for.
 pub const USUAL: &str = "/etc/horcrux/agentd.toml";
 
@@ -96,7 +108,8 @@ impl Config {
         let config = Self {
             state_dir: from.text("state_dir").map_or_else(|| "/var/lib/horcrux-agentd".into(), PathBuf::from),
             root: from.text("root").map_or_else(|| "/".into(), PathBuf::from),
-            libvirt_uri: from.text("libvirt_uri").unwrap_or_else(|| "qemu:///system".to_owned()),
+            libvirt_uris: libvirt_uris(&mut from),
+            ask_guest_agents: from.flag("ask_guest_agents").unwrap_or(false),
             privd_socket: from
                 .text("privd_socket")
                 .map_or_else(|| "/run/horcrux/privd.sock".into(), PathBuf::from),
@@ -113,9 +126,39 @@ impl Config {
             },
             no_controller: from.flag("no_controller").unwrap_or(false),
             exporter: from.table("exporter", Exporter::read).flatten(),
+            agent_socket: from.parsed("agent_socket", "an absolute path", |text| {
+                Path::new(text).is_absolute().then(|| text.into())
+            }),
         };
         from.finish(config)
     }
+}
+
+/// Addresses are shown to whoever may see the node: one that holds a password is refused.
+fn libvirt_uris(from: &mut Settings) -> Vec<String> {
+    let Some(uris) = from.texts("libvirt_uris") else { return vec![LOCAL_LIBVIRT.to_owned()] };
+    let mut problems = Vec::new();
+    if uris.is_empty() || uris.len() > MOST_LIBVIRTS {
+        problems.push(format!("name 1 to {MOST_LIBVIRTS}"));
+    }
+    for (at, uri) in uris.iter().enumerate() {
+        // What is wrong is told without the address: it may be the password that makes it so.
+        let number = at + 1;
+        let (scheme, rest) = uri.split_once("://").unwrap_or_default();
+        let user = rest.split(['/', '?']).next().and_then(|authority| authority.rsplit_once('@'));
+        if scheme.is_empty() || uri.len() > LONGEST_URI || uri.contains(|c: char| c.is_control() || c == ' ')
+        {
+            problems.push(format!("number {number} is not an address such as {LOCAL_LIBVIRT}"));
+        } else if user.is_some_and(|(user, _)| user.contains(':')) {
+            problems.push(format!("number {number} holds a password: use a key or a certificate"));
+        } else if uris[..at].contains(uri) {
+            problems.push(format!("number {number} is there twice"));
+        }
+    }
+    for problem in problems {
+        from.problem(format!("libvirt_uris: {problem}"));
+    }
+    uris
 }
 
 impl Default for Exporter {
@@ -219,6 +262,22 @@ mod tests {
             let told = exporter(&format!("listen = '{wrong}'")).unwrap_err();
             assert!(told.contains("unix:/PATH or ADDRESS:PORT"), "{told}");
         }
+    }
+
+    #[test]
+    fn libvirts_are_named_by_addresses_without_passwords() {
+        assert_eq!(parse("").unwrap().libvirt_uris, ["qemu:///system"]);
+        let several =
+            "libvirt_uris = ['qemu:///system', 'qemu+ssh://root@b/system?no_tty=1', 'test:///default']";
+        assert_eq!(parse(several).unwrap().libvirt_uris.len(), 3);
+        let told = |text: &str| parse(&format!("libvirt_uris = {text}")).unwrap_err().to_string();
+        let secret = told("['qemu+tcp://root:hunter2@b/system']");
+        assert!(secret.contains("number 1 holds a password") && !secret.contains("hunter2"), "{secret}");
+        assert!(told("['qemu:///system', 'qemu:///system']").contains("number 2 is there twice"));
+        for wrong in ["[]", "['qemu']", "['://x']", "['qemu:///sys tem']"] {
+            assert!(told(wrong).contains("libvirt_uris: "), "{wrong}");
+        }
+        assert!(told("'qemu:///system'").contains("a list of strings"));
     }
 
     #[test]

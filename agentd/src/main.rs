@@ -2,18 +2,20 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_mangen::Man;
 use horcrux_agentd::collect::Running;
 use horcrux_agentd::config::Config;
 use horcrux_agentd::enroll::{self, Existing, JoinToken, Outcome};
 use horcrux_agentd::link::Link;
 use horcrux_agentd::local::exporter::Exporter;
-use horcrux_agentd::local::{Forward, Local};
+use horcrux_agentd::local::served::AgentSocket;
+use horcrux_agentd::local::{Forward, Local, Shown, this_node};
 use horcrux_agentd::sample::Lane;
 use horcrux_agentd::{collect, config, host, identity, print};
 use horcrux_transport::client::Target;
@@ -66,6 +68,9 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Write the manual's pages, for packages
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -75,6 +80,8 @@ enum Output {
 
 /// How long the stream has to say goodbye.
 const GRACE: Duration = Duration::from_secs(3);
+/// How often a node without a controller looks whether it was enrolled.
+const LOOK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -104,6 +111,9 @@ fn start(command: Command) -> anyhow::Result<()> {
             let file = config.root.join("proc/sys/kernel/hostname");
             let hostname =
                 std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+            // Root hands the node's key to the agent's own user, where it has one.
+            files::act_as_owner(&config.state_dir)
+                .with_context(|| format!("act as the owner of {}", config.state_dir.display()))?;
             let existing = if again { Existing::Replace } else { Existing::Keep };
             let enrolling = enroll::enroll(controller, &token, hostname.trim(), &config.state_dir, existing);
             tell_enrolled(&runtime()?.block_on(enrolling)?);
@@ -127,7 +137,20 @@ fn start(command: Command) -> anyhow::Result<()> {
             text.push('\n');
             std::io::stdout().write_all(text.as_bytes()).context("print")
         }
+        Command::Man { directory } => {
+            let mut whole = Cli::command().disable_help_subcommand(true);
+            whole.build();
+            pages(whole, &directory).context("write the manual's pages")
+        }
     }
+}
+
+/// Of a command and of those in it.
+fn pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        pages(inner.clone(), directory)?;
+    }
+    Man::new(command).section("8").generate_to(directory).map(drop)
 }
 
 fn tell_enrolled(outcome: &Outcome) {
@@ -146,6 +169,34 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let _owned = files::own_dir(&config.state_dir)
         .with_context(|| format!("take the state directory {}", config.state_dir.display()))?;
     raise_descriptor_limit();
+    if !config.no_controller && identity::stamp(&config.state_dir).is_none() {
+        tracing::warn!(
+            "this node has no controller: it is seen on this host alone until `horcrux-agentd enroll` is run"
+        );
+        let alone = Config { no_controller: true, ..config.clone() };
+        if serve(&alone, Until::Enrolled)? == Ended::Told {
+            return Ok(());
+        }
+        tracing::info!("enrolled: going on with a controller");
+    }
+    serve(config, Until::Told).map(drop)
+}
+
+/// Until when an agent runs as it was started. It ends when it is told to in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Told,
+    Enrolled,
+}
+
+/// Why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Told,
+    Enrolled,
+}
+
+fn serve(config: &Config, until: Until) -> anyhow::Result<Ended> {
     let (cycles, collected) = mpsc::channel(collect::QUEUE);
     let running = lanes(config)
         .into_iter()
@@ -153,20 +204,32 @@ fn run(config: &Config) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     drop(cycles);
     let exporter = config.exporter.clone().or_else(|| config.no_controller.then(config::Exporter::default));
+    let usual = || config.no_controller.then(|| config::AGENT_SOCKET.into());
+    let agent_socket: Option<PathBuf> = config.agent_socket.clone().or_else(usual);
     let watched = running.iter().map(Running::watched).collect();
     runtime()?.block_on(async {
         let terminate = signal::terminate().context("take signals")?;
         let mut tasks = Tasks::default();
         let (to_link, from_lanes) = mpsc::channel(collect::QUEUE);
         let forward = if config.no_controller { Forward::Nowhere } else { Forward::Link(to_link) };
-        let cycles = if let Some(exporter) = &exporter {
-            let (tap, local) = Local::tapped(watched, forward);
-            let exporter = Exporter::bind(exporter, local, &config.root).context("start the exporter")?;
-            tasks.spawn("tap", |stop| tap.run(collected, stop));
-            tasks.spawn("exporter", |stop| exporter.run(stop));
-            from_lanes
-        } else {
+        let cycles = if exporter.is_none() && agent_socket.is_none() {
             collected
+        } else {
+            let (mut tap, local) = Local::tapped(watched, forward);
+            if let Some(exporter) = &exporter {
+                let exporter = Exporter::bind(exporter, local, &config.root).context("start the exporter")?;
+                tasks.spawn("exporter", |stop| exporter.run(stop));
+            }
+            if let Some(path) = &agent_socket {
+                let (known, node) = this_node(&config.state_dir, &config.root);
+                let (shown, live, writer) = Shown::new(&known, node.clone());
+                let socket = AgentSocket::bind(path, node, live).context("serve this host")?;
+                tap = tap.showing(shown);
+                tasks.spawn("live", |stop| writer.run(stop));
+                tasks.spawn("agent-socket", |stop| socket.run(stop));
+            }
+            tasks.spawn("tap", |stop| tap.run(collected, stop));
+            from_lanes
         };
         // Lanes end with what runs them.
         let _lanes = if config.no_controller {
@@ -176,12 +239,28 @@ fn run(config: &Config) -> anyhow::Result<()> {
             running
         } else {
             let link = Link::new(config.state_dir.clone(), config.spool, running, cycles);
+            let link = link.context("open the spool")?;
             tasks.spawn("link", |stop| link.run(stop));
             Vec::new()
         };
-        tasks.run(terminate, GRACE).await?;
-        Ok(())
+        let mut ended = Ended::Told;
+        let shutdown = async {
+            tokio::select! {
+                () = terminate => {}
+                () = enrolled(&config.state_dir), if until == Until::Enrolled => ended = Ended::Enrolled,
+            }
+        };
+        tasks.run(shutdown, GRACE).await?;
+        Ok(ended)
     })
+}
+
+/// Returns when this node has an identity.
+async fn enrolled(state_dir: &Path) {
+    let mut look = tokio::time::interval(LOOK);
+    while identity::stamp(state_dir).is_none() {
+        look.tick().await;
+    }
 }
 
 /// The lanes keep files open, a dozen for each container; a service usually starts with 1024 descriptors.
@@ -205,15 +284,31 @@ fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
         (Box::new(node), config.cadence.node),
         (Box::new(host::cgroup::ContainerLane::new(&config.root, runtimes)), config.cadence.container),
     ];
+    let known = host::qemu::Known::default();
+    let is_system_s = |uri: &String| cfg!(feature = "libvirt") && uri == config::LOCAL_LIBVIRT;
+    let has_system_libvirt = config.libvirt_uris.iter().any(is_system_s);
     #[cfg(feature = "libvirt")]
     {
-        let place = host::libvirt::Place::new(&config.libvirt_uri, &config.root);
-        let (vms, monitors) = host::libvirt::lanes(&config.root, &place);
-        lanes.push((Box::new(vms), config.cadence.vm));
-        lanes.push((Box::new(monitors), config.cadence.vm_slow));
+        use host::libvirt::GuestAgents;
+        let uris = config.libvirt_uris.iter();
+        let places: Vec<_> = uris.map(|uri| host::libvirt::Place::new(uri, &config.root)).collect();
+        let agents = if config.ask_guest_agents { GuestAgents::Ask } else { GuestAgents::Leave };
+        for of_one in host::libvirt::lanes(&config.root, &places, &known, agents) {
+            lanes.push((Box::new(of_one.vms), config.cadence.vm));
+            if let Some(monitors) = of_one.monitors {
+                lanes.push((Box::new(monitors), config.cadence.vm_slow));
+            }
+            lanes.push((Box::new(of_one.events), host::libvirt::EVENTS_EVERY));
+            if let Some(guests) = of_one.guests {
+                lanes.push((Box::new(guests), host::libvirt::GUESTS_EVERY));
+            }
+        }
     }
     #[cfg(not(feature = "libvirt"))]
     lanes.push((Box::new(host::without_libvirt::NoVms), config.cadence.vm));
+    // Last, so that a single reading leaves to libvirt what is libvirt's.
+    let qemus = host::qemu::QemuLane::new(&config.root, known, has_system_libvirt);
+    lanes.push((Box::new(qemus), config.cadence.vm));
     lanes
 }
 

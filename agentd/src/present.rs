@@ -1,12 +1,15 @@
 //! What is on this node now, as the lanes found it: what a controller is told in full when a stream begins, and in
 //! changes after that. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use horcrux_proto::agent::v1::{Event, Inventory, event};
+use horcrux_proto::name::VmUuid;
 use horcrux_proto::parts::Parts;
 use horcrux_proto::v1::{
-    ContainerFacts, EventKind, NodeFacts, Source, SourceState, SourceStatus, VmFacts, VmState,
+    ContainerFacts, ContainerHealth, ContainerState, EventKind, NodeFacts, Source, SourceState, SourceStatus,
+    VmFacts, VmState,
 };
 use prost::Message as _;
 
@@ -16,10 +19,14 @@ use crate::sample::{Found, Happened, Object, SourceReport};
 #[derive(Debug, Default)]
 pub struct Present {
     node: Option<NodeFacts>,
-    sources: BTreeMap<i32, SourceStatus>,
+    /// By source and instance.
+    sources: BTreeMap<(i32, Arc<str>), SourceStatus>,
     vms: BTreeMap<String, VmFacts>,
+    /// By the lane that lists them: several do. A VM is in one list at a time.
+    listed: HashMap<&'static str, BTreeSet<String>>,
+    /// VMs of which it was told what happened to them, so that their next state is no news.
+    told: HashSet<VmUuid>,
     containers: BTreeMap<String, ContainerFacts>,
-    vms_known: bool,
     containers_known: bool,
 }
 
@@ -63,7 +70,7 @@ impl Present {
     }
 
     /// Takes in what a lane found.
-    pub fn found(&mut self, found: &Found, at_unix_ms: i64) -> News {
+    pub fn found(&mut self, lane: &'static str, found: &Found, at_unix_ms: i64) -> News {
         let mut inventory = Inventory::default();
         let mut events = Vec::new();
         match found {
@@ -74,35 +81,7 @@ impl Present {
                     inventory.node = self.node_facts();
                 }
             }
-            Found::Vms(list) => {
-                let mut tell = |kind, uuid: &str, detail: String| {
-                    events.push(happened(kind, &About::Vm(uuid), detail, at_unix_ms));
-                };
-                let mut now = BTreeMap::new();
-                for vm in list {
-                    let before = self.vms.get(&vm.uuid);
-                    // The first list is how things are, not something that happened.
-                    match before {
-                        None if self.vms_known => {
-                            tell(EventKind::VmAppeared, &vm.uuid, vm.display_name.clone());
-                        }
-                        Some(before) if before.state != vm.state => {
-                            let states = format!("{}: {} → {}", vm.display_name, word(before), word(vm));
-                            tell(EventKind::VmStateChanged, &vm.uuid, states);
-                        }
-                        _ => {}
-                    }
-                    if before != Some(vm) {
-                        inventory.vms.push(vm.clone());
-                    }
-                    now.insert(vm.uuid.clone(), vm.clone());
-                }
-                for (uuid, vm) in self.vms.iter().filter(|(uuid, _)| !now.contains_key(*uuid)) {
-                    inventory.gone_vms.push(uuid.clone());
-                    tell(EventKind::VmGone, uuid, vm.display_name.clone());
-                }
-                (self.vms, self.vms_known) = (now, true);
-            }
+            Found::Vms(list) => self.found_vms(lane, list, at_unix_ms, &mut inventory, &mut events),
             Found::Containers(list) => {
                 let mut tell = |kind, id: &str, detail: String| {
                     events.push(happened(kind, &About::Container(id), detail, at_unix_ms));
@@ -110,8 +89,19 @@ impl Present {
                 let mut now = BTreeMap::new();
                 for container in list {
                     let before = self.containers.get(&container.id);
-                    if before.is_none() && self.containers_known {
-                        tell(EventKind::ContainerAppeared, &container.id, container.cgroup_path.clone());
+                    match before {
+                        None if self.containers_known => {
+                            tell(EventKind::ContainerAppeared, &container.id, container.cgroup_path.clone());
+                        }
+                        None => {}
+                        Some(before) => {
+                            if let Some(states) = another_state(before, container) {
+                                tell(EventKind::ContainerStateChanged, &container.id, states);
+                            }
+                            if let Some(healths) = another_health(before, container) {
+                                tell(EventKind::ContainerHealthChanged, &container.id, healths);
+                            }
+                        }
                     }
                     if before != Some(container) {
                         inventory.containers.push(container.clone());
@@ -128,9 +118,64 @@ impl Present {
         News { inventory: (inventory != Inventory::default()).then_some(inventory), events }
     }
 
+    fn found_vms(
+        &mut self,
+        lane: &'static str,
+        list: &[VmFacts],
+        at_unix_ms: i64,
+        inventory: &mut Inventory,
+        events: &mut Vec<Event>,
+    ) {
+        let mut tell = |kind, uuid: &str, detail: String| {
+            events.push(happened(kind, &About::Vm(uuid), detail, at_unix_ms));
+        };
+        let listed = self.listed.get(lane);
+        let mut now = BTreeSet::new();
+        for vm in list {
+            let told = vm.uuid.parse().is_ok_and(|uuid| self.told.remove(&uuid));
+            let before = self.vms.get(&vm.uuid);
+            match before {
+                // A lane's first list is how things are, not something that happened.
+                None if listed.is_some() => {
+                    tell(EventKind::VmAppeared, &vm.uuid, vm.display_name.clone());
+                }
+                Some(before) if before.state != vm.state && !told => {
+                    let states = format!("{}: {} → {}", vm.display_name, word(before), word(vm));
+                    tell(EventKind::VmStateChanged, &vm.uuid, states);
+                }
+                _ => {}
+            }
+            if before != Some(vm) {
+                inventory.vms.push(vm.clone());
+                self.vms.insert(vm.uuid.clone(), vm.clone());
+            }
+            now.insert(vm.uuid.clone());
+        }
+        let elsewhere =
+            |uuid: &String| self.listed.iter().any(|(of, list)| *of != lane && list.contains(uuid));
+        let gone = listed.into_iter().flatten().filter(|uuid| !now.contains(*uuid) && !elsewhere(uuid));
+        for uuid in gone {
+            if let Ok(uuid) = uuid.parse() {
+                self.told.remove(&uuid);
+            }
+            if let Some(vm) = self.vms.remove(uuid) {
+                inventory.gone_vms.push(uuid.clone());
+                tell(EventKind::VmGone, uuid, vm.display_name);
+            }
+        }
+        self.listed.insert(lane, now);
+    }
+
     /// What lanes saw happen, as news.
-    #[must_use]
-    pub fn happened(events: &[Happened], at_unix_ms: i64) -> News {
+    pub fn happened(&mut self, events: &[Happened], at_unix_ms: i64) -> News {
+        for Happened { kind, object, .. } in events {
+            if let Object::Vm(uuid) = object
+                && changes_state(*kind)
+                && self.vms.contains_key(&uuid.to_string())
+            {
+                self.told.insert(*uuid);
+            }
+        }
         let event = |Happened { kind, object, detail }: &Happened| {
             let tell = |about: &About<'_>| happened(*kind, about, detail.clone(), at_unix_ms);
             match object {
@@ -144,7 +189,8 @@ impl Present {
 
     /// Takes in how a source is doing, and how many of its readings were skipped so far.
     pub fn source(&mut self, report: &SourceReport, skipped: u64, at_unix_ms: i64) -> News {
-        let before = self.sources.get(&report.source.into());
+        let key = (report.source.into(), Arc::clone(&report.instance));
+        let before = self.sources.get(&key);
         let same_state = before.is_some_and(|b| b.state() == report.state);
         if same_state && before.is_some_and(|b| b.detail == report.detail && b.skipped == skipped) {
             return News::default();
@@ -154,8 +200,9 @@ impl Present {
         let mut events = Vec::new();
         if was_good != good(report.state) {
             let kind = if was_good { EventKind::SourceLost } else { EventKind::SourceBack };
-            let detail = format!("{} {}", source_name(report.source), report.detail);
-            events.push(happened(kind, &About::Node, detail.trim_end().to_owned(), at_unix_ms));
+            let parts = [source_name(report.source), report.instance.to_string(), report.detail.clone()];
+            let said: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            events.push(happened(kind, &About::Node, said.join(" "), at_unix_ms));
         }
         let status = SourceStatus {
             source: report.source.into(),
@@ -163,8 +210,9 @@ impl Present {
             detail: report.detail.clone(),
             since_unix_ms,
             skipped,
+            instance: report.instance.to_string(),
         };
-        self.sources.insert(report.source.into(), status);
+        self.sources.insert(key, status);
         let node = self.node_facts();
         News { inventory: node.is_some().then(|| Inventory { node, ..Inventory::default() }), events }
     }
@@ -198,6 +246,20 @@ impl Present {
     }
 }
 
+/// Whether a VM's state is another after it.
+fn changes_state(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::VmStarted
+            | EventKind::VmSuspended
+            | EventKind::VmResumed
+            | EventKind::VmStopped
+            | EventKind::VmShutDown
+            | EventKind::VmPmSuspended
+            | EventKind::VmCrashed
+    )
+}
+
 /// An absent source is as it should be.
 fn good(state: SourceState) -> bool {
     match state {
@@ -214,7 +276,30 @@ pub fn source_name(source: Source) -> String {
 
 fn word(vm: &VmFacts) -> String {
     let state: VmState = vm.state();
-    state.as_str_name().trim_start_matches("VM_STATE_").to_lowercase().replace('_', " ")
+    lower(state.as_str_name(), "VM_STATE_")
+}
+
+/// What its runtime doesn't tell is no state to come from or to go to.
+fn another_state(before: &ContainerFacts, now: &ContainerFacts) -> Option<String> {
+    let (was, is) = (before.state(), now.state());
+    let both = was != ContainerState::Unspecified && is != ContainerState::Unspecified;
+    let words = |state: ContainerState| lower(state.as_str_name(), "CONTAINER_STATE_");
+    (both && was != is).then(|| format!("{}{} → {}", named(now), words(was), words(is)))
+}
+
+fn another_health(before: &ContainerFacts, now: &ContainerFacts) -> Option<String> {
+    let (was, is) = (before.health(), now.health());
+    let both = was != ContainerHealth::Unspecified && is != ContainerHealth::Unspecified;
+    let words = |health: ContainerHealth| lower(health.as_str_name(), "CONTAINER_HEALTH_");
+    (both && was != is).then(|| format!("{}{} → {}", named(now), words(was), words(is)))
+}
+
+fn named(container: &ContainerFacts) -> String {
+    container.display_name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default()
+}
+
+fn lower(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_lowercase().replace('_', " ")
 }
 
 fn happened(kind: EventKind, about: &About<'_>, detail: String, at_unix_ms: i64) -> Event {
@@ -241,23 +326,71 @@ mod tests {
     #[test]
     fn the_first_list_is_no_event_and_later_differences_are() {
         let mut present = Present::default();
-        let first = present.found(&Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        let first = present.found("vms", &Found::Vms(vec![vm("a", VmState::Running)]), 1);
         assert_eq!(first.events, vec![]);
         assert_eq!(first.inventory.unwrap().vms.len(), 1);
         let next = [vm("a", VmState::Paused), vm("b", VmState::Running)];
-        let news = present.found(&Found::Vms(next.to_vec()), 2);
+        let news = present.found("vms", &Found::Vms(next.to_vec()), 2);
         assert_eq!(kinds(&news), [EventKind::VmStateChanged, EventKind::VmAppeared]);
-        let news = present.found(&Found::Vms(vec![next[1].clone()]), 3);
+        let news = present.found("vms", &Found::Vms(vec![next[1].clone()]), 3);
         assert_eq!(kinds(&news), [EventKind::VmGone]);
         assert_eq!(news.inventory.unwrap().gone_vms, ["a"]);
-        assert_eq!(present.found(&Found::Vms(vec![next[1].clone()]), 4), News::default());
+        assert_eq!(present.found("vms", &Found::Vms(vec![next[1].clone()]), 4), News::default());
+    }
+
+    #[test]
+    fn of_several_lanes_that_list_vms_each_speaks_for_its_own() {
+        let mut present = Present::default();
+        present.found("vms", &Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        let first = present.found("vms other", &Found::Vms(vec![vm("b", VmState::Running)]), 2);
+        assert_eq!(first.events, vec![], "the first list of each is how things are");
+        assert_eq!(present.vms().len(), 2);
+        let news = present.found("vms", &Found::Vms(Vec::new()), 3);
+        assert_eq!(
+            (kinds(&news), news.inventory.unwrap().gone_vms),
+            (vec![EventKind::VmGone], vec!["a".into()])
+        );
+        assert_eq!(present.vms().len(), 1);
+    }
+
+    #[test]
+    fn a_state_that_was_told_as_it_happened_is_not_told_again() {
+        let uuid = "aaaaaaaa-0000-4000-8000-000000000001";
+        let mut present = Present::default();
+        present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Running)]), 1);
+        let object = Object::Vm(uuid.parse().unwrap());
+        let paused = Happened { kind: EventKind::VmSuspended, object, detail: "paused".into() };
+        assert_eq!(kinds(&present.happened(&[paused], 2)), [EventKind::VmSuspended]);
+        assert_eq!(kinds(&present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Paused)]), 3)), []);
+        let missed = present.found("vms", &Found::Vms(vec![vm(uuid, VmState::Running)]), 4);
+        assert_eq!(kinds(&missed), [EventKind::VmStateChanged], "nothing told of this one");
+    }
+
+    #[test]
+    fn a_container_s_next_state_and_health_are_told_and_a_silence_is_not() {
+        let container = |state: ContainerState, health: ContainerHealth| {
+            let (state, health) = (state.into(), health.into());
+            let facts = ContainerFacts { id: "c".into(), state, health, ..ContainerFacts::default() };
+            Found::Containers(vec![ContainerFacts { display_name: Some("web".into()), ..facts }])
+        };
+        let mut present = Present::default();
+        let (running, healthy) = (ContainerState::Running, ContainerHealth::Healthy);
+        present.found("containers", &container(running, healthy), 1);
+        let news = present.found("containers", &container(running, ContainerHealth::Unhealthy), 2);
+        assert_eq!(kinds(&news), [EventKind::ContainerHealthChanged]);
+        assert_eq!(news.events[0].detail, "web: healthy → unhealthy");
+        let silent = container(ContainerState::Unspecified, ContainerHealth::Unspecified);
+        assert_eq!(kinds(&present.found("containers", &silent, 3)), []);
+        assert_eq!(kinds(&present.found("containers", &container(ContainerState::Paused, healthy), 4)), []);
+        let news = present.found("containers", &container(running, healthy), 5);
+        assert_eq!(kinds(&news), [EventKind::ContainerStateChanged]);
     }
 
     #[test]
     fn a_lane_that_could_not_list_leaves_what_was_known() {
         let mut present = Present::default();
-        present.found(&Found::Vms(vec![vm("a", VmState::Running)]), 1);
-        assert_eq!(present.found(&Found::Nothing, 2), News::default());
+        present.found("vms", &Found::Vms(vec![vm("a", VmState::Running)]), 1);
+        assert_eq!(present.found("vms", &Found::Nothing, 2), News::default());
         assert_eq!(present.whole()[0].vms.len(), 1);
     }
 
@@ -270,7 +403,7 @@ mod tests {
                 ..vm(&number.to_string(), VmState::Running)
             })
             .collect();
-        present.found(&Found::Vms(many), 1);
+        present.found("vms", &Found::Vms(many), 1);
         let pieces = present.whole();
         assert!(pieces.len() > 2 && pieces.iter().all(|piece| piece.encoded_len() < 2 << 20));
         assert_eq!(pieces.iter().map(|piece| piece.vms.len()).sum::<usize>(), 3000);
@@ -282,9 +415,13 @@ mod tests {
     #[test]
     fn a_source_is_lost_and_comes_back_once_each() {
         let mut present = Present::default();
-        present.found(&Found::Node(Box::default()), 0);
-        let report =
-            |state, detail: &str| SourceReport { source: Source::Libvirt, state, detail: detail.into() };
+        present.found("vms", &Found::Node(Box::default()), 0);
+        let report = |state, detail: &str| SourceReport {
+            source: Source::Libvirt,
+            instance: Arc::default(),
+            state,
+            detail: detail.into(),
+        };
         assert_eq!(kinds(&present.source(&report(SourceState::Ok, ""), 0, 1)), []);
         let lost = report(SourceState::Failing, "gone");
         assert_eq!(kinds(&present.source(&lost, 0, 2)), [EventKind::SourceLost]);

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use horcrux_proto::name::{ContainerId, VmUuid};
 use horcrux_proto::v1::{ContainerFacts, EventKind, Metric, NodeFacts, Source, SourceState, VmFacts};
 
+use crate::collect::Bell;
+
 /// When a reading was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
@@ -63,6 +65,8 @@ pub enum Found {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceReport {
     pub source: Source,
+    /// Which of several, such as a connection's URI; empty: there is one.
+    pub instance: Arc<str>,
     pub state: SourceState,
     /// Why it is not OK; empty when it is.
     pub detail: String,
@@ -90,11 +94,22 @@ pub struct Cycle {
 /// Something that is read at a cadence of its own, on a thread of its own. `read` may block; whoever runs the lane
 /// watches its deadline.
 pub trait Lane: Send {
-    /// For logs and states: `node`, `filesystems`, `sensors`, `containers`, `vms`, `vm-monitors`.
+    /// For logs and states: `node`, `filesystems`, `sensors`, `containers`, `vms`, `vm-monitors`, `vm-events`,
+    /// `guest-agents`, `qemu-processes`; where there are several of a kind, the kind, a space and what tells them apart.
     fn name(&self) -> &'static str;
 
     /// What it reads from, to report as stuck when `read` doesn't come back.
     fn source(&self) -> Source;
+
+    /// Which of several it reads from, as its reports have it; empty: there is one.
+    fn instance(&self) -> Arc<str> {
+        Arc::from("")
+    }
+
+    /// Rung from elsewhere, where something may have happened that this lane is to see before its next tick.
+    fn bell(&self) -> Option<&Bell> {
+        None
+    }
 
     fn read(&mut self, taken: Taken) -> Cycle;
 }

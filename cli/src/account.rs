@@ -59,7 +59,7 @@ impl App {
         let change = |wire, r| async move { AuthServiceClient::new(wire).change_password(r).await };
         let answer = session.send(request, change).await?;
         if let Some(device) = answer.device {
-            self.home.write(&device_file(&session.context), &device).map_err(anyhow::Error::from)?;
+            self.home.write(&device_file(session.context()?), &device).map_err(anyhow::Error::from)?;
         }
         self.say("changed your password; your other sessions are over");
         Ok(())

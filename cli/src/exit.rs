@@ -23,7 +23,7 @@ Exit codes:
   3  not signed in
   4  not found
   5  permission denied
-  6  the controller was not reached
+  6  the controller, or the agent, was not reached
   7  the controller's certificate authority is not the one that is trusted here";
 
 impl From<Exit> for ExitCode {

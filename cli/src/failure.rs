@@ -5,8 +5,10 @@ use std::error::Error as _;
 use horcrux_proto::authz::privilege_named;
 use horcrux_transport::client::ConnectError;
 use horcrux_transport::error::Chain;
+use horcrux_transport::socket::SocketError;
 use tonic::{Code, Status};
 
+use crate::agent;
 use crate::exit::Exit;
 use crate::field;
 use crate::view::shown;
@@ -29,6 +31,11 @@ pub enum Failure {
     WrongSetupCode(String),
     #[error("the controller was not reached{}", because(.0))]
     Unreachable(String),
+    #[error("the agent was not reached{}", because(.0))]
+    NoAgent(String),
+    /// Its socket lets others in.
+    #[error("permission denied: {0}")]
+    Socket(String),
     /// The controller was reached, and lacks something for a while: a realm, its audit log.
     #[error("{0}")]
     Unavailable(String),
@@ -80,8 +87,8 @@ impl Failure {
             Self::Usage(_) => Exit::Usage,
             Self::NotSignedIn { .. } | Self::SignInRefused { .. } => Exit::NotSignedIn,
             Self::NotFound(_) => Exit::NotFound,
-            Self::Denied(_) | Self::WrongSetupCode(_) => Exit::Denied,
-            Self::Unreachable(_) => Exit::Unreachable,
+            Self::Denied(_) | Self::WrongSetupCode(_) | Self::Socket(_) => Exit::Denied,
+            Self::Unreachable(_) | Self::NoAgent(_) => Exit::Unreachable,
             Self::Untrusted(_) => Exit::Untrusted,
             Self::Unavailable(_) | Self::Refused(_) | Self::Other(_) => Exit::Failed,
         }
@@ -105,6 +112,13 @@ impl Failure {
                 "check that the controller runs, its address, and the way to it; --timeout waits longer"
                     .to_owned(),
             ),
+            Self::NoAgent(_) => Some(
+                "check that horcrux-agentd runs here, without a controller or with `agent_socket` set, and --agent=PATH"
+                    .to_owned(),
+            ),
+            Self::Socket(_) => {
+                Some("run it as one of these, or join the group (`usermod -aG GROUP USER`) and log in anew".to_owned())
+            }
             Self::Unavailable(_) => {
                 Some("try again later; if that doesn't help, the controller's log says why".to_owned())
             }
@@ -153,22 +167,26 @@ impl Failure {
     /// Of an RPC to `url` that failed.
     #[must_use]
     pub fn answered(url: &str, status: &Status) -> Self {
-        if let Some(error) = connect_error(status) {
+        if let Some(error) = cause::<ConnectError>(status) {
             return Self::connecting(error);
         }
+        if let Some(error) = cause::<SocketError>(status) {
+            return agent::connecting(error);
+        }
+        let server = agent::server(url);
         let said = field::in_words(&shown(status.message()));
         match status.code() {
             Code::Unauthenticated => Self::NotSignedIn { url: url.to_owned(), why: said },
             Code::PermissionDenied => Self::Denied(said),
             Code::NotFound => Self::NotFound(said),
             // What broke on the way has a cause; what the controller says has none.
-            Code::Unavailable if status.source().is_some() => Self::Unreachable(said),
+            Code::Unavailable if status.source().is_some() => Self::lost(url, said),
             Code::Unavailable => Self::Unavailable(said),
-            Code::DeadlineExceeded => Self::Unreachable(format!("{url} does not answer in time")),
+            Code::DeadlineExceeded => Self::lost(url, format!("{url} does not answer in time")),
             Code::Unimplemented => Self::Refused(format!(
-                "the controller does not know this request ({said}): compare `horcruxctl version --controller`"
+                "the {server} does not know this request ({said}): compare `horcruxctl version --controller`"
             )),
-            Code::Internal => Self::Refused(format!("the controller failed ({said}): its log says why")),
+            Code::Internal => Self::Refused(format!("the {server} failed ({said}): its log says why")),
             Code::Ok
             | Code::Cancelled
             | Code::Unknown
@@ -184,10 +202,16 @@ impl Failure {
         }
     }
 
+    /// Of a connection to `url` that broke.
+    #[must_use]
+    pub fn lost(url: &str, why: String) -> Self {
+        if agent::server(url) == "agent" { Self::NoAgent(why) } else { Self::Unreachable(why) }
+    }
+
     /// Waiting can help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Unavailable(_))
+        matches!(self, Self::Unreachable(_) | Self::NoAgent(_) | Self::Unavailable(_))
     }
 }
 
@@ -196,10 +220,10 @@ fn because(why: &str) -> String {
 }
 
 /// A channel that connects again hides why it can't behind an `Unavailable`.
-fn connect_error(status: &Status) -> Option<&ConnectError> {
+fn cause<E: std::error::Error + 'static>(status: &Status) -> Option<&E> {
     let mut next = status.source();
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<ConnectError>() {
+        if let Some(found) = error.downcast_ref::<E>() {
             return Some(found);
         }
         next = error.source();

@@ -104,7 +104,7 @@ async fn once(
 pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
     match tokio::time::timeout(SILENCE, stream.message()).await {
         Ok(Ok(Some(message))) => Ok(message),
-        Ok(Ok(None)) => Err(Status::unavailable("the controller ended the stream")),
+        Ok(Ok(None)) => Err(Status::unavailable("the server ended the stream")),
         Ok(Err(status)) => Err(status),
         Err(_) => Err(Status::unavailable(format!("nothing was heard for {} s", SILENCE.as_secs()))),
     }
@@ -114,7 +114,7 @@ pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<T, Status> {
 pub(crate) fn ended(url: &str, status: &Status) -> Failure {
     match status.code() {
         Code::Unknown | Code::Internal | Code::Cancelled | Code::Aborted | Code::ResourceExhausted => {
-            Failure::Unreachable(format!("the stream broke: {}", crate::view::shown(status.message())))
+            Failure::lost(url, format!("the stream broke: {}", crate::view::shown(status.message())))
         }
         Code::Ok
         | Code::InvalidArgument

@@ -31,6 +31,13 @@ pub async fn node(session: &Session, name: &str) -> Result<NodeDetailView, Failu
     Ok(NodeDetailView::from(&session.send(request, get).await?))
 }
 
+/// The name of the one node that an agent has.
+pub async fn only_node(session: &Session) -> Result<String, Failure> {
+    let nodes = nodes(session).await?;
+    let first = nodes.0.into_iter().next();
+    first.map(|node| node.name).ok_or_else(|| Failure::Refused("the agent shows no node".to_owned()))
+}
+
 pub async fn vms(session: &Session, node: Option<&str>) -> Result<VmListView, Failure> {
     let node = node.map(node_resource).unwrap_or_default();
     let all: Vec<Vm> = pages::all(|page_token| async {

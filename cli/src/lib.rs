@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod agent;
 pub mod api_tokens;
 pub mod args;
 pub mod audit;
@@ -37,6 +38,7 @@ pub mod view;
 pub mod watch;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -48,7 +50,7 @@ use horcrux_transport::clock;
 
 use crate::args::guest::{ContainerCommand, VmCommand};
 use crate::args::sign_in::ContextCommand;
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Global};
 use crate::contexts::{ContextName, Contexts};
 use crate::failure::Failure;
 use crate::private::Home;
@@ -61,6 +63,8 @@ use crate::view::{Output, View};
 pub struct App {
     pub home: Home,
     pub context: Option<ContextName>,
+    /// The socket of the agent that is asked instead of a controller.
+    pub agent: Option<PathBuf>,
     pub output: Output,
     pub deadline: Duration,
 }
@@ -68,8 +72,14 @@ pub struct App {
 /// Does what the command line says.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     let home = Home::from_environment().map_err(anyhow::Error::from)?;
-    let global = cli.global;
-    let app = App { home, context: global.context, output: global.output, deadline: global.timeout };
+    let Global { context, agent, output, timeout } = cli.global;
+    if agent.is_some() {
+        if context.is_some() {
+            return Err(Failure::Usage("--agent asks no controller: leave --context out".to_owned()));
+        }
+        agent::check(&cli.command)?;
+    }
+    let app = App { home, context, agent, output, deadline: timeout };
     app.run(cli.command).await
 }
 
@@ -115,6 +125,8 @@ impl App {
                 clap_complete::generate(shell, &mut Cli::command(), "horcruxctl", &mut script);
                 write_out(&script).map(drop)
             }
+            Command::Man { directory } => Ok(clap_mangen::generate_to(Cli::command(), &directory)
+                .with_context(|| format!("write the manual's pages into {}", directory.display()))?),
             Command::Version { controller } => self.version(controller).await,
         }
     }
@@ -137,8 +149,11 @@ impl App {
         self.print(&view)
     }
 
-    /// The chosen context's session.
+    /// The chosen context's session, or the agent.
     pub async fn session(&self) -> Result<Session, Failure> {
+        if let Some(path) = &self.agent {
+            return Session::with_agent(path, self.deadline).await;
+        }
         Session::open(&self.home, self.context.as_ref(), self.deadline).await
     }
 
@@ -150,7 +165,11 @@ impl App {
         (privilege, path): (Privilege, &str),
         hint: &str,
     ) -> Result<(), Failure> {
-        if is_empty && self.output == Output::Table && held::holds(session, privilege, path).await? {
+        if is_empty
+            && self.agent.is_none()
+            && self.output == Output::Table
+            && held::holds(session, privilege, path).await?
+        {
             self.say(&format!("next: {hint}"));
         }
         Ok(())

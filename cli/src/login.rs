@@ -117,7 +117,7 @@ pub async fn whoami(app: &App) -> Result<WhoAmIView, Failure> {
     let session = app.session().await?;
     let answer = caller(&session).await?;
     let roles = all_roles(&session).await?;
-    Ok(WhoAmIView::new(session.context.as_str(), &session.url, &answer, &roles))
+    Ok(WhoAmIView::new(session.context()?.as_str(), &session.url, &answer, &roles))
 }
 
 /// Who calls, in the controller's words.

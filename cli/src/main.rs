@@ -9,7 +9,7 @@ use horcruxctl::args::Cli;
 use horcruxctl::exit::Exit;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(horcruxctl::agent::joined(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too. Where stdout and stderr are closed, the code is all there is.

@@ -29,6 +29,9 @@ struct Ticket<'a> {
 
 impl App {
     pub async fn nodes(&self, command: NodeCommand) -> Result<(), Failure> {
+        if matches!(command, NodeCommand::Get { name: None }) && self.agent.is_none() {
+            return Err(Failure::Usage("pass a node's name: `horcruxctl node list` shows all".to_owned()));
+        }
         let session = self.session().await?;
         match command {
             NodeCommand::List => {
@@ -37,7 +40,13 @@ impl App {
                 let hint = "`horcruxctl node join-token NAME` makes a token with which one can enroll";
                 self.suggest(&session, nodes.0.is_empty(), (Privilege::NodeEnroll, "/nodes"), hint).await
             }
-            NodeCommand::Get { name } => self.print(&inventory::node(&session, &name).await?),
+            NodeCommand::Get { name } => {
+                let name = match name {
+                    Some(name) => name,
+                    None => inventory::only_node(&session).await?,
+                };
+                self.print(&inventory::node(&session, &name).await?)
+            }
             NodeCommand::Lock { name, reason, removal } => {
                 let node = shown(bare(&name));
                 let question = format!("Lock the node {node}? Its agent is shut out; its guests run on.");

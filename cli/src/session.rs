@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use horcrux_proto::v1::RefreshRequest;
@@ -16,6 +17,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
+use crate::agent;
 use crate::contexts::{ContextName, Contexts};
 use crate::failure::Failure;
 use crate::private::Home;
@@ -24,16 +26,18 @@ use crate::tokens::{Credential, TokenFile, Tokens};
 /// What the generated clients run on.
 pub type Wire = InterceptedService<Channel, Bearer>;
 
-/// Puts the access token into each request.
+/// Puts the access token into each request, where one is asked for.
 #[derive(Clone)]
-pub struct Bearer(MetadataValue<Ascii>);
+pub struct Bearer(Option<MetadataValue<Ascii>>);
 
 #[derive(Clone, Debug)]
 pub struct Session {
-    pub context: ContextName,
+    /// None for an agent.
+    context: Option<ContextName>,
     pub url: String,
     channel: Channel,
-    tokens: TokenFile,
+    /// None for an agent, which asks for none.
+    tokens: Option<TokenFile>,
     deadline: Duration,
 }
 
@@ -48,7 +52,9 @@ impl fmt::Debug for Bearer {
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(bearer) = &self.0 {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
         Ok(request)
     }
 }
@@ -75,7 +81,7 @@ pub async fn unsigned<T>(
 pub(crate) fn signed(channel: &Channel, bearer: &Secret) -> Option<Wire> {
     let mut value: MetadataValue<Ascii> = format!("Bearer {}", bearer.expose()).parse().ok()?;
     value.set_sensitive(true);
-    Some(InterceptedService::new(channel.clone(), Bearer(value)))
+    Some(InterceptedService::new(channel.clone(), Bearer(Some(value))))
 }
 
 impl Session {
@@ -101,7 +107,19 @@ impl Session {
         tokens: TokenFile,
         deadline: Duration,
     ) -> Self {
-        Self { context, url, channel, tokens, deadline }
+        Self { context: Some(context), url, channel, tokens: Some(tokens), deadline }
+    }
+
+    /// With the agent of this host that listens at `path`.
+    pub async fn with_agent(path: &Path, deadline: Duration) -> Result<Self, Failure> {
+        let channel = agent::channel(path, deadline).await?;
+        Ok(Self { context: None, url: agent::url(path), channel, tokens: None, deadline })
+    }
+
+    /// What the controller is known by here.
+    pub fn context(&self) -> Result<&ContextName, Failure> {
+        let none = || Failure::Usage("an agent has no context".to_owned());
+        self.context.as_ref().ok_or_else(none)
     }
 
     /// Runs an RPC, twice at most. `rpc` gets a signed-in connection; the deadline is for each run, and for a stream
@@ -111,6 +129,10 @@ impl Session {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let failed = |status: &Status| Failure::answered(&self.url, status);
+        if self.tokens.is_none() {
+            let wire = InterceptedService::new(self.channel.clone(), Bearer(None));
+            return within(self.deadline, rpc(wire)).await.map_err(|status| failed(&status));
+        }
         let (bearer, renewable) = match self.credential()? {
             Credential::Session(tokens) => (self.fresh(tokens).await?.access, true),
             Credential::ApiToken(token) => (token, false),
@@ -135,13 +157,19 @@ impl Session {
 
     /// Forgets the tokens, whether the controller heard of it or not.
     pub async fn forget(&self) -> Result<(), Failure> {
-        let _lock = self.tokens.lock(self.deadline).await?;
-        Ok(self.tokens.remove()?)
+        let tokens = self.tokens()?;
+        let _lock = tokens.lock(self.deadline).await?;
+        Ok(tokens.remove()?)
     }
 
     /// As an API token, or as a session.
     pub fn credential(&self) -> Result<Credential, Failure> {
-        self.tokens.read()?.ok_or_else(|| self.signed_out(String::new()))
+        self.tokens()?.read()?.ok_or_else(|| self.signed_out(String::new()))
+    }
+
+    fn tokens(&self) -> Result<&TokenFile, Failure> {
+        let none = || Failure::Usage("an agent knows no sessions".to_owned());
+        self.tokens.as_ref().ok_or_else(none)
     }
 
     fn wire(&self, bearer: &Secret) -> Result<Wire, Failure> {
@@ -155,7 +183,8 @@ impl Session {
     /// Tokens other than those with `used` as access token: from another process that renewed them, or from the
     /// controller.
     async fn renewed(&self, used: &Secret) -> Result<Tokens, Failure> {
-        let _lock = self.tokens.lock(self.deadline + self.deadline).await?;
+        let file = self.tokens()?;
+        let _lock = file.lock(self.deadline + self.deadline).await?;
         let tokens = self.credential()?.session();
         let tokens =
             tokens.ok_or_else(|| self.signed_out("an API token took the session's place".to_owned()))?;
@@ -168,13 +197,13 @@ impl Session {
             Ok(answer) => {
                 let pair = answer.tokens.ok_or_else(|| self.signed_out("no tokens came".to_owned()))?;
                 let tokens = Tokens::from(pair);
-                self.tokens.write(&Credential::Session(tokens.clone()))?;
+                file.write(&Credential::Session(tokens.clone()))?;
                 Ok(tokens)
             }
             Err(status) => {
                 if status.code() == Code::Unauthenticated {
                     // They will never work again.
-                    self.tokens.remove()?;
+                    file.remove()?;
                 }
                 Err(Failure::answered(&self.url, &status))
             }

@@ -234,7 +234,8 @@ impl ThingLine {
             Self::Node(node) => format!("node {} {}", shown(bare(&node.name)), node.state),
             Self::Vm(vm) => {
                 let at = shown(bare(&vm.node));
-                format!("vm {} {} on {at} ({})", shown(&vm.display_name), vm.state, shown(bare(&vm.name)))
+                let (name, state) = (shown(&vm.display_name), vm.state_in_words());
+                format!("vm {name} {state} on {at} ({})", shown(bare(&vm.name)))
             }
             Self::Container(container) => {
                 let name = container.display_name.as_deref().unwrap_or("(unnamed)");

@@ -102,8 +102,9 @@ fn node() -> Node {
 }
 
 fn source(source: Source, state: SourceState, detail: &str) -> SourceStatus {
+    let instance = if source == Source::Libvirt { "qemu:///system" } else { "" }.to_owned();
     let (source, state, detail) = (source.into(), state.into(), detail.into());
-    SourceStatus { source, state, detail, since_unix_ms: NOW_MS - 61_000, skipped: 12 }
+    SourceStatus { source, state, detail, since_unix_ms: NOW_MS - 61_000, skipped: 12, instance }
 }
 
 /// Enrolled, and nothing more is known.
@@ -147,6 +148,11 @@ fn vm(display_name: &str) -> Vm {
                 reason: "the guest has no balloon driver".into(),
             }],
             interfaces: vec!["vnet0".into()],
+            unmanaged: false,
+            simulated: true,
+            connection: "qemu+ssh://b/system".into(),
+            guest: None,
+            guest_unknown_reason: "the guest agent is not configured".into(),
         }),
     }
 }

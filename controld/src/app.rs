@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use horcrux_proto::authz::Privilege;
 use horcrux_proto::name::{NodeName, Resource};
-use horcrux_proto::v1::{Metric, RecentSeries, entity};
+use horcrux_proto::v1::{GetRecentResponse, Metric};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Stop;
@@ -24,7 +24,7 @@ use crate::access::setup::SetupCode;
 use crate::access::signin::SharedSignIns;
 use crate::fleet::attach::Attachments;
 use crate::fleet::enrollment::{Enrolled, Enrollment};
-use crate::live::{Live, past};
+use crate::live::{Live, past, select};
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Recent;
 use crate::store::{Store, StoreError};
@@ -117,14 +117,13 @@ impl App {
         &self,
         principal: &Principal,
         wanted: impl Fn(&Resource, &NodeName) -> bool + Send + 'static,
-    ) -> Result<Vec<(String, entity::Object)>, Status> {
+    ) -> Result<select::Objects, Status> {
         let (rights, labels) = (Arc::clone(&principal.rights), Arc::clone(principal.policy.labels()));
         let visible = move |resource: &Resource| {
             sees(resource).is_some_and(|privilege| rights.allow(privilege, &Path::of(resource), &labels))
         };
         let asked = self.live.ask(move |fleet| {
-            let passing = fleet.objects().filter(|o| wanted(&o.resource, &o.node) && visible(&o.resource));
-            passing.filter_map(|o| Some((o.resource.to_string(), o.entity().object?))).collect()
+            select::objects(fleet, |resource, at| wanted(resource, at) && visible(resource))
         });
         asked.await.map_err(Status::from)
     }
@@ -146,7 +145,7 @@ impl App {
         let rows = self.store.nodes().await?;
         if let Some(row) = rows.into_iter().find(|row| row.id == enrolled.id) {
             let name = row.name.parse();
-            self.live.enrolled(row).await?;
+            self.live.enrolled((&row).into()).await?;
             // It may have been locked: who is enrolled again is let in.
             if let Ok(name) = name {
                 self.live.locked(&name, None).await?;
@@ -207,21 +206,21 @@ impl App {
         Ok(())
     }
 
-    /// The last `seconds` of some metrics of one object.
+    /// The last `seconds` of some metrics of one object, and what is missing in them.
     pub async fn recent(
         &self,
         resource: &Resource,
         metrics: &[Metric],
         seconds: u32,
-    ) -> Result<Vec<RecentSeries>, Status> {
+    ) -> Result<GetRecentResponse, Status> {
         let asked = resource.clone();
         let node = self.live.ask(move |fleet| fleet.find(&asked).map(|object| object.node.clone())).await;
         let node = node?;
         let absent = || Status::not_found(format!("{resource} does not exist, or is not yours to see"));
         let node = node.ok_or_else(absent)?;
         let now_ms = clock::unix_ms();
-        let past = self.recent.past(node.as_str(), now_ms - i64::from(seconds) * 1000).await;
-        let past = past?;
+        let mut past = self.recent.past(node.as_str(), now_ms - i64::from(seconds) * 1000).await?;
+        let gaps = std::mem::take(&mut past.gaps);
         let inventories = self.recent.inventories().await?;
         let inventory = inventories.into_iter().find(|(of, _)| *of == node.as_str()).map(|(_, i)| i);
         let rows = self.store.nodes().await?;
@@ -232,7 +231,8 @@ impl App {
             let now = (clock::monotonic(), now_ms);
             past::course((&node, &row), inventory.as_ref(), past, &resource, &metrics, now)
         });
-        replayed.await.map_err(|_| Status::internal("internal error"))
+        let series = replayed.await.map_err(|_| Status::internal("internal error"))?;
+        Ok(GetRecentResponse { series, gaps })
     }
 }
 

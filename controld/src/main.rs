@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use anyhow::{Context as _, anyhow};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_mangen::Man;
 use horcrux_controld::access::audit::{Audit, Entry};
 use horcrux_controld::access::setup::SetupCode;
 use horcrux_controld::config::{Config, USUAL};
@@ -80,6 +82,9 @@ enum Command {
         #[command(subcommand)]
         step: Step,
     },
+    /// Write the manual's pages, for packages
+    #[command(hide = true)]
+    Man { directory: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -97,11 +102,10 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start")?;
     match command {
         Command::Run { config } => {
             let config = Config::load(config.as_deref())?;
-            runtime.block_on(daemon::run(config))?;
+            runtime()?.block_on(daemon::run(config))?;
         }
         Command::CheckConfig { config } => {
             daemon::check(&Config::load(config.as_deref())?)?;
@@ -111,7 +115,7 @@ fn start(command: Command) -> anyhow::Result<()> {
         Command::RecoverAdmin { config, code_file } => {
             let config = Config::load(config.as_deref())?;
             has_state(&config)?;
-            let made = runtime.block_on(async {
+            let made = as_owner(&config, async {
                 let store = Store::open(&config.state_dir).await?;
                 let (audit, _scribe) = Audit::open(store.clone(), &config.state_dir, None).await?;
                 anyhow::Ok(SetupCode::recover(&store, &audit, clock::unix_ms()).await?)
@@ -120,14 +124,19 @@ fn start(command: Command) -> anyhow::Result<()> {
                 .with_context(|| format!("write {}", code_file.display()))?;
             tracing::info!(file = %code_file.display(), "setup code written: it works once, for an hour");
         }
+        Command::Man { directory } => {
+            let mut whole = Cli::command().disable_help_subcommand(true);
+            whole.build();
+            pages(whole, &directory).context("write the manual's pages")?;
+        }
         Command::RotateCa { config, step } => {
             let config = Config::load(config.as_deref())?;
-            runtime.block_on(rotate_ca::run(&config, step))?;
+            as_owner(&config, rotate_ca::run(&config, step))?;
         }
         Command::JoinToken { config, name, reenroll, minutes, token_file } => {
             let config = Config::load(config.as_deref())?;
             let ttl = minutes.map_or(DEFAULT_TTL, |m| Duration::from_secs(m * 60));
-            let made = runtime.block_on(async {
+            let made = as_owner(&config, async {
                 let store = Store::open(&config.state_dir).await?;
                 let has_nodes = !store.nodes().await?.is_empty();
                 let authority = Authority::open(&config.state_dir, has_nodes)?;
@@ -152,6 +161,34 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start")
+}
+
+/// Works with the controller's state as the user whose it is, so that what root makes there is that user's too. This thread
+/// stays who it is: secrets that come of it are written where root may write.
+fn as_owner<T: Send>(
+    config: &Config,
+    work: impl Future<Output = anyhow::Result<T>> + Send,
+) -> anyhow::Result<T> {
+    let dir = &config.state_dir;
+    thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            files::act_as_owner(dir).with_context(|| format!("act as the owner of {}", dir.display()))?;
+            runtime()?.block_on(work)
+        });
+        working.join().unwrap_or_else(|_| Err(anyhow!("the work with {} panicked", dir.display())))
+    })
+}
+
+/// Of a command and of those in it.
+fn pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        pages(inner.clone(), directory)?;
+    }
+    Man::new(command).section("8").generate_to(directory).map(drop)
 }
 
 /// Refuses where no controller keeps its state: a code for a new, empty one would open nothing.

@@ -102,8 +102,7 @@ impl Lab {
     pub fn start_privd(&self, node: usize) -> anyhow::Result<Daemon> {
         const SOCKET: &str = "/run/horcrux/privd.sock";
         self.exec(node, &["mkdir", "-p", "/run/horcrux"])?;
-        let mut command = script();
-        command.arg("exec").arg(self.dir.path()).arg(node.to_string()).arg(program("horcrux-privd")?);
+        let mut command = self.command(node, &program("horcrux-privd")?);
         command.args(["--socket", SOCKET, "--allow-uid", "0"]);
         Daemon::start(command, &self.dir.path().join(format!("privd-{node}.log")))
     }
@@ -128,9 +127,16 @@ impl Lab {
 
     /// Starts the agent of a node that has been enrolled.
     pub fn agent(&self, controller: &Controller, node: usize) -> anyhow::Result<Daemon> {
-        let mut command = script();
-        command.arg("exec").arg(self.dir.path()).arg(node.to_string()).arg(program("horcrux-agentd")?);
+        let command = self.command(node, &program("horcrux-agentd")?);
         controller.run_agent(&format!("node{node}"), command)
+    }
+
+    /// A command that runs `program` in a node.
+    #[must_use]
+    pub fn command(&self, node: usize, program: &Path) -> Command {
+        let mut command = script();
+        command.arg("exec").arg(self.dir.path()).arg(node.to_string()).arg(program);
+        command
     }
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod controller;
 mod daemon;
 pub mod lab;
+pub mod machine;
 mod pam;
 mod person;
 mod played;

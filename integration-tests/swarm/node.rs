@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use horcrux_agentd::collect::{QUEUE, now};
 use horcrux_agentd::link::Link;
 use horcrux_agentd::sample::Cycle;
@@ -43,7 +44,7 @@ pub(crate) fn start(
         let (cycles, collected) = mpsc::channel(QUEUE);
         let link = Link::new(state, Limits::default(), Vec::new(), collected);
         let stop = stop.clone();
-        tasks.spawn(async move { Ok(link.run(stop).await?) });
+        tasks.spawn(async move { Ok(link.context("open a spool")?.run(stop).await?) });
         nodes.push(Node { simulated: Simulated::new(number, size), cycles, readings: 0 });
     }
     tasks.spawn(feed(nodes, stop.clone()));

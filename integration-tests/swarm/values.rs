@@ -82,8 +82,8 @@ impl Simulated {
             vcpus: Some(2),
             memory_max_bytes: Some(4 << 30),
             persistent: Some(true),
-            absences: Vec::new(),
-            interfaces: Vec::new(),
+            simulated: true,
+            ..VmFacts::default()
         };
         let samples =
             self.vms.iter().enumerate().map(|(at, uuid)| self.sample(1, Object::Vm(*uuid), at, taken));
@@ -113,7 +113,12 @@ impl Simulated {
 }
 
 fn cycle(taken: Taken, found: Found, samples: Vec<ObjectSample>) -> Cycle {
-    let report = SourceReport { source: Source::Simulated, state: SourceState::Ok, detail: String::new() };
+    let report = SourceReport {
+        source: Source::Simulated,
+        instance: Arc::default(),
+        state: SourceState::Ok,
+        detail: String::new(),
+    };
     Cycle { taken, found, samples, sources: vec![report], events: Vec::new() }
 }
 

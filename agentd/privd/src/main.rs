@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser};
+use clap_mangen::Man;
 use horcrux_local::listener::{self, Kind};
 use horcrux_local::log;
 use horcrux_local::options::{Allowed, duration};
@@ -39,6 +41,9 @@ struct Cli {
     /// End after so long without a connection, for instance 5m; systemd starts it again
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "socket")]
     idle: Option<Duration>,
+    /// Write the manual's page, for packages
+    #[arg(long, hide = true, value_name = "DIR")]
+    man: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +59,10 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
+    if let Some(directory) = &cli.man {
+        let page = Man::new(Cli::command()).section("8").generate_to(directory);
+        return page.map(drop).context("write the manual's page");
+    }
     // First: the descriptor that systemd passes must be nobody else's yet.
     let listener = match &cli.socket {
         Some(path) => listener::bound(path, Kind::Stream)?,

@@ -3,6 +3,9 @@
 //! `statvfs` of a network filesystem whose server is gone doesn't return. So this is a lane of its own, and each
 //! filesystem is asked by a worker with a deadline: one that hangs has no values, and the reason, until it answers; the
 //! others go on.
+//!
+//! Which are read-only is asked of process 1: the agent's own service sees nearly all of them so, because it may not write
+//! there, and statvfs would say the same.
 
 use std::collections::HashMap;
 use std::io;
@@ -74,6 +77,8 @@ type Probe = fn(&Path) -> io::Result<Space>;
 pub struct FilesystemLane {
     root: PathBuf,
     mountinfo: KeptFile,
+    /// Of process 1: as the host has them.
+    of_host: KeptFile,
     buffer: Buffer,
     workers: Workers<PathBuf, io::Result<Space>>,
     /// By mount point.
@@ -98,6 +103,8 @@ struct Known {
 struct Place {
     point: String,
     device: String,
+    /// `None` where the host's own mounts can't be read, or have another filesystem there.
+    read_only_on_host: Option<bool>,
 }
 
 /// What one reading gave beside values.
@@ -121,6 +128,7 @@ impl FilesystemLane {
         Self {
             root: root.to_path_buf(),
             mountinfo: KeptFile::new(root.join("proc/self/mountinfo"), Shape::Records, Keep::Open),
+            of_host: KeptFile::new(root.join("proc/1/mountinfo"), Shape::Records, Keep::Open),
             buffer: Buffer::default(),
             workers: Workers::new("statvfs", move |path: PathBuf| probe(&path), patience),
             known: HashMap::new(),
@@ -130,7 +138,19 @@ impl FilesystemLane {
     }
 
     fn mounted(&mut self) -> Result<Vec<Place>, ReadError> {
-        self.mountinfo.parse(&mut self.buffer, |text| mounts(text).map(|mounts| distinct(&mounts)))
+        let found =
+            self.mountinfo.parse(&mut self.buffer, |text| mounts(text).map(|mounts| distinct(&mounts)));
+        let mut places = found?;
+        let on_host = self
+            .of_host
+            .parse(&mut self.buffer, |text| mounts(text).map(|mounts| tell_read_only(&mut places, &mounts)));
+        if let Err(error) = on_host {
+            tracing::debug!(
+                error = chain(&error),
+                "mounts of process 1 not read: statvfs says what is read-only"
+            );
+        }
+        Ok(places)
     }
 
     fn all(&mut self, places: &[Place], readings: &mut Readings) -> Outcome {
@@ -144,7 +164,9 @@ impl FilesystemLane {
         for place in places {
             let path = self.root.join(place.point.trim_start_matches('/'));
             let problem = match self.workers.ask(&place.point, path) {
-                Ok(Ok(space)) => {
+                Ok(Ok(answer)) => {
+                    let read_only = place.read_only_on_host.unwrap_or(answer.read_only);
+                    let space = Space { read_only, ..answer };
                     let known = self.known.entry(place.point.clone()).or_insert_with(|| Known {
                         device: place.device.clone(),
                         instance: Arc::from(place.point.as_str()),
@@ -189,7 +211,7 @@ impl Lane for FilesystemLane {
         let state = if outcome.problems.is_empty() { SourceState::Ok } else { SourceState::Failing };
         let detail = outcome.problems.join("; ");
         let samples = readings.into_samples(Object::Node, outcome.lost);
-        let sources = vec![SourceReport { source: Source::Statvfs, state, detail }];
+        let sources = vec![SourceReport { source: Source::Statvfs, instance: Arc::default(), state, detail }];
         Cycle { taken, found: Found::Nothing, samples, sources, events: outcome.events }
     }
 }
@@ -227,10 +249,24 @@ fn distinct(mounts: &[Mount<'_>]) -> Vec<Place> {
             *point = &mount.point;
         }
     }
-    let place = |(device, point): (&str, &str)| Place { point: point.to_owned(), device: device.to_owned() };
+    let place = |(device, point): (&str, &str)| Place {
+        point: point.to_owned(),
+        device: device.to_owned(),
+        read_only_on_host: None,
+    };
     let mut places: Vec<Place> = points.into_iter().map(place).collect();
     places.sort_unstable_by(|a, b| a.point.cmp(&b.point));
     places
+}
+
+/// Notes which of them the host itself may not write to.
+fn tell_read_only(places: &mut [Place], on_host: &[Mount<'_>]) {
+    for place in places {
+        // The last at a point is the one that is seen there.
+        let there = on_host.iter().rev().find(|mount| mount.point == place.point);
+        place.read_only_on_host =
+            there.filter(|mount| mount.device == place.device).map(|mount| mount.read_only);
+    }
 }
 
 /// All that is told of a filesystem; one may have no inodes.
@@ -317,6 +353,28 @@ mod tests {
     fn a_mount_that_another_hides_is_not_asked_about() {
         let text = "1 0 8:1 / /mnt rw - ext4 /dev/sda1 rw\n2 1 0:9 / /mnt rw - tmpfs tmpfs rw\n";
         assert_eq!(points(text), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_read_only_is_as_the_host_has_it() {
+        let sees_all_read_only = |_: &Path| Ok(Space { read_only: true, ..SPACE });
+        let (dir, mut lane) = lane(THREE, sees_all_read_only);
+        let read_only = |cycle: &Cycle| {
+            let readings = cycle.samples.iter().flat_map(|sample| &sample.readings);
+            let of = readings.filter(|r| r.metric == Metric::NodeFilesystemReadOnly);
+            of.map(|r| (r.instance.to_string(), format!("{:?}", r.value))).collect::<Vec<_>>()
+        };
+        let unknown = read_only(&lane.read(TAKEN));
+        assert!(unknown.iter().all(|(_, value)| *value == unknown[0].1), "as statvfs says: {unknown:?}");
+        let host = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n3 1 8:2 / /srv ro - xfs /dev/sdb1 rw\n\
+                    2 1 0:51 / /mnt/hung rw - nfs4 h:/y rw\n";
+        fs::create_dir_all(dir.path().join("proc/1")).unwrap();
+        fs::write(dir.path().join("proc/1/mountinfo"), host).unwrap();
+        let told = read_only(&lane.read(TAKEN));
+        let of = |point: &str| &told.iter().find(|(at, _)| at == point).unwrap().1;
+        let (yes, no) = (&unknown[0].1, of("/"));
+        assert_ne!(yes, no);
+        assert_eq!((of("/srv"), of("/mnt/hung")), (yes, yes), "the host has another filesystem at /mnt/hung");
     }
 
     /// Held by the test while `/mnt/hung` is to hang.

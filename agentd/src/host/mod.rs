@@ -6,6 +6,7 @@ pub mod hwmon;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 pub mod proc;
+pub mod qemu;
 pub mod runtimes;
 #[cfg(not(feature = "libvirt"))]
 pub mod without_libvirt;
@@ -15,7 +16,7 @@ pub(crate) mod mounts;
 mod pressure;
 pub(crate) mod read;
 mod readings;
-mod worker;
+pub(crate) mod worker;
 mod workers;
 
 use std::path::Path;

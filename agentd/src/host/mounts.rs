@@ -1,4 +1,4 @@
-//! `/proc/self/mountinfo` (format: Linux, Documentation/filesystems/proc.rst, 3.5).
+//! `/proc/PID/mountinfo` (format: Linux, Documentation/filesystems/proc.rst, 3.5).
 
 use crate::host::read::Malformed;
 
@@ -15,6 +15,8 @@ pub(crate) struct Mount<'a> {
     pub(crate) source: String,
     /// Options of the filesystem, not of the mount: where cgroup v1 names its controllers.
     pub(crate) options: &'a str,
+    /// The mount is, or the whole filesystem.
+    pub(crate) read_only: bool,
 }
 
 /// Mounts in the order in which they were made: of two at one point, the later hides the earlier.
@@ -27,6 +29,7 @@ fn mount(line: &str) -> Result<Mount<'_>, Malformed> {
     let (before, after) = line.split_once(" - ").ok_or(cut)?;
     let mut before = before.split(' ').skip(2);
     let (device, root, point) = (before.next(), before.next(), before.next());
+    let of_mount = before.next().ok_or(cut)?;
     let mut after = after.split(' ');
     let (filesystem, source, options) = (after.next(), after.next(), after.next());
     match (device, root, point, filesystem, source, options) {
@@ -37,6 +40,7 @@ fn mount(line: &str) -> Result<Mount<'_>, Malformed> {
             filesystem,
             source: unescaped(source),
             options,
+            read_only: [of_mount, options].iter().any(|all| all.split(',').any(|option| option == "ro")),
         }),
         _ => Err(cut),
     }
@@ -83,6 +87,17 @@ mod tests {
         let line = "36 35 98:0 /a\\134b /mnt/with\\040space rw,noatime shared:1 master:2 - nfs4 h:/x rw\n";
         let mounts = mounts(line).unwrap();
         assert_eq!((mounts[0].root.as_str(), mounts[0].point.as_str()), ("/a\\b", "/mnt/with space"));
+    }
+
+    #[test]
+    fn a_mount_or_a_whole_filesystem_is_read_only() {
+        for (of_mount, of_filesystem, read_only) in
+            [("rw,noatime", "rw", false), ("ro,noatime", "rw", true), ("rw", "ro,errors=remount-ro", true)]
+        {
+            let line = format!("36 35 98:0 / /mnt {of_mount} - ext4 /dev/sda {of_filesystem}\n");
+            assert_eq!(mounts(&line).unwrap()[0].read_only, read_only, "{line}");
+        }
+        assert!(!mounts("36 35 98:0 / /mnt rw - ext4 /dev/sda rw,errors=remount-ro\n").unwrap()[0].read_only);
     }
 
     #[test]

@@ -290,7 +290,12 @@ mod tests {
         let mut dictionary = Dictionary::default();
         let load = cycle(&[(Metric::NodeLoad1m, Value::Gauge(0.5))]);
         let first = one(&mut dictionary, "node", &load, 1);
-        let report = |source| SourceReport { source, state: SourceState::Failing, detail: "gone".into() };
+        let report = |source| SourceReport {
+            source,
+            instance: Arc::default(),
+            state: SourceState::Failing,
+            detail: "gone".into(),
+        };
         let others = Cycle {
             sources: vec![report(Source::Sysfs)],
             ..cycle(&[(Metric::NodeLoad5m, Value::Gauge(1.0))])

@@ -3,7 +3,8 @@
 //! What is read goes into the [spool](crate::spool), and at once to the controller where a stream has room for it; the rest
 //! follows from the spool, beside what is read then. What exists is kept and told in full at the start of every stream.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
@@ -26,7 +27,8 @@ use crate::identity::{self, Change, Enrolled, IdentityError, NewKey, Stamp};
 use crate::link::dictionary::Dictionary;
 use crate::present::Present;
 use crate::sample::Cycle;
-use crate::spool::{Limits, Spool};
+use crate::spool::Limits;
+use crate::spool::keeper::Keeper;
 
 pub mod dictionary;
 mod passing;
@@ -70,7 +72,7 @@ pub struct Link {
     cycles: mpsc::Receiver<(&'static str, Cycle)>,
     present: Present,
     dictionary: Dictionary,
-    spool: Spool,
+    spool: Keeper,
     boot_id: String,
     /// Of the lanes' own drops, how many are on record.
     counted: u64,
@@ -106,17 +108,17 @@ const ENROLL_AGAIN: &str =
     "get a token with which to enroll it again, and run `horcrux-agentd enroll --again --token-file FILE`";
 
 impl Link {
-    #[must_use]
+    /// Fails where not even a thread can be had for the spool.
     pub fn new(
         state_dir: PathBuf,
         limits: Limits,
         lanes: Vec<Running>,
         cycles: mpsc::Receiver<(&'static str, Cycle)>,
-    ) -> Self {
-        let spool = Spool::open(&state_dir, limits, clock::unix_ms());
+    ) -> io::Result<Self> {
+        let spool = Keeper::open(&state_dir, limits, clock::unix_ms())?;
         // Without it, a controller can't tell a restarted agent from a restarted node; nothing else depends on it.
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self {
+        Ok(Self {
             state_dir,
             lanes,
             cycles,
@@ -127,7 +129,7 @@ impl Link {
             counted: 0,
             off: Vec::new(),
             stamp: None,
-        }
+        })
     }
 
     /// Runs until `stop`.
@@ -273,7 +275,7 @@ impl Link {
                         return LinkError::Renewed;
                     }
                 }
-                _ = age.tick() => match self.renew(stream, renew_at).await {
+                _ = age.tick() => match Self::renew(&self.state_dir, stream, renew_at).await {
                     Ok(false) => {}
                     // The new certificate is used, and with that activated, by the next stream. This stream's channel
                     // must not dial any more: it would show the one before.
@@ -291,9 +293,7 @@ impl Link {
                 tracing::info!(node = welcome.node, controller = welcome.controller_version, "attached");
                 stream.spread = Duration::from_millis(welcome.reconnect_spread_ms.into()).min(LONGEST_SPREAD);
             }
-            attach_response::Message::Ack(ack) => {
-                self.spool.acked(&ack);
-            }
+            attach_response::Message::Ack(ack) => self.spool.acked(&ack),
             attach_response::Message::Configure(configure) => self.configure(&configure),
             attach_response::Message::Command(Command { command_id, action }) => {
                 let error = match action {
@@ -317,13 +317,14 @@ impl Link {
             ("vms", configure.vm_interval_ms),
             ("vm-monitors", configure.vm_slow_interval_ms),
         ];
-        for (name, ms) in wanted {
-            let (Some(ms), Some(lane)) = (ms, self.lanes.iter().find(|lane| lane.name == name)) else {
+        for lane in &self.lanes {
+            let kind = lane.name.split(' ').next();
+            let Some(ms) = wanted.iter().find(|(name, _)| Some(*name) == kind).and_then(|(_, ms)| *ms) else {
                 continue;
             };
             let interval = Duration::from_millis(ms.into()).clamp(SHORTEST, LONGEST);
             if lane.set_interval(interval) {
-                tracing::info!(lane = name, ?interval, "cadence set by the controller");
+                tracing::info!(lane = lane.name, ?interval, "cadence set by the controller");
             }
         }
     }
@@ -345,13 +346,13 @@ impl Link {
     }
 
     /// Renews the certificate if it is time; says whether another than the one that is shown is to be used from now on.
-    async fn renew(&self, stream: &Stream, renew_at_ms: i64) -> Result<bool, LinkError> {
+    async fn renew(state_dir: &Path, stream: &Stream, renew_at_ms: i64) -> Result<bool, LinkError> {
         if clock::unix_ms() < renew_at_ms {
             return Ok(false);
         }
         // Held until the new one is kept: an enrollment meanwhile would be undone.
-        let change = Change::begin(&self.state_dir).map_err(LinkError::Identity)?;
-        let enrolled = Enrolled::load(&self.state_dir).map_err(LinkError::Identity)?;
+        let change = Change::begin(state_dir).map_err(LinkError::Identity)?;
+        let enrolled = Enrolled::load(state_dir).map_err(LinkError::Identity)?;
         if !enrolled.is(&stream.shown) {
             return Ok(true);
         }

@@ -1,5 +1,7 @@
 //! What is read, on its way: into the spool, and to the controller.
 
+use std::sync::Arc;
+
 use horcrux_proto::agent::v1::{AttachRequest, Event, attach_request, backfill};
 use horcrux_proto::v1::{Source, SourceState, VmState};
 use horcrux_transport::clock;
@@ -8,13 +10,13 @@ use prost::Message as _;
 use super::stream::Stream;
 use super::{FILL_BYTES, Link, dictionary};
 use crate::collect::{self, Running};
-use crate::present::{News, Present};
+use crate::present::News;
 use crate::sample::{Cycle, Found, Object, SourceReport};
 
 impl Link {
     /// Takes up a reading: into the spool, and to the controller where there is a stream with room for it.
     pub(super) fn take(&mut self, lane: &'static str, cycle: &Cycle, mut stream: Option<&mut Stream>) {
-        for news in self.learn(cycle) {
+        for news in self.learn(lane, cycle) {
             self.tell(news, stream.as_deref_mut());
         }
         if let Some(stream) = stream.as_deref_mut()
@@ -37,12 +39,15 @@ impl Link {
         if let Some(last) = encoded.batches.last_mut() {
             last.retired.append(&mut self.off);
         }
-        for mut batch in encoded.batches {
-            batch.sequence = self.spool.assign();
+        for batch in &mut encoded.batches {
             let declared = std::mem::take(&mut batch.declared);
+            batch.sequence = self.spool.assign();
             self.spool.add(lane, backfill::Record::Samples(batch.clone()), outgoing.is_some(), now_ms);
-            if let Some(queue) = outgoing {
-                batch.declared = declared;
+            batch.declared = declared;
+        }
+        self.spool.settle();
+        if let Some(queue) = outgoing {
+            for batch in encoded.batches {
                 let message = Some(attach_request::Message::Samples(batch));
                 if queue.try_send(AttachRequest { message }).is_err() {
                     // It ended: the next stream brings it from the spool.
@@ -67,6 +72,7 @@ impl Link {
         let outgoing = stream.map(|stream| &stream.outgoing).filter(|queue| queue.capacity() > 0);
         let record = backfill::Record::Event(event.clone());
         self.spool.add("", record, outgoing.is_some(), event.at_unix_ms);
+        self.spool.settle();
         if let Some(queue) = outgoing
             && queue.try_send(AttachRequest { message: Some(attach_request::Message::Event(event)) }).is_err()
         {
@@ -90,10 +96,15 @@ impl Link {
     /// Says how the spool is doing, once it has had something to say.
     pub(super) fn look_at_spool(&mut self, stream: &mut Stream) {
         let report = match self.spool.trouble() {
-            Some(why) => {
-                SourceReport { source: Source::Spool, state: SourceState::Failing, detail: why.to_owned() }
+            Some((state, detail)) => {
+                SourceReport { source: Source::Spool, instance: Arc::default(), state, detail }
             }
-            None => SourceReport { source: Source::Spool, state: SourceState::Ok, detail: String::new() },
+            None => SourceReport {
+                source: Source::Spool,
+                instance: Arc::default(),
+                state: SourceState::Ok,
+                detail: String::new(),
+            },
         };
         let news = self.present.source(&report, 0, clock::unix_ms());
         self.tell(news, Some(stream));
@@ -106,6 +117,7 @@ impl Link {
             let Some(running) = lane.stuck_for(now) else { continue };
             let report = SourceReport {
                 source: lane.source,
+                instance: Arc::clone(&lane.instance),
                 state: SourceState::Stuck,
                 detail: format!("{}: no answer for {} s", lane.name, running.as_secs()),
             };
@@ -115,9 +127,9 @@ impl Link {
         }
     }
 
-    pub(super) fn learn(&mut self, cycle: &Cycle) -> Vec<News> {
-        let mut news = vec![self.present.found(&cycle.found, cycle.taken.unix_ms)];
-        news.push(Present::happened(&cycle.events, cycle.taken.unix_ms));
+    pub(super) fn learn(&mut self, lane: &'static str, cycle: &Cycle) -> Vec<News> {
+        let mut news = vec![self.present.happened(&cycle.events, cycle.taken.unix_ms)];
+        news.push(self.present.found(lane, &cycle.found, cycle.taken.unix_ms));
         for report in &cycle.sources {
             let skipped = self.skipped(report);
             news.push(self.present.source(report, skipped, cycle.taken.unix_ms));
@@ -126,7 +138,8 @@ impl Link {
     }
 
     fn skipped(&self, report: &SourceReport) -> u64 {
-        self.lanes.iter().filter(|lane| lane.source == report.source).map(Running::skipped).sum()
+        let is_its = |lane: &&Running| lane.source == report.source && lane.instance == report.instance;
+        self.lanes.iter().filter(is_its).map(Running::skipped).sum()
     }
 }
 

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use horcrux_proto::v1::{Metric, Source};
+use horcrux_proto::v1::Metric;
 
 use crate::link::dictionary::{UNREAD, lost_sources};
 use crate::link::off;
-use crate::present::Present;
-use crate::sample::{Cycle, Found, Object, ObjectSample, Reading, Taken};
+use crate::present::{News, Present};
+use crate::sample::{Cycle, Found, Object, ObjectSample, Reading, SourceReport, Taken};
 
 /// See above.
 #[derive(Debug, Default)]
@@ -39,12 +39,19 @@ struct Part {
 struct Metrics(Vec<u64>);
 
 impl Latest {
-    /// Takes in what `lane` read. `skipped` says how many readings of a source were skipped so far.
-    pub fn take(&mut self, lane: &'static str, cycle: &Cycle, skipped: impl Fn(Source) -> u64) {
+    /// Takes in what `lane` read. `skipped` says how many readings of what it reports of were skipped so far.
+    /// Says what is new.
+    pub fn take(
+        &mut self,
+        lane: &'static str,
+        cycle: &Cycle,
+        skipped: impl Fn(&SourceReport) -> u64,
+    ) -> Vec<News> {
         let at = cycle.taken.unix_ms;
-        self.present.found(&cycle.found, at);
+        let mut news = vec![self.present.happened(&cycle.events, at)];
+        news.push(self.present.found(lane, &cycle.found, at));
         for report in &cycle.sources {
-            self.present.source(report, skipped(report.source), at);
+            news.push(self.present.source(report, skipped(report), at));
         }
         let number = self.readings.entry(lane).or_default();
         *number += 1;
@@ -66,6 +73,12 @@ impl Latest {
             self.objects.remove(&vm);
         }
         self.objects.retain(|_, parts| !parts.is_empty());
+        news
+    }
+
+    /// Takes in how a source is doing, from elsewhere than its lane.
+    pub fn source(&mut self, report: &SourceReport, skipped: u64, at_unix_ms: i64) -> News {
+        self.present.source(report, skipped, at_unix_ms)
     }
 
     #[must_use]
@@ -171,10 +184,12 @@ fn place(metric: Metric) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
-    use horcrux_proto::v1::{SourceState, VmFacts, VmState};
+    use std::sync::Arc;
+
+    use horcrux_proto::v1::{Source, SourceState, VmFacts, VmState};
 
     use super::*;
-    use crate::sample::{SourceReport, Value};
+    use crate::sample::Value;
 
     const UUID: &str = "00000000-0000-0000-0000-000000000001";
 
@@ -251,7 +266,12 @@ mod tests {
     fn a_lost_source_takes_its_values_along() {
         let mut latest = Latest::default();
         latest.take("node", &cycle(Object::Node, vec![reading(Metric::NodeLoad1m, "", 1.0)]), |_| 0);
-        let report = SourceReport { source: Source::Proc, state: SourceState::Failing, detail: "x".into() };
+        let report = SourceReport {
+            source: Source::Proc,
+            instance: Arc::default(),
+            state: SourceState::Failing,
+            detail: "x".into(),
+        };
         let lost = Cycle { samples: Vec::new(), sources: vec![report], ..cycle(Object::Node, Vec::new()) };
         latest.take("node", &lost, |_| 3);
         assert_eq!(seen(&latest, &Object::Node), []);

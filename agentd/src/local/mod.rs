@@ -1,5 +1,7 @@
 //! The agent on its own: what every lane read last is kept here, for whoever asks on this host.
 //!
+//! Prometheus asks the [exporter]; people ask the [socket](served), which answers as a controller would.
+//!
 //! Lanes send their readings to the [`Tap`], which gives each to [`Latest`] and passes it on to the link, where there is
 //! one. The link may be slow or away; the tap never waits for it.
 
@@ -7,10 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub mod exporter;
 mod latest;
+pub mod served;
+mod shown;
 mod tap;
 
 pub use self::latest::Latest;
+pub use self::shown::{Shown, this_node};
 pub use self::tap::{Forward, Tap};
+
+use horcrux_proto::v1::Source;
 
 use crate::collect::Watched;
 
@@ -30,6 +37,13 @@ impl Local {
 
     pub(crate) fn latest(&self) -> MutexGuard<'_, Latest> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Readings of a source that were skipped so far.
+    fn skipped(&self, source: Source, instance: &str) -> u64 {
+        let of_source =
+            self.lanes.iter().filter(|lane| lane.source == source && lane.instance.as_ref() == instance);
+        of_source.map(|lane| lane.progress.skipped()).sum()
     }
 
     /// A tap that fills a new one of these.

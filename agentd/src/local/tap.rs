@@ -2,15 +2,17 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use horcrux_proto::v1::Source;
+use horcrux_proto::v1::SourceState;
 use horcrux_transport::tasks::Stop;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::sample::Cycle;
-
-use super::Local;
+use super::{Local, Shown};
+use crate::collect;
+use crate::present::News;
+use crate::sample::{Cycle, SourceReport};
 
 /// Where readings go from here.
 #[derive(Debug)]
@@ -25,44 +27,68 @@ pub enum Forward {
 #[derive(Debug)]
 pub struct Tap {
     local: Arc<Local>,
+    /// Whom this host's users ask, where they can.
+    shown: Option<Shown>,
     forward: Forward,
 }
 
+/// How often lanes are looked at for being stuck.
+const LOOK: Duration = Duration::from_secs(1);
+
 impl Tap {
     pub(super) fn new(local: Arc<Local>, forward: Forward) -> Self {
-        Self { local, forward }
+        Self { local, shown: None, forward }
+    }
+
+    /// Shows what passes to this host's users too.
+    #[must_use]
+    pub fn showing(self, shown: Shown) -> Self {
+        Self { shown: Some(shown), ..self }
     }
 
     /// Runs until `stop`, or until no lane is left.
     pub async fn run(
-        self,
+        mut self,
         mut cycles: mpsc::Receiver<(&'static str, Cycle)>,
         stop: Stop,
     ) -> Result<(), Infallible> {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let (lane, cycle) = tokio::select! {
                 received = cycles.recv() => match received {
                     Some(received) => received,
                     None => return Ok(()),
                 },
+                _ = look.tick(), if self.shown.is_some() => {
+                    self.look_for_stuck().await;
+                    continue;
+                }
                 () = stop.cancelled() => return Ok(()),
             };
-            self.take(lane, cycle);
+            self.take(lane, cycle).await;
         }
     }
 
-    /// Puts what a lane read where readers find it.
-    pub fn fill(local: &Local, lane: &'static str, cycle: &Cycle) {
-        let skipped = |source: Source| {
-            let of_source = local.lanes.iter().filter(|lane| lane.source == source);
-            of_source.map(|lane| lane.progress.skipped()).sum::<u64>()
-        };
-        local.latest().take(lane, cycle, skipped);
+    /// Puts what a lane read where readers find it, and says what is new.
+    pub fn fill(local: &Local, lane: &'static str, cycle: &Cycle) -> Vec<News> {
+        let skipped = |report: &SourceReport| local.skipped(report.source, &report.instance);
+        local.latest().take(lane, cycle, skipped)
     }
 
-    fn take(&self, lane: &'static str, cycle: Cycle) {
+    pub(super) async fn take(&mut self, lane: &'static str, cycle: Cycle) {
+        let news = Self::fill(&self.local, lane, &cycle);
+        let told = self.shown.as_mut().map(|shown| shown.take(lane, &cycle, news));
+        self.pass_on(lane, cycle);
+        if let (Some(shown), Some(told)) = (&mut self.shown, told)
+            && shown.tell(told).await.is_err()
+        {
+            tracing::trace!("not shown: the agent is stopping");
+        }
+    }
+
+    fn pass_on(&self, lane: &'static str, cycle: Cycle) {
         let watched = self.local.lanes.iter().find(|watched| watched.name == lane);
-        Self::fill(&self.local, lane, &cycle);
         match &self.forward {
             Forward::Link(link) => match link.try_send((lane, cycle)) {
                 // A link that has ended ends the agent.
@@ -76,11 +102,32 @@ impl Tap {
             Forward::Nowhere => {}
         }
     }
+
+    /// A lane that is stuck can't say so itself.
+    async fn look_for_stuck(&self) {
+        let Some(shown) = &self.shown else { return };
+        let now = collect::now();
+        let mut news = Vec::new();
+        for lane in &self.local.lanes {
+            let Some(running) = lane.progress.stuck_for(now) else { continue };
+            let report = SourceReport {
+                source: lane.source,
+                instance: Arc::clone(&lane.instance),
+                state: SourceState::Stuck,
+                detail: format!("{}: no answer for {} s", lane.name, running.as_secs()),
+            };
+            let skipped = self.local.skipped(lane.source, &lane.instance);
+            news.push(self.local.latest().source(&report, skipped, now.unix_ms));
+        }
+        if shown.tell_news(news).await.is_err() {
+            tracing::trace!("not shown: the agent is stopping");
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use horcrux_proto::v1::Metric;
+    use horcrux_proto::v1::{Metric, Source};
 
     use super::*;
     use crate::collect::{Progress, Watched};
@@ -105,11 +152,16 @@ mod tests {
     #[tokio::test]
     async fn a_link_that_is_full_costs_only_the_link_and_is_counted() {
         let progress = Arc::new(Progress::default());
-        let lane = Watched { name: "node", source: Source::Proc, progress: Arc::clone(&progress) };
+        let lane = Watched {
+            name: "node",
+            source: Source::Proc,
+            instance: "".into(),
+            progress: Arc::clone(&progress),
+        };
         let (to_link, mut link) = mpsc::channel(1);
-        let (tap, local) = Local::tapped(vec![lane], Forward::Link(to_link));
+        let (mut tap, local) = Local::tapped(vec![lane], Forward::Link(to_link));
         for value in [1.0, 2.0, 3.0] {
-            tap.take("node", cycle(value));
+            tap.take("node", cycle(value)).await;
         }
         assert_eq!(progress.dropped(), 2);
         assert_eq!(link.try_recv().unwrap().1, cycle(1.0), "what is passed on is what was read");

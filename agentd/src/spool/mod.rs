@@ -11,6 +11,7 @@
 //! first, and events after all samples.
 
 mod head;
+pub mod keeper;
 mod names;
 mod place;
 mod record;
@@ -27,7 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use horcrux_proto::agent::v1::{Ack, Gap, Series, backfill};
+use horcrux_proto::agent::v1::{Ack, Series};
 use horcrux_transport::files;
 
 use self::head::Head;
@@ -117,12 +118,6 @@ impl Spool {
         self.epoch
     }
 
-    /// The sequence that was given last.
-    #[must_use]
-    pub fn assigned(&self) -> u64 {
-        self.head.assigned
-    }
-
     /// Why the disk takes nothing, while it doesn't.
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
@@ -136,18 +131,10 @@ impl Spool {
     }
 
     /// Begins another epoch, in which nothing is declared yet.
-    pub fn renew(&mut self, now_ms: i64) {
-        self.epoch = u64::try_from(now_ms).unwrap_or(0).max(self.epoch + 1);
+    pub fn renew(&mut self, epoch: u64) {
+        self.epoch = epoch;
         (self.head, self.names) = (Head::begin(&self.dir, self.epoch), Names::begin(&self.dir, self.epoch));
         self.tidy();
-    }
-
-    /// The next sequence: from now on it is a record, or lost and known to be.
-    pub fn assign(&mut self) -> u64 {
-        let assigned = self.head.assigned + 1;
-        let noted = self.head.note(assigned, self.head.base);
-        self.tell("note a sequence", noted);
-        assigned
     }
 
     /// Keeps what new ids stand for.
@@ -156,9 +143,10 @@ impl Spool {
         self.tell("keep declarations", kept);
     }
 
-    /// Keeps a record whose sequence was assigned; `live` when it is sent at once as well.
-    pub fn add(&mut self, lane: &str, record: backfill::Record, live: bool, now_ms: i64) {
-        let record = Record::new(lane, self.epoch, record);
+    /// Keeps a record, which is known to have been even if it is lost; `live` when it is sent at once as well.
+    fn add(&mut self, record: &Record, live: bool, now_ms: i64) {
+        let noted = self.head.note(record.sequences().1, self.head.base);
+        self.tell("note a sequence", noted);
         let retry = now_ms.saturating_sub(self.look_ms) >= LOOK_MS || now_ms < self.look_ms;
         if retry {
             self.look_ms = now_ms;
@@ -170,34 +158,17 @@ impl Spool {
             self.begin_in_memory(record.sequences().0, live);
         }
         let written = match self.segments.back_mut() {
-            Some(open) => open.append(&record),
+            Some(open) => open.append(record),
             None => Err(io::Error::other("no segment")),
         };
         if let Err(error) = written {
             self.fail("write", &error);
             self.begin_in_memory(record.sequences().0, live);
-            if let Some(Err(error)) = self.segments.back_mut().map(|open| open.append(&record)) {
+            if let Some(Err(error)) = self.segments.back_mut().map(|open| open.append(record)) {
                 tracing::error!(%error, "a record was lost");
             }
         }
         self.bound(now_ms, retry);
-    }
-
-    /// Records that were dropped before they had a sequence: they get theirs, and a gap.
-    pub fn lost(&mut self, count: u64, reason: &str, now_ms: i64) {
-        let Some(more) = count.checked_sub(1) else { return };
-        let first_sequence = self.assign();
-        let last_sequence = first_sequence + more;
-        let noted = self.head.note(last_sequence, self.head.base);
-        self.tell("note a sequence", noted);
-        let gap = Gap {
-            first_sequence,
-            last_sequence,
-            from_unix_ms: now_ms,
-            until_unix_ms: now_ms,
-            reason: reason.to_owned(),
-        };
-        self.add("", backfill::Record::Gap(gap), false, now_ms);
     }
 
     /// A stream begins, which knows nothing and has brought nothing.

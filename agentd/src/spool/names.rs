@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use horcrux_proto::agent::v1::{Backfill, SampleBatch, Series, backfill};
+use prost::Message as _;
 
 use super::place::{path, private};
 use super::record::{Record, read_all};
@@ -22,12 +23,14 @@ pub(super) struct Names {
     bytes: u64,
     /// Declarations that the disk didn't take.
     memory: Vec<Series>,
+    /// Bytes of them.
+    held: u64,
 }
 
 impl Names {
     #[must_use]
     pub(super) fn begin(dir: &Path, epoch: u64) -> Self {
-        Self { path: path(dir, epoch, SERIES), epoch, file: None, bytes: 0, memory: Vec::new() }
+        Self { path: path(dir, epoch, SERIES), epoch, file: None, bytes: 0, memory: Vec::new(), held: 0 }
     }
 
     /// Keeps declarations; says where the disk didn't take them. They are not lost then: memory has them.
@@ -35,24 +38,26 @@ impl Names {
         if declared.is_empty() {
             return Ok(());
         }
+        self.held += declared.iter().map(|series| series.encoded_len() as u64).sum::<u64>();
         self.memory.extend(declared);
-        let batch = SampleBatch { declared: self.memory.clone(), ..SampleBatch::default() };
-        let mut bytes = Vec::new();
-        Record::new("", self.epoch, backfill::Record::Samples(batch)).write(&mut bytes);
         if self.file.is_none() {
             self.file = Some(private().create(true).truncate(true).open(&self.path)?);
         }
+        let batch = SampleBatch { declared: self.memory.clone(), ..SampleBatch::default() };
+        let mut bytes = Vec::new();
+        Record::new("", self.epoch, backfill::Record::Samples(batch)).write(&mut bytes);
         if let Some(file) = &self.file {
             file.write_all_at(&bytes, self.bytes)?;
         }
         self.bytes += bytes.len() as u64;
         self.memory.clear();
+        self.held = 0;
         Ok(())
     }
 
     #[must_use]
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.held
     }
 
     /// All that this epoch declared.

@@ -17,6 +17,13 @@ pub(super) struct Sending {
     pub(super) known: Option<(u64, HashMap<u32, Series>, HashSet<u32>)>,
 }
 
+impl Segment {
+    /// Whether something of it follows what was sent.
+    fn is_next(&self, sent: (u64, u64)) -> bool {
+        !self.live && !self.is_stored() && (self.epoch, self.last) > sent
+    }
+}
+
 impl Spool {
     /// The next record that isn't sent as it is taken.
     pub fn next_backfill(&mut self) -> Option<Backfill> {
@@ -32,6 +39,13 @@ impl Spool {
                 self.declarations(message.epoch, batch.counter_ids.iter().chain(&batch.gauge_ids));
         }
         Some(message)
+    }
+
+    /// Whether there may be a next one.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        let sent = self.sending.sent;
+        !self.sending.loaded.is_empty() || self.segments.iter().any(|segment| segment.is_next(sent))
     }
 
     fn declarations<'a>(&mut self, epoch: u64, ids: impl Iterator<Item = &'a u32>) -> Vec<Series> {
@@ -57,8 +71,7 @@ impl Spool {
     /// Reads the records of the next segment that has some to send.
     fn load(&mut self) {
         let sent = self.sending.sent;
-        let is_next = |s: &&mut Segment| !s.live && !s.is_stored() && (s.epoch, s.last) > sent;
-        let Some(segment) = self.segments.iter_mut().find(is_next) else { return };
+        let Some(segment) = self.segments.iter().find(|segment| segment.is_next(sent)) else { return };
         match segment.records() {
             Ok(records) => {
                 let wanted = |r: &Record| {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use horcrux_proto::agent::v1::{Backfill, Event, SampleBatch};
+use horcrux_proto::agent::v1::{Backfill, Event, Gap, SampleBatch, backfill};
 use proptest::prelude::*;
 
 use super::*;
@@ -85,24 +85,32 @@ impl Node {
         }
         self.taken += 1;
         let batch = SampleBatch {
-            sequence: self.spool.assign(),
+            sequence: self.assigned() + 1,
             taken_unix_ms: self.now_ms,
             gauge_ids: vec![self.next_id],
             gauges: vec![0.5; values],
             ..SampleBatch::default()
         };
-        self.spool.add(lane, backfill::Record::Samples(batch.clone()), live.is_some(), self.now_ms);
+        self.add(lane, backfill::Record::Samples(batch.clone()), live.is_some());
         self.sent(live, batch.sequence);
     }
 
     fn event(&mut self, live: Option<&mut Controller>) {
-        let event = Event { sequence: self.spool.assign(), at_unix_ms: self.now_ms, ..Event::default() };
-        self.spool.add("", backfill::Record::Event(event.clone()), live.is_some(), self.now_ms);
+        let event = Event { sequence: self.assigned() + 1, at_unix_ms: self.now_ms, ..Event::default() };
+        self.add("", backfill::Record::Event(event.clone()), live.is_some());
         self.sent(live, event.sequence);
     }
 
+    fn assigned(&self) -> u64 {
+        self.spool.head.assigned
+    }
+
+    fn add(&mut self, lane: &str, record: backfill::Record, live: bool) {
+        self.spool.add(&Record::new(lane, self.spool.epoch(), record), live, self.now_ms);
+    }
+
     fn sent(&mut self, live: Option<&mut Controller>, sequence: u64) {
-        self.given.insert(self.spool.epoch(), self.spool.assigned());
+        self.given.insert(self.spool.epoch(), self.assigned());
         if let Some(controller) = live {
             controller.stored.insert((self.spool.epoch(), sequence), true);
         }
@@ -179,7 +187,7 @@ fn while_a_controller_listens_files_stay_small() {
     node.spool.begin_stream();
     for _ in 0..2000 {
         node.samples("node", 100, Some(&mut controller));
-        let ack = Ack { epoch: node.spool.epoch(), sequence: node.spool.assigned(), backfill: false };
+        let ack = Ack { epoch: node.spool.epoch(), sequence: node.assigned(), backfill: false };
         node.spool.acked(&ack);
         let bytes: u64 = node.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
         assert!(bytes < CLEAR + (8 << 10), "{bytes}");
@@ -196,7 +204,7 @@ fn what_a_killed_agent_had_written_is_there_and_the_rest_is_known_to_be_lost() {
     }
     let epoch = node.spool.epoch();
     // Given, and not written any more.
-    node.spool.assign();
+    node.spool.head.note(51, 1).unwrap();
     node.given.insert(epoch, 51);
     let records =
         node.files().into_iter().find(|file| file.extension().is_some_and(|e| e == "records")).unwrap();
@@ -296,7 +304,7 @@ proptest! {
                 }
                 6 => attached = false,
                 7 if attached => {
-                    let ack = Ack { epoch: node.spool.epoch(), sequence: node.spool.assigned(), backfill: false };
+                    let ack = Ack { epoch: node.spool.epoch(), sequence: node.assigned(), backfill: false };
                     node.spool.acked(&ack);
                 }
                 8 if attached => node.fill(&mut controller, 10, true),
@@ -305,8 +313,11 @@ proptest! {
                     node.restart();
                 }
                 _ => {
-                    node.spool.lost(3, "too many", node.now_ms);
-                    node.given.insert(node.spool.epoch(), node.spool.assigned());
+                    let (first_sequence, at) = (node.assigned() + 1, node.now_ms);
+                    let last_sequence = first_sequence + 2;
+                    let gap = Gap { first_sequence, last_sequence, from_unix_ms: at, until_unix_ms: at, ..Gap::default() };
+                    node.add("", backfill::Record::Gap(gap), false);
+                    node.given.insert(node.spool.epoch(), node.assigned());
                 }
             }
         }

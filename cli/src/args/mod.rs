@@ -10,6 +10,7 @@ pub mod sign_in;
 pub mod token;
 pub mod value;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +25,7 @@ use self::sign_in::{ContextCommand, LoginArgs, PasswordArgs, SessionCommand, Set
 use self::token::TokenCommand;
 use self::value::duration;
 
+use crate::agent;
 use crate::contexts::ContextName;
 use crate::exit;
 use crate::view::Output;
@@ -46,10 +48,24 @@ pub struct Global {
     /// Which controller: a name from `context list` instead of the current one.
     #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL)]
     pub context: Option<ContextName>,
+    /// Ask this host's agent instead of a controller, with no sign-in. PATH is its socket and begins with `/` or `.`;
+    /// without it /run/horcrux/agent.sock.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = agent::USUAL,
+        value_parser = agent::socket_path,
+        conflicts_with = "context",
+        help_heading = GLOBAL
+    )]
+    pub agent: Option<PathBuf>,
     /// The form of the output.
     #[arg(short, long, global = true, help_heading = GLOBAL, value_enum, default_value_t = Output::Table, hide_possible_values = false)]
     pub output: Output,
-    /// How long the controller may take to answer, for instance 5s or 1m.
+    /// How long the controller or the agent may take to answer, for instance 5s or 1m.
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = GLOBAL)]
     pub timeout: Duration,
 }
@@ -120,6 +136,9 @@ pub enum Command {
     Top,
     /// Print a completion script for a shell.
     Completions { shell: Shell },
+    /// Write the manual's pages into a directory, for packages.
+    #[command(hide = true)]
+    Man { directory: PathBuf },
     /// Print the version.
     Version {
         /// Ask the controller for its version too.

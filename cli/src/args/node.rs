@@ -14,8 +14,8 @@ pub enum NodeCommand {
     List,
     /// Show one node and its newest values.
     Get {
-        /// Its name.
-        name: String,
+        /// Its name. With --agent it may be left out: there is one node.
+        name: Option<String>,
     },
     /// Shut a node out within seconds, until it is enrolled again or unlocked. Its guests run on.
     Lock {

@@ -9,6 +9,7 @@ use horcrux_proto::v1::{Metric, NodeState};
 use crate::fleet::{Fleet, Thing};
 use crate::view::container::short_id;
 use crate::view::quantity::{bytes, seconds};
+use crate::view::vm::VmView;
 use crate::view::{bare, shown, word};
 
 /// A column's heading and width.
@@ -165,7 +166,7 @@ pub(super) fn vms(fleet: &Fleet, node: &str, now: Instant) -> Vec<Row> {
             freshness: freshness(age),
             cells: vec![
                 Value::Text(shown(&facts.display_name)),
-                Value::Text(word(facts.state().as_str_name(), "VM_STATE_")),
+                Value::Text(VmView::from(vm).state_in_words()),
                 Value::Percent(thing.value(Metric::VmCpuUsage)),
                 Value::Percent(thing.value(Metric::VmMemoryUsage)),
                 Value::Rate(either(Metric::VmDiskReadRate, Metric::VmIoReadRate)),

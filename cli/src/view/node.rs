@@ -48,6 +48,8 @@ pub struct NodeFactsView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceView {
     pub source: String,
+    /// Which of several, such as a libvirt connection's address; empty: there is one.
+    pub instance: String,
     pub state: String,
     pub detail: String,
     pub since_unix_ms: i64,
@@ -103,6 +105,7 @@ impl From<&SourceStatus> for SourceView {
     fn from(wire: &SourceStatus) -> Self {
         Self {
             source: source(wire.source()),
+            instance: wire.instance.clone(),
             state: word(wire.state().as_str_name(), "SOURCE_STATE_"),
             detail: wire.detail.clone(),
             since_unix_ms: wire.since_unix_ms,
@@ -159,7 +162,10 @@ impl View for NodeDetailView {
         let node = &self.node;
         let mut facts = Facts::default();
         facts.fact("name", shown(bare(&node.name)));
-        facts.fact("id", shown(&node.id));
+        // An agent on its own has none of the three.
+        if !node.id.is_empty() {
+            facts.fact("id", shown(&node.id));
+        }
         facts.fact("state", format!("{} since {}", node.state, ago(node.state_since_unix_ms, now_ms)));
         if let Some(locked) = node.locked() {
             facts.fact(
@@ -168,8 +174,12 @@ impl View for NodeDetailView {
             );
         }
         facts.fact("last sample", or_dash(node.last_sample_unix_ms.map(|at| ago(at, now_ms))));
-        facts.fact("enrolled", utc(node.enrolled_unix_ms));
-        facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
+        if node.enrolled_unix_ms != 0 {
+            facts.fact("enrolled", utc(node.enrolled_unix_ms));
+        }
+        if node.certificate_expires_unix_ms != 0 {
+            facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
+        }
         facts.fact("agent", node.agent_version.as_deref().map_or_else(never_attached, shown));
         facts.fact("clock", or_dash(node.clock_offset_ms.map(clock)));
         let known = &node.facts;
@@ -223,7 +233,7 @@ fn sources(sources: &[SourceView], now_ms: i64) -> String {
     let mut table = Table::new(&["SOURCE", "STATE", "SINCE", ">SKIPPED", "DETAIL"]);
     for source in sources {
         table.row(vec![
-            source.source.clone(),
+            format!("{} {}", source.source, shown(&source.instance)).trim_end().to_owned(),
             source.state.clone(),
             ago(source.since_unix_ms, now_ms),
             source.skipped.to_string(),

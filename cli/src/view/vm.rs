@@ -1,6 +1,6 @@
 //! Virtual machines.
 
-use horcrux_proto::v1::{Vm, VmServiceGetResponse};
+use horcrux_proto::v1::{GuestFacts, GuestFilesystem, GuestInterface, Vm, VmServiceGetResponse};
 use serde::Serialize;
 
 use super::quantity::whole_bytes;
@@ -22,6 +22,45 @@ pub struct VmView {
     pub absent: Vec<AbsenceView>,
     /// Its node's network devices that lead to it.
     pub interfaces: Vec<String>,
+    /// A QEMU process that no libvirt knows.
+    pub unmanaged: bool,
+    /// It doesn't exist: libvirt's test driver made it up.
+    pub simulated: bool,
+    /// The libvirt connection that tells of it.
+    pub connection: Option<String>,
+    /// What its guest agent says.
+    pub guest: Option<GuestView>,
+    /// Why that is null.
+    pub guest_unknown_reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GuestView {
+    pub hostname: Option<String>,
+    pub os: Option<String>,
+    pub kernel: Option<String>,
+    pub users: Vec<String>,
+    pub interfaces: Vec<GuestInterfaceView>,
+    pub filesystems: Vec<GuestFilesystemView>,
+    /// Over 1, 5 and 15 minutes.
+    pub load: [Option<f64>; 3],
+    /// What it doesn't say, and why.
+    pub unknown: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GuestInterfaceView {
+    pub name: String,
+    pub mac: Option<String>,
+    pub addresses: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GuestFilesystemView {
+    pub mountpoint: String,
+    pub kind: String,
+    pub size_bytes: Option<u64>,
+    pub used_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,6 +89,67 @@ impl From<&Vm> for VmView {
             absent: facts.absences.iter().map(AbsenceView::from).collect(),
             display_name: facts.display_name,
             interfaces: facts.interfaces,
+            guest: facts.guest.map(GuestView::from),
+            guest_unknown_reason: facts.guest_unknown_reason,
+            unmanaged: facts.unmanaged,
+            simulated: facts.simulated,
+            connection: Some(facts.connection).filter(|uri| !uri.is_empty()),
+        }
+    }
+}
+
+impl From<GuestFacts> for GuestView {
+    fn from(wire: GuestFacts) -> Self {
+        let interface = |GuestInterface { name, mac, addresses }| GuestInterfaceView { name, mac, addresses };
+        let filesystem = |wire: GuestFilesystem| {
+            let GuestFilesystem { mountpoint, kind, size_bytes, used_bytes } = wire;
+            GuestFilesystemView { mountpoint, kind, size_bytes, used_bytes }
+        };
+        Self {
+            hostname: wire.hostname,
+            os: wire.os,
+            kernel: wire.kernel,
+            users: wire.users,
+            interfaces: wire.interfaces.into_iter().map(interface).collect(),
+            filesystems: wire.filesystems.into_iter().map(filesystem).collect(),
+            load: [wire.load_1m, wire.load_5m, wire.load_15m],
+            unknown: wire.unknown,
+        }
+    }
+}
+
+impl GuestView {
+    fn facts(&self, facts: &mut Facts) {
+        let list = |texts: &mut dyn Iterator<Item = &String>| {
+            let texts: Vec<String> = texts.map(|text| shown(text)).collect();
+            or_dash((!texts.is_empty()).then(|| texts.join(" ")))
+        };
+        let text = |text: &Option<String>| or_dash(text.as_deref().map(shown));
+        facts.fact("guest os", format!("{} {}", text(&self.os), text(&self.kernel)));
+        facts.fact("guest name", text(&self.hostname));
+        facts.fact("guest users", list(&mut self.users.iter()));
+        facts.fact("guest addresses", list(&mut self.interfaces.iter().flat_map(|one| &one.addresses)));
+        for GuestFilesystemView { mountpoint, kind, size_bytes, used_bytes } in &self.filesystems {
+            let [used, size] = [used_bytes, size_bytes].map(|bytes| or_dash(bytes.map(whole_bytes)));
+            facts.fact("guest disk", format!("{} {}: {used} of {size}", shown(mountpoint), shown(kind)));
+        }
+        let load = self.load.map(|load| or_dash(load.map(|load| format!("{load:.2}"))));
+        facts.fact("guest load", load.join(" "));
+        for unknown in &self.unknown {
+            facts.fact("guest lacks", shown(unknown));
+        }
+    }
+}
+
+impl VmView {
+    /// With what must not be overlooked.
+    #[must_use]
+    pub fn state_in_words(&self) -> String {
+        let state = if self.state == "unspecified" { "unknown" } else { &self.state };
+        match (self.simulated, self.unmanaged) {
+            (true, _) => format!("{state} (simulated)"),
+            (false, true) => format!("{state} (unmanaged)"),
+            (false, false) => state.to_owned(),
         }
     }
 }
@@ -73,7 +173,7 @@ impl View for VmListView {
             table.row(vec![
                 shown(&vm.display_name),
                 shown(bare(&vm.node)),
-                vm.state.clone(),
+                vm.state_in_words(),
                 or_dash(vm.vcpus.map(|n| n.to_string())),
                 or_dash(vm.memory_max_bytes.map(whole_bytes)),
                 or_dash(vm.last_sample_unix_ms.map(|at| ago(at, now_ms))),
@@ -91,12 +191,18 @@ impl View for VmDetailView {
         facts.fact("name", shown(&vm.display_name));
         facts.fact("uuid", shown(bare(&vm.name)));
         facts.fact("node", shown(bare(&vm.node)));
-        facts.fact("state", vm.state.clone());
+        facts.fact("state", vm.state_in_words());
+        facts.fact("libvirt", vm.connection.as_deref().map_or_else(|| "-".to_owned(), shown));
         facts.fact("vcpus", or_dash(vm.vcpus.map(|n| n.to_string())));
         facts.fact("memory", or_dash(vm.memory_max_bytes.map(whole_bytes)));
         facts.fact("persistent", or_dash(vm.persistent.map(|p| if p { "yes" } else { "no" }.to_owned())));
         let interfaces: Vec<String> = vm.interfaces.iter().map(|name| shown(name)).collect();
         facts.fact("interfaces", or_dash((!interfaces.is_empty()).then(|| interfaces.join(" "))));
+        match &vm.guest {
+            Some(guest) => guest.facts(&mut facts),
+            None if vm.guest_unknown_reason.is_empty() => {}
+            None => facts.fact("guest", format!("- ({})", shown(&vm.guest_unknown_reason))),
+        }
         facts.fact("last sample", or_dash(vm.last_sample_unix_ms.map(|at| ago(at, now_ms))));
         if self.values.is_empty() && matches!(vm.state.as_str(), "shut_off" | "crashed") {
             return format!("{}\nno values: the VM is {}\n", facts.text(), vm.state.replace('_', " "));

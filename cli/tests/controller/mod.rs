@@ -137,7 +137,13 @@ impl Scene {
     }
 
     pub(crate) fn app(&self) -> App {
-        App { home: Home::at(self.dir.path()), context: None, output: Output::Json, deadline: DEADLINE }
+        App {
+            home: Home::at(self.dir.path()),
+            context: None,
+            agent: None,
+            output: Output::Json,
+            deadline: DEADLINE,
+        }
     }
 
     pub(crate) async fn door(&self) -> Door {

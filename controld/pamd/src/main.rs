@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
+use clap_mangen::Man;
 use horcrux_local::listener::{self, Kind};
 use horcrux_local::options::{Allowed, duration};
 use horcrux_local::{clock, log};
@@ -49,6 +50,9 @@ struct Cli {
     /// End after so long without a connection, for instance 5m; systemd starts it again
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "socket")]
     idle: Option<Duration>,
+    /// Write the manual's page, for packages
+    #[arg(long, hide = true, value_name = "DIR")]
+    man: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -64,6 +68,10 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
+    if let Some(directory) = &cli.man {
+        let page = Man::new(Cli::command()).section("8").generate_to(directory);
+        return page.map(drop).context("write the manual's page");
+    }
     // A core file would hold passwords.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("rule out a core file")?;
     // First: the descriptor that systemd passes must be nobody else's yet.

@@ -16,12 +16,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::call::Call;
-use super::page::PAGE;
 use super::stream::Standing;
 use crate::access::audit::{Kind, hex};
 use crate::access::path::Path;
 use crate::access::principal::Principal;
 use crate::app::App;
+use crate::live::page::PAGE;
 use crate::store::audit::{AuditFilter, AuditRow, Head};
 
 pub(super) struct Log(pub(super) Arc<App>);

@@ -19,7 +19,6 @@ use tonic::{Request, Response, Status};
 use super::call::{Act, Call, path};
 use super::fields::{group_name, role_name, user_id};
 use super::guests::named_vm;
-use super::page::page;
 use super::roles::no_role;
 use super::users::{keeps_an_administrator, no_group};
 use crate::access::change::changes;
@@ -31,6 +30,7 @@ use crate::access::principal::Principal;
 use crate::access::privileges::Privileges;
 use crate::access::signin::SignInError;
 use crate::app::App;
+use crate::live::page::page;
 
 pub(super) struct Grants(pub(super) Arc<App>);
 

@@ -9,24 +9,20 @@ use horcrux_proto::v1::container_service_server::ContainerService;
 use horcrux_proto::v1::vm_service_server::VmService;
 use horcrux_proto::v1::{
     ContainerServiceGetRequest, ContainerServiceGetResponse, ContainerServiceListRequest,
-    ContainerServiceListResponse, MetricValue, Vm, VmServiceGetRequest, VmServiceGetResponse,
-    VmServiceListRequest, VmServiceListResponse, entity,
+    ContainerServiceListResponse, VmServiceGetRequest, VmServiceGetResponse, VmServiceListRequest,
+    VmServiceListResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::call::{Call, absent};
-use super::nodes::node_name;
-use super::page::page;
 use crate::access::path::Path;
 use crate::access::principal::Principal;
 use crate::app::App;
 use crate::live::fleet::Fleet;
+use crate::live::select::{self, NotOne, Whole, node_name};
 
 pub(super) struct Vms(pub(super) Arc<App>);
 pub(super) struct Containers(pub(super) Arc<App>);
-
-/// Names in an error that lists what fits.
-const CANDIDATES: usize = 10;
 
 /// One object with its values. Absent and forbidden are the same answer.
 pub(super) async fn object(
@@ -34,15 +30,10 @@ pub(super) async fn object(
     call: &Call,
     privilege: Privilege,
     resource: Resource,
-) -> Result<(entity::Object, Vec<MetricValue>), Status> {
+) -> Result<Whole, Status> {
     call.require_to_know(app, privilege, &Path::of(&resource))?;
     let nowhere = absent(&resource.to_string());
-    let found =
-        app.live.ask(move |fleet| fleet.find(&resource).map(|o| (o.entity().object, o.values()))).await;
-    match found? {
-        Some((Some(object), values)) => Ok((object, values)),
-        Some((None, _)) | None => Err(nowhere),
-    }
+    app.live.ask(move |fleet| select::whole(fleet, &resource)).await?.ok_or(nowhere)
 }
 
 #[tonic::async_trait]
@@ -55,17 +46,9 @@ impl VmService for Vms {
         let principal = call.principal()?;
         let request = request.into_inner();
         let node = known_node(&self.0, principal, &request.node).await?;
-        let wanted = move |resource: &Resource, at: &_| {
-            matches!(resource, Resource::Vm(_)) && node.as_ref().is_none_or(|node| node == at)
-        };
+        let wanted = move |resource: &Resource, at: &_| select::is_vm(resource, at, node.as_ref());
         let objects = self.0.objects(principal, wanted).await?;
-        let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
-        let vm = |entity| match entity {
-            entity::Object::Vm(vm) => Some(vm),
-            entity::Object::Node(_) | entity::Object::Container(_) => None,
-        };
-        let vms = objects.into_iter().filter_map(|(_, entity)| vm(entity)).collect();
-        Ok(Response::new(VmServiceListResponse { vms, next_page_token }))
+        Ok(Response::new(select::vm_list(objects, request.page_size, &request.page_token)))
     }
 
     async fn get(
@@ -75,34 +58,19 @@ impl VmService for Vms {
         let call = Call::of(&request)?;
         let principal = call.principal()?;
         let asked = request.into_inner().name;
-        let bare = asked.strip_prefix("vms/").unwrap_or(&asked);
-        let resource = match bare.parse() {
-            Ok(uuid) => Resource::Vm(uuid),
-            Err(_) => named_vm(&self.0, principal, bare).await?,
+        let resource = match select::vm_by_uuid(&asked) {
+            Some(resource) => resource,
+            None => named_vm(&self.0, principal, &asked).await?,
         };
-        match object(&self.0, &call, Privilege::VmAudit, resource).await? {
-            (entity::Object::Vm(vm), values) => {
-                Ok(Response::new(VmServiceGetResponse { vm: Some(vm), values }))
-            }
-            (entity::Object::Node(_) | entity::Object::Container(_), _) => {
-                Err(Status::not_found("no such VM"))
-            }
-        }
+        let found = object(&self.0, &call, Privilege::VmAudit, resource).await?;
+        select::vm(found).map(Response::new)
     }
 }
 
 /// The one VM that is called `name`, or `NODE/name`, among those that the principal sees.
 pub(super) async fn named_vm(app: &App, principal: &Principal, name: &str) -> Result<Resource, Status> {
-    let vms = app.objects(principal, |resource, _| matches!(resource, Resource::Vm(_))).await?;
-    let on = |vm: &Vm, called: &str| name == format!("{}/{called}", vm.node.trim_start_matches("nodes/"));
-    let called = |entity: &entity::Object| match entity {
-        entity::Object::Vm(vm) => {
-            vm.facts.as_ref().is_some_and(|f| f.display_name == name || on(vm, &f.display_name))
-        }
-        entity::Object::Node(_) | entity::Object::Container(_) => false,
-    };
-    let fits = vms.into_iter().filter(|(_, entity)| called(entity)).map(|(name, _)| name);
-    only_one(&fits.collect::<Vec<_>>(), "VM", name)
+    let vms = app.objects(principal, |resource, at| select::is_vm(resource, at, None)).await?;
+    select::vm_named(vms, name).map_err(|not| not_one(&not))
 }
 
 #[tonic::async_trait]
@@ -115,17 +83,9 @@ impl ContainerService for Containers {
         let principal = call.principal()?;
         let request = request.into_inner();
         let node = known_node(&self.0, principal, &request.node).await?;
-        let wanted = move |resource: &Resource, at: &_| {
-            matches!(resource, Resource::Container(..)) && node.as_ref().is_none_or(|node| node == at)
-        };
+        let wanted = move |resource: &Resource, at: &_| select::is_container(resource, at, node.as_ref());
         let objects = self.0.objects(principal, wanted).await?;
-        let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
-        let container = |entity| match entity {
-            entity::Object::Container(container) => Some(container),
-            entity::Object::Node(_) | entity::Object::Vm(_) => None,
-        };
-        let containers = objects.into_iter().filter_map(|(_, entity)| container(entity)).collect();
-        Ok(Response::new(ContainerServiceListResponse { containers, next_page_token }))
+        Ok(Response::new(select::container_list(objects, request.page_size, &request.page_token)))
     }
 
     async fn get(
@@ -135,47 +95,10 @@ impl ContainerService for Containers {
         let call = Call::of(&request)?;
         let principal = call.principal()?;
         let asked = request.into_inner().name;
-        let resource = self.starting_with(principal, &asked).await?;
-        match object(&self.0, &call, Privilege::ContainerAudit, resource).await? {
-            (entity::Object::Container(container), values) => {
-                Ok(Response::new(ContainerServiceGetResponse { container: Some(container), values }))
-            }
-            (entity::Object::Node(_) | entity::Object::Vm(_), _) => {
-                Err(Status::not_found("no such container"))
-            }
-        }
-    }
-}
-
-impl Containers {
-    /// The one container whose id begins so, or is called so; with `NODE/` before it, on that node.
-    async fn starting_with(&self, principal: &Principal, start: &str) -> Result<Resource, Status> {
-        if start.is_empty() {
-            return Err(Status::invalid_argument("name: must not be empty"));
-        }
-        let all =
-            self.0.objects(principal, |resource, _| matches!(resource, Resource::Container(..))).await?;
-        let path = start.strip_prefix("containers/").unwrap_or(start);
-        let (node, bare) = match path.split_once('/') {
-            Some((node, bare)) => (Some(format!("nodes/{node}")), bare),
-            None => (None, path),
-        };
-        let fits = |entity: &entity::Object| match entity {
-            entity::Object::Container(container) => {
-                node.as_ref().is_none_or(|node| *node == container.node)
-                    && container.facts.as_ref().is_some_and(|facts| {
-                        facts.id.starts_with(bare) || facts.display_name.as_deref() == Some(bare)
-                    })
-            }
-            entity::Object::Node(_) | entity::Object::Vm(_) => false,
-        };
-        let mut names: Vec<_> =
-            all.into_iter().filter(|(_, entity)| fits(entity)).map(|(name, _)| name).collect();
-        // What is named in full is meant, though other names begin with it.
-        if names.iter().any(|name| name == start) {
-            names.retain(|name| name == start);
-        }
-        only_one(&names, "container", path)
+        let all = self.0.objects(principal, |resource, at| select::is_container(resource, at, None)).await?;
+        let resource = select::container_named(all, &asked).map_err(|not| not_one(&not))?;
+        let found = object(&self.0, &call, Privilege::ContainerAudit, resource).await?;
+        select::container(found).map(Response::new)
     }
 }
 
@@ -204,14 +127,10 @@ pub(super) async fn all_exist(
     }
 }
 
-fn only_one(names: &[String], what: &str, asked: &str) -> Result<Resource, Status> {
-    match names {
-        [one] => one.parse().map_err(|_| Status::internal("internal error")),
-        [] => Err(Status::not_found(format!("no {what} {asked:?} exists, or it is not yours to see"))),
-        several => {
-            let listed = several.iter().take(CANDIDATES).map(String::as_str).collect::<Vec<_>>().join(", ");
-            let text = format!("{} {what}s fit {asked:?}: {listed}", several.len());
-            Err(Status::invalid_argument(text))
-        }
+/// Absent and forbidden are the same answer.
+fn not_one(not: &NotOne) -> Status {
+    match not {
+        NotOne::None { .. } => Status::not_found(format!("{not}, or it is not yours to see")),
+        NotOne::Several { .. } | NotOne::Empty => Status::invalid_argument(not.to_string()),
     }
 }

@@ -38,7 +38,6 @@ mod groups;
 mod guests;
 mod nodes;
 mod own;
-mod page;
 mod pools;
 mod roles;
 mod stream;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use horcrux_proto::authz::Privilege::{NodeEnroll, NodeModify, SysAudit};
-use horcrux_proto::name::{InvalidField, NodeName, Resource};
+use horcrux_proto::name::Resource;
 use horcrux_proto::v1::node_service_server::NodeService;
 use horcrux_proto::v1::{
-    CreateJoinTokenRequest, CreateJoinTokenResponse, LockRequest, LockResponse, Node,
-    NodeServiceDeleteRequest, NodeServiceDeleteResponse, NodeServiceGetRequest, NodeServiceGetResponse,
-    NodeServiceListRequest, NodeServiceListResponse, UnlockRequest, UnlockResponse, entity,
+    CreateJoinTokenRequest, CreateJoinTokenResponse, LockRequest, LockResponse, NodeServiceDeleteRequest,
+    NodeServiceDeleteResponse, NodeServiceGetRequest, NodeServiceGetResponse, NodeServiceListRequest,
+    NodeServiceListResponse, UnlockRequest, UnlockResponse,
 };
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -18,10 +18,10 @@ use tonic::{Request, Response, Status};
 use super::call::{Act, Call, Done, absent};
 use super::fields::text;
 use super::guests::object;
-use super::page::page;
 use crate::access::path::Path;
 use crate::app::App;
 use crate::fleet::enrollment::{DEFAULT_TTL, EnrollError, MAX_TTL, MIN_TTL, Purpose};
+use crate::live::select::{self, node_name};
 use crate::store::nodes::NodeRow;
 
 pub(super) struct Nodes(pub(super) Arc<App>);
@@ -44,15 +44,6 @@ impl From<EnrollError> for Status {
     }
 }
 
-pub(super) fn invalid(error: &InvalidField) -> Status {
-    Status::invalid_argument(error.to_string())
-}
-
-/// `nodes/NODE` or a bare name.
-pub(super) fn node_name(text: &str) -> Result<NodeName, Status> {
-    text.strip_prefix("nodes/").unwrap_or(text).parse().map_err(|e| invalid(&e))
-}
-
 #[tonic::async_trait]
 impl NodeService for Nodes {
     async fn list(
@@ -63,13 +54,7 @@ impl NodeService for Nodes {
         let request = request.into_inner();
         let objects =
             self.0.objects(call.principal()?, |resource, _| matches!(resource, Resource::Node(_))).await?;
-        let (objects, next_page_token) = page(objects, request.page_size, &request.page_token);
-        let node = |entity| match entity {
-            entity::Object::Node(node) => Some(node),
-            entity::Object::Vm(_) | entity::Object::Container(_) => None,
-        };
-        let nodes: Vec<Node> = objects.into_iter().filter_map(|(_, entity)| node(entity)).collect();
-        Ok(Response::new(NodeServiceListResponse { nodes, next_page_token }))
+        Ok(Response::new(select::node_list(objects, request.page_size, &request.page_token)))
     }
 
     async fn get(
@@ -78,14 +63,8 @@ impl NodeService for Nodes {
     ) -> Result<Response<NodeServiceGetResponse>, Status> {
         let call = Call::of(&request)?;
         let resource = Resource::Node(node_name(&request.into_inner().name)?);
-        match object(&self.0, &call, SysAudit, resource).await? {
-            (entity::Object::Node(node), values) => {
-                Ok(Response::new(NodeServiceGetResponse { node: Some(node), values }))
-            }
-            (entity::Object::Vm(_) | entity::Object::Container(_), _) => {
-                Err(Status::not_found("no such node"))
-            }
-        }
+        let found = object(&self.0, &call, SysAudit, resource).await?;
+        select::node(found).map(Response::new)
     }
 
     async fn delete(

@@ -16,13 +16,13 @@ use tonic::{Request, Response, Status};
 
 use super::call::{Act, Call, Done};
 use super::fields::{listed, local_group, new_password, text, user_id};
-use super::page::page;
 use crate::access::factors::MAX_FAILURES;
 use crate::access::name::{GroupName, UserId};
 use crate::access::path::Path;
 use crate::access::policy::{Policy, Subject, Who};
 use crate::access::sessions::Ended;
 use crate::app::App;
+use crate::live::page::page;
 use crate::store::users::{UserRow, UserUpdate};
 
 pub(super) struct Users(pub(super) Arc<App>);

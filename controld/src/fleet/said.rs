@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use horcrux_proto::agent::v1::{Event, Gap, Inventory, SampleBatch};
 use horcrux_proto::name::{ContainerId, VmUuid};
 use horcrux_proto::v1::{
-    Absence, ContainerFacts, Disk, EventKind, HypervisorFeatures, NetworkDevice, NodeFacts, VmFacts,
+    Absence, ContainerFacts, Disk, EventKind, GuestFacts, GuestFilesystem, GuestInterface,
+    HypervisorFeatures, NetworkDevice, NodeFacts, VmFacts,
 };
 
 use crate::access::name::is_disruptive;
@@ -21,6 +22,8 @@ const MAX_SOURCES: usize = 64;
 const MOST_LOST: u64 = 1 << 32;
 /// Network devices of a node or a VM, or disks.
 const MAX_DEVICES: usize = 1024;
+/// Users, interfaces, addresses of one or filesystems of a guest.
+const MAX_GUEST_PARTS: usize = 64;
 /// Of a container.
 const MAX_LABELS: usize = 64;
 /// A node's clock may be wrong, but not by more.
@@ -87,15 +90,22 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         node.cpu_model = node.cpu_model.take().map(bounded);
         for source in &mut node.sources {
             source.detail = bounded(std::mem::take(&mut source.detail));
+            source.instance = bounded(std::mem::take(&mut source.instance));
         }
         bound_node(node);
     }
-    for VmFacts { display_name, absences, interfaces, .. } in &mut inventory.vms {
+    for vm in &mut inventory.vms {
+        let VmFacts { display_name, absences, interfaces, connection, guest, guest_unknown_reason, .. } = vm;
+        *guest_unknown_reason = bounded(std::mem::take(guest_unknown_reason));
+        if let Some(guest) = guest {
+            bound_guest(guest);
+        }
         interfaces.truncate(MAX_DEVICES);
         for interface in interfaces {
             *interface = bounded(std::mem::take(interface));
         }
         *display_name = bounded(std::mem::take(display_name));
+        *connection = bounded(std::mem::take(connection));
         bound_absences(absences);
     }
     for container in &mut inventory.containers {
@@ -130,6 +140,34 @@ fn bound_node(node: &mut NodeFacts) {
     bound_absences(&mut node.absences);
 }
 
+fn bound_guest(guest: &mut GuestFacts) {
+    for text in [&mut guest.hostname, &mut guest.os, &mut guest.kernel] {
+        *text = text.take().map(bounded);
+    }
+    let bound = |list: &mut Vec<String>| {
+        list.truncate(MAX_GUEST_PARTS);
+        for text in list {
+            *text = bounded(std::mem::take(text));
+        }
+    };
+    bound(&mut guest.users);
+    bound(&mut guest.unknown);
+    guest.interfaces.truncate(MAX_GUEST_PARTS);
+    for GuestInterface { name, mac, addresses } in &mut guest.interfaces {
+        *name = bounded(std::mem::take(name));
+        *mac = mac.take().map(bounded);
+        bound(addresses);
+    }
+    guest.filesystems.truncate(MAX_GUEST_PARTS);
+    for GuestFilesystem { mountpoint, kind, .. } in &mut guest.filesystems {
+        *mountpoint = bounded(std::mem::take(mountpoint));
+        *kind = bounded(std::mem::take(kind));
+    }
+    for load in [&mut guest.load_1m, &mut guest.load_5m, &mut guest.load_15m] {
+        *load = load.take().filter(|load| load.is_finite());
+    }
+}
+
 fn bound_absences(absences: &mut Vec<Absence>) {
     absences.truncate(MAX_ABSENCES);
     for absence in absences {
@@ -151,7 +189,34 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
         | EventKind::ContainerGone
         | EventKind::ClockStepped
         | EventKind::FilesystemReadOnly
-        | EventKind::FilesystemWritable => Ok(Event { detail: bounded(event.detail), ..event }),
+        | EventKind::FilesystemWritable
+        | EventKind::VmDefined
+        | EventKind::VmUndefined
+        | EventKind::VmStarted
+        | EventKind::VmSuspended
+        | EventKind::VmResumed
+        | EventKind::VmStopped
+        | EventKind::VmShutDown
+        | EventKind::VmPmSuspended
+        | EventKind::VmCrashed
+        | EventKind::VmRebooted
+        | EventKind::VmWatchdogFired
+        | EventKind::VmIoError
+        | EventKind::VmGraphics
+        | EventKind::VmBlockThreshold
+        | EventKind::VmBalloonChanged
+        | EventKind::VmDeviceAdded
+        | EventKind::VmDeviceRemoved
+        | EventKind::VmDeviceRemovalFailed
+        | EventKind::VmBlockJob
+        | EventKind::VmMigrationIteration
+        | EventKind::VmJobCompleted
+        | EventKind::VmGuestAgentConnected
+        | EventKind::VmGuestAgentDisconnected
+        | EventKind::ContainerOomKilled
+        | EventKind::ContainerStateChanged
+        | EventKind::ContainerHealthChanged
+        | EventKind::EventsShed => Ok(Event { detail: bounded(event.detail), ..event }),
         EventKind::Unspecified
         | EventKind::NodeConnected
         | EventKind::NodeLate
@@ -159,7 +224,9 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
         | EventKind::NodeEnrolled
         | EventKind::NodeDeleted
         | EventKind::NodeLocked
-        | EventKind::NodeUnlocked => Err(Malformed("an event is of a kind that nodes don't tell")),
+        | EventKind::NodeUnlocked
+        | EventKind::ClockSkewed
+        | EventKind::ClockAgrees => Err(Malformed("an event is of a kind that nodes don't tell")),
     }
 }
 

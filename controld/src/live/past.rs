@@ -69,7 +69,7 @@ pub fn course(
 ) -> Vec<RecentSeries> {
     let patience = Patience { late_after: Duration::MAX, down_after: Duration::MAX };
     let mut fleet = Fleet::new(patience);
-    fleet.enrolled(node.1, now.0, now.1);
+    fleet.enrolled(&node.1.into(), now.0, now.1);
     let mut courses: Vec<BTreeMap<i64, f32>> = metrics.iter().map(|_| BTreeMap::new()).collect();
     replay(&mut fleet, node.0, inventory, past, now, |fleet, taken| {
         let Some(object) = fleet.find(resource) else { return };

@@ -14,10 +14,10 @@ use horcrux_proto::v1::{
 use horcrux_transport::clock;
 use prost::Message as _;
 
-use super::feed::{self, Filter, Viewer};
+use super::feed;
 use super::fleet::{Applied, Fleet, LinkId, Patience};
 use super::object::Facts;
-use super::past;
+use super::{Filter, Viewer, past};
 use crate::access::rights::{Level, Rights};
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Past;
@@ -62,7 +62,7 @@ impl Model {
         let mut fleet = Fleet::new(patience);
         let start = clock::monotonic();
         for name in names {
-            fleet.enrolled(&row(name), start, 0);
+            fleet.enrolled(&(&row(name)).into(), start, 0);
         }
         Self { fleet, start }
     }
@@ -210,7 +210,7 @@ fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
 fn a_node_that_is_enrolled_again_keeps_its_stream() {
     let mut model = Model::with(&["a"]);
     model.attach("a", 1);
-    model.fleet.enrolled(&row("a"), model.start, 1);
+    model.fleet.enrolled(&(&row("a")).into(), model.start, 1);
     assert_eq!(model.state("a"), NodeState::Connected);
     assert!(model.fleet.is_current(&node("a"), LinkId(1)));
     assert_eq!(model.fleet.objects().count(), 1);
@@ -352,7 +352,7 @@ fn a_frame_has_one_value_for_each_slot_and_nan_for_none() {
 fn the_past_is_computed_as_the_present_was() {
     let series = vec![(3, declared(1, Metric::VmCpuTime, series::Object::VmUuid(VM.into())))];
     let batches = [(10, 0), (15, 5), (20, 15)].map(|(at, count)| (3, counter(at * S, 1, count * S, vec![])));
-    let past = Past { series, batches: batches.to_vec() };
+    let past = Past { series, batches: batches.to_vec(), gaps: Vec::new() };
     let resource = format!("vms/{VM}").parse().unwrap();
     let now = (clock::monotonic(), 0);
     let course = past::course(
@@ -367,4 +367,29 @@ fn the_past_is_computed_as_the_present_was() {
     assert!(course[0].values[0].is_nan(), "one reading gives no usage");
     assert_eq!(course[0].values[1..], [50.0, 100.0]);
     assert_eq!(course[0].gap_ms, 15_000);
+}
+
+#[test]
+fn a_clock_that_is_off_is_told_once_and_that_it_agrees_again() {
+    let mut model = Model::with(&["a"]);
+    let hello = Hello { node_unix_ms: 1_007_500, ..Hello::default() };
+    model.fleet.attached(&node("a"), LinkId(1), &hello, model.start, 1_000_000);
+    let told = |model: &mut Model| -> Vec<(EventKind, String)> {
+        let events = model.fleet.take_changes().events;
+        let of_clock = events.into_iter().map(|e| (e.event.kind(), e.event.detail));
+        of_clock.filter(|(kind, _)| matches!(kind, EventKind::ClockSkewed | EventKind::ClockAgrees)).collect()
+    };
+    assert_eq!(told(&mut model), [(EventKind::ClockSkewed, "7.5 s ahead of the controller".to_owned())]);
+    // What is delayed seems behind: the least delayed counts.
+    let mut seen = |second: u32, taken_ms: i64| {
+        let now = model.start + Duration::from_secs(second.into());
+        let now_ms = 1_000_000 + i64::from(second) * 1000;
+        model.fleet.clock_seen(&node("a"), taken_ms, now, now_ms);
+        told(&mut model)
+    };
+    assert_eq!(seen(1, 1_001_000), []);
+    assert_eq!(seen(30, 1_000_000), []);
+    assert_eq!(seen(61, 1_060_900), [(EventKind::ClockAgrees, "0.0 s ahead of the controller".to_owned())]);
+    assert_eq!(seen(62, 1_050_000), []);
+    assert_eq!(seen(123, 1_112_000), [(EventKind::ClockSkewed, "11.0 s behind the controller".to_owned())]);
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use horcrux_proto::agent::v1::{Event, Gap, Inventory, SampleBatch, Series};
+use horcrux_proto::v1::RecordedGap;
 use horcrux_transport::error::Chain;
 use prost::Message as _;
 use sqlx::sqlite::SqliteSynchronous;
@@ -56,6 +57,8 @@ pub struct Past {
     pub series: Vec<(i64, Series)>,
     /// By epoch.
     pub batches: Vec<(i64, SampleBatch)>,
+    /// Of one reason and time, oldest first.
+    pub gaps: Vec<RecordedGap>,
 }
 
 impl Recent {
@@ -231,6 +234,15 @@ impl Recent {
         .fetch_all(&self.reader)
         .await
         .map_err(doing(failed))?;
+        let gaps: Vec<(i64, i64, i64, String)> = sqlx::query_as(
+            "SELECT from_ms, until_ms, sum(last_sequence - first_sequence + 1), reason FROM gaps
+             WHERE node = $1 AND until_ms >= $2 GROUP BY from_ms, until_ms, reason ORDER BY from_ms, until_ms",
+        )
+        .bind(node)
+        .bind(from_ms)
+        .fetch_all(&self.reader)
+        .await
+        .map_err(doing(failed))?;
         // What we can't decode, we didn't write: an older version's rows age out within the hour.
         let decode =
             |(epoch, bytes): (i64, Vec<u8>)| Some((epoch, SampleBatch::decode(bytes.as_slice()).ok()?));
@@ -240,6 +252,7 @@ impl Recent {
                 .flat_map(|(epoch, batch)| batch.declared.into_iter().map(move |series| (epoch, series)))
                 .collect(),
             batches: batches.into_iter().filter_map(decode).collect(),
+            gaps: gaps.into_iter().map(recorded).collect(),
         })
     }
 
@@ -253,6 +266,10 @@ impl Recent {
             |(node, bytes): (String, Vec<u8>)| Some((node, Inventory::decode(bytes.as_slice()).ok()?));
         Ok(rows.into_iter().filter_map(decode).collect())
     }
+}
+
+fn recorded((from_unix_ms, until_unix_ms, records, reason): (i64, i64, i64, String)) -> RecordedGap {
+    RecordedGap { from_unix_ms, until_unix_ms, records: records.unsigned_abs(), reason }
 }
 
 /// The sequences of a gap that are not stored, and in no other gap: a node that began again may not know what was.

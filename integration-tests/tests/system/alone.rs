@@ -64,8 +64,10 @@ impl Alone {
 fn agent(dir: &TempDir, listen: &str, more: &str) -> Command {
     let config = dir.path().join("agentd.toml");
     let state = dir.path().join("state");
-    let text =
-        format!("state_dir = {state:?}\nno_controller = true\n[exporter]\nlisten = {listen:?}\n{more}");
+    let text = format!(
+        "state_dir = {state:?}\nno_controller = true\nagent_socket = {:?}\n[exporter]\nlisten = {listen:?}\n{more}",
+        dir.path().join("run/agent.sock"),
+    );
     fs::write(&config, text).unwrap();
     let mut command = Command::new(program("horcrux-agentd").unwrap());
     command.args(["run", "--config"]).arg(config);
@@ -81,7 +83,8 @@ fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-fn tool(name: &str) -> PathBuf {
+/// A program of Prometheus, as `integration-tests/install` unpacks it.
+pub(crate) fn tool(name: &str) -> PathBuf {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/prometheus/usr/bin").join(name);
     if unpacked.exists() { unpacked } else { PathBuf::from(name) }
 }

@@ -63,6 +63,11 @@ fn the_sides_of_the_wire_do_not_know_each_other() {
             assert!(!of.contains(*other), "{side} depends on {other}");
         }
     }
+    // What both sides compute alike is below them, and knows neither.
+    for below in ["horcrux-proto", "horcrux-transport", "horcrux-live"] {
+        let of = dependencies(&metadata, below);
+        assert!(sides.iter().all(|side| !of.contains(*side)), "{below}: {of:?}");
+    }
     assert!(!dependencies(&metadata, "horcrux-proto").contains("horcrux-transport"));
     assert!(!dependencies(&metadata, "horcrux-transport").contains("horcrux-proto"));
 }

@@ -3,10 +3,12 @@
 
 mod access;
 mod alone;
+mod asked;
 mod bad_input;
 mod browser;
 mod clients;
 mod contract;
+mod dashboards;
 mod dependencies;
 mod enrollment;
 mod grid;
@@ -14,5 +16,7 @@ mod lab;
 mod live;
 mod node;
 mod outage;
+mod packages;
 mod realms;
 mod recovery;
+mod vms;

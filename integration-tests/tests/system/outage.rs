@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use horcrux_integration_tests::{Controller, wait_until};
+use horcrux_integration_tests::{Controller, succeeded, wait_until};
+use serde_json::Value;
 
 /// The files of a node's spool of one kind, oldest first.
 fn files(controller: &Controller, ending: &str) -> Vec<PathBuf> {
@@ -97,4 +99,83 @@ fn what_was_taken_in_an_outage_is_stored_after_it_and_a_crash_in_it_adds_up() {
         Ok(())
     })
     .unwrap();
+}
+
+/// A filesystem of its own at the place of a spool, which hangs while it is frozen.
+struct Disk {
+    place: PathBuf,
+    image: PathBuf,
+}
+
+impl Disk {
+    fn at(place: PathBuf) -> Self {
+        let image = place.with_extension("image");
+        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        fs::create_dir_all(&place).unwrap();
+        let disk = Self { place, image };
+        disk.run("mkfs.ext4", &["-q"], &disk.image);
+        let mounted =
+            Command::new("mount").args(["-o", "loop"]).arg(&disk.image).arg(&disk.place).output().unwrap();
+        succeeded(&mounted).unwrap();
+        disk.run("chmod", &["700"], &disk.place);
+        disk
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], path: &Path) {
+        succeeded(&Command::new(program).args(arguments).arg(path).output().unwrap()).unwrap();
+    }
+
+    fn freeze(&self) {
+        self.run("fsfreeze", &["--freeze"], &self.place);
+    }
+
+    fn thaw(&self) {
+        self.run("fsfreeze", &["--unfreeze"], &self.place);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever waits for it can't even be killed before it is thawed; it may be already.
+        drop(Command::new("fsfreeze").arg("--unfreeze").arg(&self.place).output());
+        self.run("umount", &["-l"], &self.place);
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_nothing_and_has_all_of_it_later() {
+    let controller = Controller::start().unwrap();
+    succeeded(&controller.enroll("here", &controller.join_token("here").unwrap()).unwrap()).unwrap();
+    let disk = Disk::at(controller.path("agent-here/spool").into());
+    let agent = controller.agent("here").unwrap();
+    controller.wait_for_state("here", "connected").unwrap();
+    let epoch = *given(&controller).keys().next().unwrap();
+    taken_since(&controller, epoch, 0);
+
+    let look = |what: &str, look: &dyn Fn(&Value) -> bool| {
+        wait_until(what, || {
+            let node = controller.json(&["node", "get", "here"])?;
+            anyhow::ensure!(look(&node), "{node}");
+            Ok(node)
+        })
+        .unwrap()
+    };
+    let is = |node: &Value, state: &str| {
+        let sources = node["sources"].as_array().cloned().unwrap_or_default();
+        sources.iter().any(|source| source["source"] == "spool" && source["state"] == state)
+    };
+    let taken = |node: &Value| node["last_sample_unix_ms"].as_i64().unwrap();
+    disk.freeze();
+    let hung = look("the spool to be told as stuck", &|node| is(node, "stuck"));
+    look("readings all the same", &|node| is(node, "stuck") && taken(node) > taken(&hung) + 3000);
+    disk.thaw();
+    look("the spool to be well", &|node| is(node, "ok"));
+    let all = given(&controller)[&epoch];
+    wait_until("all of it", || {
+        let (stored, lost) = kept(&controller, epoch, all);
+        anyhow::ensure!((stored, lost) == (all, 0), "{stored} stored, {lost} in gaps, of {all}");
+        Ok(())
+    })
+    .unwrap();
+    drop(agent);
 }

@@ -5,6 +5,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::process::geteuid;
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
 /// A state directory that belongs to this process until this is dropped.
 #[derive(Debug)]
 pub struct Owned {
@@ -76,6 +79,24 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Goes on as the user whose directory it is, where root runs this: what it makes there is that user's. Root that meets its
+/// own directory, or none, stays root. For this thread and those that it starts from here on, so it comes first.
+pub fn act_as_owner(dir: &Path) -> io::Result<()> {
+    let owner = match fs::metadata(dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !geteuid().is_root() || owner.uid() == 0 {
+        return Ok(());
+    }
+    let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +109,29 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
         drop(owned);
         own_dir(&dir.path().join("state")).unwrap();
+    }
+
+    #[test]
+    fn root_acts_as_the_owner_of_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        act_as_owner(&dir.path().join("missing")).unwrap();
+        let before = geteuid();
+        act_as_owner(dir.path()).unwrap();
+        assert_eq!(geteuid(), before, "it is one's own");
+        if !before.is_root() {
+            return;
+        }
+        let state = dir.path().join("state");
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
+        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let written = std::thread::spawn(move || {
+            act_as_owner(&state).unwrap();
+            write_private(&state.join("key"), b"x").unwrap();
+            fs::metadata(state.join("key")).unwrap().uid()
+        });
+        assert_eq!(written.join().unwrap(), 65534);
+        assert!(geteuid().is_root(), "of that thread alone");
     }
 
     #[test]

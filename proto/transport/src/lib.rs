@@ -14,6 +14,7 @@ pub mod secret;
 pub mod server;
 pub mod settings;
 pub mod signal;
+pub mod socket;
 pub mod source;
 pub mod tasks;
 pub mod tls;

@@ -41,28 +41,33 @@ const DRAIN: Duration = Duration::from_secs(2);
 impl Listener {
     /// A socket at `path`, with the permissions `mode`, in the place of one that nobody listens on any more.
     pub fn unix(path: &Path, mode: u32) -> io::Result<Self> {
-        if let Ok(there) = fs::symlink_metadata(path) {
-            if !there.file_type().is_socket() {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no socket"));
-            }
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
-            }
-        }
-        // Made elsewhere first: at no time it can be reached with other permissions.
-        let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        match fs::remove_file(&partial) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let listener = UnixListener::bind(&partial)?;
-        let bound = Bound(partial);
-        fs::set_permissions(&bound.0, fs::Permissions::from_mode(mode))?;
-        fs::rename(&bound.0, path)?;
-        // What it was is not there any more, and what it is now is to be removed at the end.
-        drop(bound);
-        Ok(Self::Unix(listener, Bound(path.to_owned())))
+        bound(path, mode).map(|(listener, file)| Self::Unix(listener, file))
     }
+}
+
+/// See [`Listener::unix`].
+pub(crate) fn bound(path: &Path, mode: u32) -> io::Result<(UnixListener, Bound)> {
+    if let Ok(there) = fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no socket"));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+        }
+    }
+    // Made elsewhere first: at no time it can be reached with other permissions.
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&partial)?;
+    let bound = Bound(partial);
+    fs::set_permissions(&bound.0, fs::Permissions::from_mode(mode))?;
+    fs::rename(&bound.0, path)?;
+    // What it was is not there any more, and what it is now is to be removed at the end.
+    drop(bound);
+    Ok((listener, Bound(path.to_owned())))
 }
 
 impl Drop for Bound {

@@ -13,9 +13,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Body;
 pub use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -62,7 +63,7 @@ const PENDING_RESETS: usize = 20;
 /// Refusals of connections are told this often at most, with their number.
 const TELL_REFUSED: Duration = Duration::from_secs(10);
 /// How long open requests may go on after the stop signal.
-const DRAIN: Duration = Duration::from_secs(3);
+pub(crate) const DRAIN: Duration = Duration::from_secs(3);
 
 /// The current configuration; sending a new one changes it for connections to come.
 pub type TlsSource = watch::Receiver<Arc<ServerConfig>>;
@@ -105,32 +106,11 @@ where
             let mut place = place;
             let Some((stream, peer)) = handshake(tcp, address, config).await else { return };
             place.shook_hands();
-            let asked = Arc::new(Notify::new());
-            let ask = Arc::clone(&asked);
-            let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-                ask.notify_one();
-                request.extensions_mut().insert(peer.clone());
-                service(request)
-            });
-            let builder = http(limits);
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            let connection = watcher.watch(connection);
-            tokio::pin!(connection);
-            let first = tokio::select! {
-                ended = &mut connection => Some(ended),
-                () = asked.notified() => None,
-                () = tokio::time::sleep(HEADERS) => {
-                    tracing::debug!(%address, "nothing was asked");
-                    return;
-                }
-            };
-            let ended = match first {
-                Some(ended) => ended,
-                None => connection.await,
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%address, error, "connection ended");
+            let streams = limits.streams_per_connection;
+            match converse(TokioIo::new(stream), peer, streams, service, watcher).await {
+                Ok(()) => {}
+                Err(Ended::Silent) => tracing::debug!(%address, "nothing was asked"),
+                Err(Ended::Failed(error)) => tracing::debug!(%address, error, "connection ended"),
             }
         });
     }
@@ -138,6 +118,53 @@ where
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::debug!(still_open = connections.len(), "connections cut at the end of the drain");
     }
+}
+
+/// How a connection ended before its time.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Nothing was asked.
+    Silent,
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Serves one connection; each request's extensions hold `peer`.
+pub(crate) async fn converse<I, P, S, F, B>(
+    io: I,
+    peer: P,
+    streams: u32,
+    service: S,
+    watcher: Watcher,
+) -> Result<(), Ended>
+where
+    I: Read + Write + Unpin + Send + 'static,
+    P: Clone + Send + Sync + 'static,
+    S: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let asked = Arc::new(Notify::new());
+    let ask = Arc::clone(&asked);
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        ask.notify_one();
+        request.extensions_mut().insert(peer.clone());
+        service(request)
+    });
+    let builder = http(streams);
+    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
+    let connection = watcher.watch(connection);
+    tokio::pin!(connection);
+    let first = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = asked.notified() => None,
+        () = tokio::time::sleep(HEADERS) => return Err(Ended::Silent),
+    };
+    let ended = match first {
+        Some(ended) => ended,
+        None => connection.await,
+    };
+    ended.map_err(Ended::Failed)
 }
 
 async fn handshake(
@@ -166,7 +193,7 @@ async fn handshake(
     }
 }
 
-fn http(limits: Limits) -> auto::Builder<TokioExecutor> {
+fn http(streams: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
     builder
@@ -174,7 +201,7 @@ fn http(limits: Limits) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_ANSWER)
-        .max_concurrent_streams(limits.streams_per_connection)
+        .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEADER_LIST_BYTES)

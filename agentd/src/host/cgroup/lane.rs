@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use horcrux_proto::name::ContainerId;
-use horcrux_proto::v1::{CgroupMode, ContainerFacts, Source, SourceState};
+use horcrux_proto::v1::{CgroupMode, ContainerFacts, EventKind, Metric, Source, SourceState};
 
 use crate::host::read::{Buffer, Keep};
 use crate::host::readings::Readings;
 use crate::host::runtimes::{Recalled, Runtimes};
-use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
+use crate::sample::{
+    Cycle, Found, Happened, Lane, Object, ObjectSample, Reading, SourceReport, Taken, Value,
+};
 
 use super::hierarchy::{Controller, Hierarchies};
 use super::probes::{Devices, Group, Outcome, Shared};
@@ -45,6 +47,8 @@ struct Container {
     dir: PathBuf,
     group: Group,
     recalled: Recalled,
+    /// Processes of it that were killed so far because its memory was full.
+    oom_kills: Option<u64>,
     /// How many readings it gave last.
     expected: usize,
 }
@@ -109,7 +113,8 @@ impl ContainerLane {
                 open += if keep == Keep::Open { most } else { 0 };
                 let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
                 let recalled = Recalled::default();
-                self.containers.insert(key, Container { id, found, dir, group, recalled, expected: 0 });
+                self.containers
+                    .insert(key, Container { id, found, dir, group, recalled, oom_kills: None, expected: 0 });
                 changed = true;
             }
         }
@@ -161,6 +166,21 @@ impl ContainerLane {
 }
 
 impl Container {
+    /// What its counter says that happened since it was read last.
+    fn killed(&mut self, readings: &[Reading]) -> Option<Happened> {
+        let reading = readings.iter().find(|reading| reading.metric == Metric::ContainerMemoryOomKills)?;
+        let Value::Counter(now) = reading.value else { return None };
+        let before = self.oom_kills.replace(now)?;
+        let kills = now.checked_sub(before).filter(|kills| *kills > 0)?;
+        let name = self.facts().display_name.map(|name| format!("{name}: ")).unwrap_or_default();
+        let detail = format!("{name}{kills} killed, its memory was full");
+        Some(Happened {
+            kind: EventKind::ContainerOomKilled,
+            object: Object::Container(self.id.clone()),
+            detail,
+        })
+    }
+
     fn facts(&self) -> ContainerFacts {
         let identity = &self.found.identity;
         let facts = ContainerFacts {
@@ -200,7 +220,7 @@ impl Lane for ContainerLane {
         let discovered = self.discover(slow, &mut problems);
         let mut changed = slow || matches!(discovered, Ok(true));
         let mut samples = Vec::with_capacity(self.containers.len());
-        let mut gone = Vec::new();
+        let (mut gone, mut events) = (Vec::new(), Vec::new());
         for (key, container) in &mut self.containers {
             let mut readings = Readings::new(&self.whole, container.expected);
             match container.group.read(self.cycles, &container.dir, &mut self.shared, &mut readings) {
@@ -212,8 +232,9 @@ impl Lane for ContainerLane {
                 }
             }
             container.expected = container.expected.max(readings.len());
-            let object = Object::Container(container.id.clone());
-            samples.push(ObjectSample { object, readings: readings.into_list() });
+            let readings = readings.into_list();
+            events.extend(container.killed(&readings));
+            samples.push(ObjectSample { object: Object::Container(container.id.clone()), readings });
         }
         for key in &gone {
             self.containers.remove(key);
@@ -229,7 +250,7 @@ impl Lane for ContainerLane {
                 Found::Nothing
             }
         };
-        Cycle { taken, found, samples, sources: self.reports(problems), events: Vec::new() }
+        Cycle { taken, found, samples, sources: self.reports(problems), events }
     }
 }
 
@@ -265,7 +286,7 @@ fn report(source: Source, mounted: bool, failures: &[String]) -> SourceReport {
             (SourceState::Failing, shown.join("; "))
         }
     };
-    SourceReport { source, state, detail }
+    SourceReport { source, instance: Arc::default(), state, detail }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ mod lane;
 mod parse;
 mod probes;
 mod specs;
-#[cfg(feature = "libvirt")]
 mod vm;
 mod walk;
 
@@ -19,7 +18,6 @@ use std::path::Path;
 use horcrux_proto::v1::CgroupMode;
 
 pub use self::lane::ContainerLane;
-#[cfg(feature = "libvirt")]
 pub(crate) use self::vm::{VmGroup, VmGroups};
 
 use self::hierarchy::Hierarchies;

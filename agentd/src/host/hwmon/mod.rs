@@ -193,7 +193,7 @@ impl Lane for SensorLane {
         let lost = self.read.iter().any(|instance| !outcome.read.contains(instance));
         self.read = outcome.read;
         let samples = readings.into_samples(Object::Node, lost);
-        let sources = vec![SourceReport { source: Source::Hwmon, state, detail }];
+        let sources = vec![SourceReport { source: Source::Hwmon, instance: Arc::default(), state, detail }];
         Cycle { taken, found: Found::Nothing, samples, sources, events: Vec::new() }
     }
 }

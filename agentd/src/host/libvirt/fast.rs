@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use horcrux_proto::name::VmUuid;
-use horcrux_proto::v1::{Absence, Metric, Source, VmFacts, VmState};
+use horcrux_proto::v1::{Absence, Metric, Source, SourceState, VmFacts, VmState};
 
+use crate::collect::Bell;
+use crate::host::qemu::{Known, Outcome, Process, Processes};
 use crate::host::readings::Readings;
 use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Missing;
+use super::guest::Guests;
 use super::params::{Device, INTERFACE_METRICS};
-use super::process::{Outcome, Process, Processes};
 use super::raw::{Details, Wanted};
 use super::session::{Place, Session, Unavailable, ok};
 
@@ -22,12 +24,18 @@ use super::session::{Place, Session, Unavailable, ok};
 const DETAILS_EVERY: u64 = 12;
 /// A process that was not found is looked for this often: all of `/proc` is read for it.
 const SEARCH_EVERY: u64 = 6;
+/// A detail is read by people.
+const SHOWN_ELSEWHERE: usize = 3;
 /// libvirtd answers for a thousand domains in a tenth of a second.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Reads VMs.
 #[derive(Debug)]
 pub struct VmLane {
+    name: &'static str,
+    place: Place,
+    bell: Bell,
+    known: Known,
     libvirt: Result<Worker<(), Answer>, String>,
     processes: Processes,
     /// As libvirt last told them.
@@ -35,6 +43,9 @@ pub struct VmLane {
     /// libvirt has told of its domains once: an empty list means that there are none.
     listed: bool,
     missing: Missing,
+    guests: Guests,
+    /// VMs that another connection told of first, and whose they are.
+    elsewhere: BTreeMap<VmUuid, Arc<str>>,
     cycles: u64,
     whole: Arc<str>,
 }
@@ -66,18 +77,35 @@ struct Domain {
 }
 
 impl VmLane {
-    pub(super) fn new(root: &Path, place: Place, missing: Missing) -> Self {
-        let mut observer = Observer { session: Session::new(place), seen: HashMap::new(), looks: 0 };
+    pub(super) fn new(
+        name: &'static str,
+        root: &Path,
+        place: Place,
+        (missing, guests): (Missing, Guests),
+        known: Known,
+    ) -> Self {
+        let mut observer = Observer { session: Session::new(place.clone()), seen: HashMap::new(), looks: 0 };
         let libvirt = Worker::start("vms-libvirt", move |()| observer.look());
         Self {
+            name,
+            place,
+            bell: Bell::default(),
+            known,
             libvirt: libvirt.map_err(|error| format!("start a thread: {error}")),
             processes: Processes::new(root),
             domains: BTreeMap::new(),
             listed: false,
             missing,
+            guests,
+            elsewhere: BTreeMap::new(),
             cycles: 0,
             whole: Arc::from(""),
         }
+    }
+
+    /// What has this lane read at once.
+    pub(super) fn rung_by(&self) -> Bell {
+        self.bell.clone()
     }
 
     fn ask(&mut self) -> Answer {
@@ -93,8 +121,13 @@ impl VmLane {
     fn take_in(&mut self, seen: Vec<Seen>) -> HashMap<VmUuid, Vec<Device<8>>> {
         let mut before = std::mem::take(&mut self.domains);
         self.listed = true;
+        self.elsewhere.clear();
         let mut interfaces = HashMap::with_capacity(seen.len());
         for Seen { uuid, name, state, interfaces: devices, details } in seen {
+            if let Err(holder) = self.known.claim(uuid, &self.place.uri) {
+                self.elsewhere.insert(uuid, holder);
+                continue;
+            }
             let mut domain = before.remove(&uuid).unwrap_or_else(|| Domain {
                 name: String::new(),
                 state,
@@ -110,10 +143,30 @@ impl VmLane {
             interfaces.insert(uuid, devices);
             self.domains.insert(uuid, domain);
         }
+        for gone in before.keys() {
+            self.known.give_up(gone, &self.place.uri);
+        }
         interfaces
     }
 
+    /// That it answers, and what of it is not shown: a VM is one connection's.
+    fn report(&self) -> SourceReport {
+        let report = ok(self.place.source(), &self.place);
+        if self.elsewhere.is_empty() {
+            return report;
+        }
+        let of = |(uuid, holder): (&VmUuid, &Arc<str>)| format!("{uuid} is not shown: {holder} has it too");
+        let detail = self.elsewhere.iter().take(SHOWN_ELSEWHERE).map(of).collect::<Vec<_>>().join("; ");
+        SourceReport { state: SourceState::Failing, detail, ..report }
+    }
+
     fn find_processes(&mut self) {
+        if let Some(why) = self.place.without_processes() {
+            for domain in self.domains.values_mut() {
+                domain.process = Err(why.to_owned());
+            }
+            return;
+        }
         let again = self.cycles.is_multiple_of(SEARCH_EVERY);
         // One that was never looked for has no reason why it isn't there.
         let lacks = |domain: &Domain| match &domain.process {
@@ -147,11 +200,18 @@ impl Domain {
         }
     }
 
-    fn read(&mut self, processes: &mut Processes, interfaces: &[Device<8>], readings: &mut Readings) {
+    fn read(
+        &mut self,
+        place: &Place,
+        processes: &mut Processes,
+        interfaces: &[Device<8>],
+        readings: &mut Readings,
+    ) {
         if !self.has_process() {
             self.process = Err(String::new());
             return;
         }
+        let source = place.source();
         if let Ok(process) = &mut self.process
             && process.read(processes, readings) == Outcome::Gone
         {
@@ -163,14 +223,14 @@ impl Domain {
                 self.interfaces.entry(device.name.clone()).or_insert_with(|| Arc::from(device.name.as_str()));
             for ((metric, value), sum) in INTERFACE_METRICS.into_iter().zip(device.values).zip(&mut sums) {
                 if let Some(value) = value {
-                    readings.counter(Source::Libvirt, metric, instance, value);
+                    readings.counter(source, metric, instance, value);
                     *sum = Some(sum.unwrap_or(0_u64).wrapping_add(value));
                 }
             }
         }
         for (metric, sum) in INTERFACE_METRICS.into_iter().zip(sums) {
             if let Some(sum) = sum {
-                readings.whole_counter(Source::Libvirt, metric, sum);
+                readings.whole_counter(source, metric, sum);
             }
         }
     }
@@ -181,7 +241,13 @@ impl Domain {
         if libvirt_lost.is_some() && gone { VmState::Unspecified } else { self.state }
     }
 
-    fn facts(&self, uuid: VmUuid, libvirt_lost: Option<&str>, missing: Vec<Absence>) -> VmFacts {
+    fn facts(
+        &self,
+        uuid: VmUuid,
+        place: &Place,
+        libvirt_lost: Option<&str>,
+        missing: Vec<Absence>,
+    ) -> VmFacts {
         let absent = |metric: Metric, reason: &str| Absence {
             metric: metric.into(),
             instance: String::new(),
@@ -218,43 +284,64 @@ impl Domain {
             persistent: self.details.map(|details| details.persistent),
             absences,
             interfaces: self.attached.clone(),
+            unmanaged: false,
+            simulated: place.is_simulated(),
+            connection: place.uri.to_string(),
+            guest: None,
+            guest_unknown_reason: String::new(),
         }
     }
 }
 
 impl Lane for VmLane {
     fn name(&self) -> &'static str {
-        "vms"
+        self.name
     }
 
     fn source(&self) -> Source {
-        Source::Libvirt
+        self.place.source()
+    }
+
+    fn instance(&self) -> Arc<str> {
+        Arc::clone(&self.place.uri)
+    }
+
+    fn bell(&self) -> Option<&Bell> {
+        Some(&self.bell)
     }
 
     fn read(&mut self, taken: Taken) -> Cycle {
         let (interfaces, report, lost) = match self.ask() {
-            Ok(seen) => (self.take_in(seen), ok(Source::Libvirt), None),
+            Ok(seen) => (self.take_in(seen), self.report(), None),
             Err(why) => {
                 let lost = format!("libvirt: {}", why.why());
-                (HashMap::new(), why.report(Source::Libvirt), Some(lost))
+                (HashMap::new(), why.report(self.place.source(), &self.place), Some(lost))
             }
         };
         self.find_processes();
         self.cycles += 1;
+        let source = self.place.source();
         let mut samples = Vec::with_capacity(self.domains.len());
         let mut facts = Vec::with_capacity(self.domains.len());
         for (uuid, domain) in &mut self.domains {
             let mut readings = Readings::new(&self.whole, domain.expected);
             let devices = interfaces.get(uuid).map(Vec::as_slice).unwrap_or_default();
-            domain.read(&mut self.processes, devices, &mut readings);
+            domain.read(&self.place, &mut self.processes, devices, &mut readings);
             if let Some(details) = domain.details.filter(|_| lost.is_none() && domain.has_process()) {
-                readings.whole_gauge(Source::Libvirt, Metric::VmVcpus, f64::from(details.vcpus));
+                readings.whole_gauge(source, Metric::VmVcpus, f64::from(details.vcpus));
                 let bytes = details.memory_max_bytes as f64;
-                readings.whole_gauge(Source::Libvirt, Metric::VmMemoryMax, bytes);
+                readings.whole_gauge(source, Metric::VmMemoryMax, bytes);
             }
             domain.expected = readings.len();
             samples.push(ObjectSample { object: Object::Vm(*uuid), readings: readings.into_list() });
-            facts.push(domain.facts(*uuid, lost.as_deref(), self.missing.of(uuid)));
+            let mut of_one = domain.facts(*uuid, &self.place, lost.as_deref(), self.missing.of(uuid));
+            if domain.has_process() {
+                match self.guests.of(uuid) {
+                    Ok(guest) => of_one.guest = Some(guest),
+                    Err(why) => of_one.guest_unknown_reason = why,
+                }
+            }
+            facts.push(of_one);
         }
         let found = if self.listed { Found::Vms(facts) } else { Found::Nothing };
         let sources: Vec<SourceReport> = vec![report];

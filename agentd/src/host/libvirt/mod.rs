@@ -11,25 +11,36 @@
 //!     └── /proc/PID, cgroup: its own thread                      └── what is missing, and why ──► VmLane, which lists the VMs
 //! ```
 //!
-//! All unsafe code is in `dl` and `raw`.
+//! What happens to VMs libvirt tells by itself, to [`VmEventLane`], on a connection of its own. There may be several
+//! libvirts; each has lanes, threads and connections of its own.
+//!
+//! All unsafe code is in `dl`, `raw` and `events::callbacks`.
 
 mod dl;
+mod events;
 mod fast;
+mod guest;
 mod monitor;
 mod params;
-mod process;
 mod raw;
+mod refusal;
 mod session;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::Absence;
 
+pub use self::events::{EVERY as EVENTS_EVERY, VmEventLane};
 pub use self::fast::VmLane;
+use self::guest::Guests;
+pub use self::guest::{EVERY as GUESTS_EVERY, GuestLane};
 pub use self::monitor::VmMonitorLane;
 pub use self::session::Place;
+
+use crate::host::qemu::Known;
 
 /// What the monitor lane could not read, for the lane that lists the VMs.
 #[derive(Clone, Debug, Default)]
@@ -54,9 +65,134 @@ impl Missing {
     }
 }
 
-/// Both lanes of one host.
+/// The lanes of one connection.
+#[derive(Debug)]
+pub struct Lanes {
+    pub vms: VmLane,
+    /// Where there are QEMU monitors.
+    pub monitors: Option<VmMonitorLane>,
+    pub events: VmEventLane,
+    /// Where guest agents are to be asked.
+    pub guests: Option<GuestLane>,
+}
+
+/// Whether what runs inside VMs is asked too, for which libvirt wants a connection that may change them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestAgents {
+    Ask,
+    Leave,
+}
+
+/// The lanes of each connection. None waits for another's.
 #[must_use]
-pub fn lanes(root: &std::path::Path, place: &Place) -> (VmLane, VmMonitorLane) {
-    let missing = Missing::default();
-    (VmLane::new(root, place.clone(), missing.clone()), VmMonitorLane::new(place.clone(), missing))
+pub fn lanes(root: &Path, places: &[Place], known: &Known, agents: GuestAgents) -> Vec<Lanes> {
+    let of = |(at, place): (usize, &Place)| {
+        let name = |kind| if at == 0 { kind } else { name_of_another(kind, &place.uri) };
+        let missing = Missing::default();
+        let (guests, told) = match agents {
+            GuestAgents::Ask => {
+                let (lane, told) = GuestLane::new(name("guest-agents"), place.clone(), known.clone());
+                (Some(lane), told)
+            }
+            GuestAgents::Leave => (None, Guests::not_asked()),
+        };
+        let others = (missing.clone(), told);
+        let vms = VmLane::new(name("vms"), root, place.clone(), others, known.clone());
+        let events = VmEventLane::new(name("vm-events"), place.clone(), vms.rung_by(), known.clone());
+        let monitors = place
+            .has_monitors()
+            .then(|| VmMonitorLane::new(name("vm-monitors"), place.clone(), missing, known.clone()));
+        Lanes { vms, monitors, events, guests }
+    };
+    places.iter().enumerate().map(of).collect()
+}
+
+/// Made once for each connection that is configured, and kept for as long as the agent runs.
+fn name_of_another(kind: &str, uri: &str) -> &'static str {
+    Box::leak(format!("{kind} {uri}").into_boxed_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use horcrux_proto::v1::{EventKind, Source, SourceState, VmFacts, VmState};
+    use horcrux_transport::clock;
+    use tokio::sync::mpsc::{Receiver, channel};
+    use virt::connect::Connect;
+
+    use super::*;
+    use crate::collect;
+    use crate::sample::{Cycle, Found, Lane, Object};
+
+    const TEST: &str = "test:///default";
+    /// Of the one domain that libvirt's test driver begins with.
+    const UUID: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn of_test(known: &Known) -> Lanes {
+        lanes(Path::new("/"), &[Place::new(TEST, Path::new("/"))], known, GuestAgents::Leave).remove(0)
+    }
+
+    fn wait_for<T>(cycles: &mut Receiver<(&'static str, Cycle)>, look: impl Fn(&Cycle) -> Option<T>) -> T {
+        let until = clock::monotonic() + Duration::from_secs(10);
+        while clock::monotonic() < until {
+            if let Some(found) = cycles.blocking_recv().and_then(|(_, cycle)| look(&cycle)) {
+                return found;
+            }
+        }
+        panic!("it was not seen");
+    }
+
+    fn vms(cycle: &Cycle) -> &[VmFacts] {
+        match &cycle.found {
+            Found::Vms(vms) => vms,
+            Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],
+        }
+    }
+
+    #[test]
+    fn what_happens_is_told_at_once_and_has_the_state_read_at_once() {
+        let of_test = of_test(&Known::default());
+        let (to_events, mut events) = channel(16);
+        let (to_states, mut states) = channel(16);
+        let _running = [
+            collect::start(Box::new(of_test.events), EVENTS_EVERY, to_events).unwrap(),
+            collect::start(Box::new(of_test.vms), HOUR, to_states).unwrap(),
+        ];
+        let state = |vm: &VmFacts, state| (vm.uuid == UUID && vm.state() == state).then_some(());
+        wait_for(&mut states, |cycle| vms(cycle).iter().find_map(|vm| state(vm, VmState::Running)));
+        wait_for(&mut events, |cycle| (cycle.sources[0].state == SourceState::Ok).then_some(()));
+        let domain = Connect::open(Some(TEST)).unwrap().lookup_domain_by_uuid_string(UUID).unwrap();
+        domain.suspend().unwrap();
+        let told = wait_for(&mut events, |cycle| {
+            cycle.events.iter().find(|event| event.kind == EventKind::VmSuspended).cloned()
+        });
+        assert_eq!((told.object, told.detail.as_str()), (Object::Vm(UUID.parse().unwrap()), "test: paused"));
+        wait_for(&mut states, |cycle| vms(cycle).iter().find_map(|vm| state(vm, VmState::Paused)));
+    }
+
+    #[test]
+    fn what_the_test_driver_tells_says_that_it_is_simulated() {
+        let mut of_test = of_test(&Known::default());
+        assert!(of_test.monitors.is_none());
+        let cycle = of_test.vms.read(collect::now());
+        let vm = &vms(&cycle)[0];
+        assert!(vm.simulated && vm.connection == TEST);
+        assert!(vm.guest.is_none() && vm.guest_unknown_reason.contains("ask_guest_agents"), "{vm:?}");
+        let mut readings = cycle.samples.iter().flat_map(|sample| &sample.readings).peekable();
+        assert!(readings.peek().is_some() && readings.all(|reading| reading.source == Source::Simulated));
+        assert_eq!((cycle.sources[0].source, &*cycle.sources[0].instance), (Source::Simulated, TEST));
+    }
+
+    #[test]
+    fn a_vm_that_another_connection_has_is_left_to_it_and_that_is_told() {
+        let known = Known::default();
+        known.claim(UUID.parse().unwrap(), &"qemu:///system".into()).unwrap();
+        let cycle = of_test(&known).vms.read(collect::now());
+        assert_eq!(vms(&cycle), []);
+        let report = &cycle.sources[0];
+        assert_eq!(report.state, SourceState::Failing);
+        assert!(report.detail.contains(UUID) && report.detail.contains("qemu:///system"), "{report:?}");
+    }
 }

@@ -12,6 +12,7 @@ use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::{Absence, Metric, Source, SourceState, VmState};
 use horcrux_transport::clock;
 
+use crate::host::qemu::Known;
 use crate::host::readings::Readings;
 use crate::host::worker::{NoAnswer, Worker};
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
@@ -31,12 +32,14 @@ const DRIVER_SILENT: Duration = Duration::from_secs(300);
 /// Reads what QEMU's monitor tells.
 #[derive(Debug)]
 pub struct VmMonitorLane {
+    name: &'static str,
     place: Place,
     idle: Vec<Monitor>,
     /// VMs of which something is known.
     read: HashSet<VmUuid>,
     hanging: HashMap<VmUuid, Monitor>,
     missing: Missing,
+    known: Known,
     whole: Arc<str>,
 }
 
@@ -57,13 +60,15 @@ enum Answer {
 }
 
 impl VmMonitorLane {
-    pub(super) fn new(place: Place, missing: Missing) -> Self {
+    pub(super) fn new(name: &'static str, place: Place, missing: Missing, known: Known) -> Self {
         Self {
+            name,
             place,
             idle: Vec::new(),
             read: HashSet::new(),
             hanging: HashMap::new(),
             missing,
+            known,
             whole: Arc::from(""),
         }
     }
@@ -217,18 +222,23 @@ fn answer(session: &mut Session, question: &Question) -> Answer {
 
 impl Lane for VmMonitorLane {
     fn name(&self) -> &'static str {
-        "vm-monitors"
+        self.name
     }
 
     fn source(&self) -> Source {
         Source::QemuMonitor
     }
 
+    fn instance(&self) -> Arc<str> {
+        Arc::clone(&self.place.uri)
+    }
+
     fn read(&mut self, taken: Taken) -> Cycle {
         self.gather();
         let (mut samples, mut missing, mut hanging) = (Vec::new(), HashMap::new(), Vec::new());
         let report = match self.running() {
-            Ok(running) => {
+            Ok(mut running) => {
+                running.retain(|uuid| !self.known.is_of_another(uuid, &self.place.uri));
                 let now: HashSet<VmUuid> = running.iter().copied().collect();
                 for ended in self.read.difference(&now) {
                     samples.push(ObjectSample { object: Object::Vm(*ended), readings: Vec::new() });
@@ -245,17 +255,23 @@ impl Lane for VmMonitorLane {
                     samples.push(ObjectSample { object: Object::Vm(uuid), readings: readings.into_list() });
                 }
                 if hanging.is_empty() {
-                    ok(Source::QemuMonitor)
+                    ok(Source::QemuMonitor, &self.place)
                 } else {
                     let detail = hanging.join("; ");
-                    SourceReport { source: Source::QemuMonitor, state: SourceState::Failing, detail }
+                    let instance = Arc::clone(&self.place.uri);
+                    SourceReport {
+                        source: Source::QemuMonitor,
+                        instance,
+                        state: SourceState::Failing,
+                        detail,
+                    }
                 }
             }
             Err(why) => {
                 let reason = format!("libvirt: {}", why.why());
                 let known = self.missing.uuids().into_iter();
                 missing.extend(known.map(|uuid| (uuid, nothing_read(&reason))));
-                why.report(Source::QemuMonitor)
+                why.report(Source::QemuMonitor, &self.place)
             }
         };
         self.missing.replace(missing);

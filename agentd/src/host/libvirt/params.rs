@@ -10,6 +10,7 @@ pub(super) struct Params(Vec<(String, Param)>);
 pub(super) enum Param {
     Signed(i64),
     Unsigned(u64),
+    Fraction(f64),
     Text(String),
 }
 
@@ -84,12 +85,26 @@ impl Params {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Param::Text(text) => Some(text),
+            Param::Signed(_) | Param::Unsigned(_) | Param::Fraction(_) => None,
+        }
+    }
+
     pub(super) fn number(&self, key: &str) -> Option<u64> {
         match self.get(key)? {
             Param::Unsigned(value) => Some(*value),
             // -1 is how libvirt says that it doesn't know.
             Param::Signed(value) => u64::try_from(*value).ok(),
-            Param::Text(_) => None,
+            Param::Text(_) | Param::Fraction(_) => None,
+        }
+    }
+
+    pub(super) fn fraction(&self, key: &str) -> Option<f64> {
+        match self.get(key)? {
+            Param::Fraction(value) => Some(*value),
+            Param::Signed(_) | Param::Unsigned(_) | Param::Text(_) => None,
         }
     }
 
@@ -126,7 +141,7 @@ impl Params {
                     device.values[column] = match value {
                         Param::Unsigned(value) => Some(*value),
                         Param::Signed(value) => u64::try_from(*value).ok(),
-                        Param::Text(_) => None,
+                        Param::Text(_) | Param::Fraction(_) => None,
                     };
                 }
             }

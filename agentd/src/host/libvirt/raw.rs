@@ -6,7 +6,7 @@
 
 use std::ffi::CStr;
 use std::ptr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use horcrux_proto::name::VmUuid;
@@ -16,9 +16,10 @@ use virt::error::Error;
 use virt::sys;
 
 use super::dl;
+use super::events::{Queue, Subscription};
 use super::params::{Param, Params};
 
-/// A connection that can only look.
+/// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     connect: Connect,
@@ -38,6 +39,25 @@ pub(super) struct Details {
     pub(super) vcpus: u32,
     pub(super) memory_max_bytes: u64,
     pub(super) persistent: bool,
+}
+
+/// What a connection is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Look,
+    /// As good as root on the VMs: only guest agents are asked with it.
+    Change,
+}
+
+/// What to ask a guest agent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GuestInfo {
+    Os,
+    Hostname,
+    Users,
+    Interfaces,
+    Filesystems,
+    Load,
 }
 
 /// Which statistics to ask for.
@@ -65,16 +85,25 @@ const KEEPALIVE_COUNT: u32 = 2;
 
 impl Connection {
     /// Connects, and has libvirt loaded for it.
-    pub(super) fn open(uri: &str) -> Result<Self, CallError> {
+    pub(super) fn open(uri: &str, access: Access) -> Result<Self, CallError> {
         dl::load()?;
         start_event_loop()?;
         let failed = |doing| move |error| CallError::Libvirt { doing, error };
-        let connect = Connect::open_read_only(Some(uri)).map_err(failed("connect"))?;
+        let opened = match access {
+            Access::Look => Connect::open_read_only(Some(uri)),
+            Access::Change => Connect::open(Some(uri)),
+        };
+        let connect = opened.map_err(failed("connect"))?;
         // Drivers without a daemon, such as test:///, have none to lose.
         if connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT).is_err() {
             tracing::debug!(uri, "no keepalive on this connection");
         }
         Ok(Self { connect })
+    }
+
+    /// Has libvirt tell what happens from now on.
+    pub(super) fn subscribe(&self, queue: &Arc<Queue>) -> Result<Subscription, CallError> {
+        Subscription::new(&self.connect, queue)
     }
 
     /// Known without a call to libvirtd.
@@ -115,9 +144,42 @@ impl Connection {
         })
     }
 
+    /// Where the agent in the guest does not answer, neither does this.
+    pub(super) fn guest_info(&self, uuid: &VmUuid, info: GuestInfo) -> Result<Params, CallError> {
+        let domain = self.domain(uuid)?;
+        let (mut params, mut count) = (ptr::null_mut(), 0);
+        // SAFETY: the domain lives; the parameters are set to a list that is freed below.
+        let got = unsafe {
+            sys::virDomainGetGuestInfo(domain.as_ptr(), info.kind(), &raw mut params, &raw mut count, 0)
+        };
+        if got < 0 {
+            return Err(CallError::Libvirt { doing: "ask the guest agent", error: Error::last_error() });
+        }
+        // SAFETY: as libvirt gave them; nothing of them is used after they are freed.
+        let copied = unsafe {
+            let copied = list(params, count);
+            sys::virTypedParamsFree(params, count);
+            copied
+        };
+        Ok(copied)
+    }
+
     fn domain(&self, uuid: &VmUuid) -> Result<Domain, CallError> {
         let found = self.connect.lookup_domain_by_uuid_string(&uuid.to_string());
         found.map_err(|error| CallError::Libvirt { doing: "find a domain", error })
+    }
+}
+
+impl GuestInfo {
+    fn kind(self) -> u32 {
+        match self {
+            Self::Os => sys::VIR_DOMAIN_GUEST_INFO_OS,
+            Self::Hostname => sys::VIR_DOMAIN_GUEST_INFO_HOSTNAME,
+            Self::Users => sys::VIR_DOMAIN_GUEST_INFO_USERS,
+            Self::Interfaces => sys::VIR_DOMAIN_GUEST_INFO_INTERFACES,
+            Self::Filesystems => sys::VIR_DOMAIN_GUEST_INFO_FILESYSTEM,
+            Self::Load => sys::VIR_DOMAIN_GUEST_INFO_LOAD,
+        }
     }
 }
 
@@ -170,7 +232,7 @@ fn take(
         };
         if known {
             // SAFETY: as for the record.
-            let params = unsafe { params(record) };
+            let params = unsafe { list(record.params, record.nparams) };
             taken.push(Record { uuid: VmUuid::from_bytes(uuid), name, params });
         }
     }
@@ -183,14 +245,14 @@ fn take(
 
 /// # Safety
 ///
-/// `record` must be as libvirt gave it.
-unsafe fn params(record: &sys::virDomainStatsRecord) -> Params {
-    let count = usize::try_from(record.nparams).unwrap_or(0);
-    if record.params.is_null() || count == 0 {
+/// The parameters and their number must be as libvirt gave them.
+pub(super) unsafe fn list(params: *const sys::virTypedParameter, count: i32) -> Params {
+    let count = usize::try_from(count).unwrap_or(0);
+    if params.is_null() || count == 0 {
         return Params::default();
     }
     // SAFETY: libvirt says that there are so many.
-    let list = unsafe { std::slice::from_raw_parts(record.params, count) };
+    let list = unsafe { std::slice::from_raw_parts(params, count) };
     let one = |param: &sys::virTypedParameter| {
         // SAFETY: a field's name ends with a null.
         let name = unsafe { text(param.field.as_ptr()) };
@@ -201,6 +263,7 @@ unsafe fn params(record: &sys::virDomainStatsRecord) -> Params {
                 sys::VIR_TYPED_PARAM_UINT => Param::Unsigned(param.value.ui.into()),
                 sys::VIR_TYPED_PARAM_LLONG => Param::Signed(param.value.l),
                 sys::VIR_TYPED_PARAM_ULLONG => Param::Unsigned(param.value.ul),
+                sys::VIR_TYPED_PARAM_DOUBLE => Param::Fraction(param.value.d),
                 sys::VIR_TYPED_PARAM_STRING => Param::Text(text(param.value.s)),
                 _ => return None,
             }
@@ -213,7 +276,7 @@ unsafe fn params(record: &sys::virDomainStatsRecord) -> Params {
 /// # Safety
 ///
 /// `from` must be null or a string that ends with a null.
-unsafe fn text(from: *const std::ffi::c_char) -> String {
+pub(super) unsafe fn text(from: *const std::ffi::c_char) -> String {
     if from.is_null() {
         return String::new();
     }

@@ -1,6 +1,6 @@
 //! A connection that comes back: made when it is first needed, given up when it is dead, tried again with a backoff.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use horcrux_transport::error::Chain;
 
 use crate::sample::SourceReport;
 
-use super::raw::{CallError, Connection};
+use super::raw::{Access, CallError, Connection};
+use super::refusal;
 
 /// Where libvirt is, as the settings say.
 #[derive(Clone, Debug)]
@@ -19,11 +20,14 @@ pub struct Place {
     pub(super) uri: Arc<str>,
     /// One of these must be there before it is worth a try; none: always try.
     sockets: Arc<[PathBuf]>,
+    /// Where /etc and /usr are found.
+    root: Arc<Path>,
 }
 
 #[derive(Debug)]
 pub(super) struct Session {
     place: Place,
+    access: Access,
     state: State,
     backoff: Backoff,
     /// A host that had libvirt once and has it no more has lost it.
@@ -51,19 +55,69 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(10);
 /// Of the system's QEMU driver: of libvirtd, and of the daemon that does this alone.
 const SOCKETS: [&str; 2] = ["run/libvirt/libvirt-sock-ro", "run/libvirt/virtqemud-sock-ro"];
-const LOCAL: &str = "qemu:///system";
+/// The same for containers.
+const LXC_SOCKETS: [&str; 2] = ["run/libvirt/libvirt-sock-ro", "run/libvirt/virtlxcd-sock-ro"];
+/// Of a libvirt that runs for the agent's own user, which connecting would start.
+const SESSION_SOCKETS: [&str; 2] = ["libvirt/libvirt-sock", "libvirt/virtqemud-sock"];
 
 impl Place {
     #[must_use]
-    pub fn new(uri: &str, root: &std::path::Path) -> Self {
-        let sockets: &[&str] = if uri == LOCAL { &SOCKETS } else { &[] };
-        Self { uri: uri.into(), sockets: sockets.iter().map(|socket| root.join(socket)).collect() }
+    pub fn new(uri: &str, root: &Path) -> Self {
+        let (sockets, base): (&[&str], _) = match uri {
+            "qemu:///system" => (&SOCKETS, Some(root.to_owned())),
+            "lxc:///" | "lxc:///system" => (&LXC_SOCKETS, Some(root.to_owned())),
+            "qemu:///session" => (&SESSION_SOCKETS, session_dir()),
+            _ => (&[], None),
+        };
+        let sockets = base.iter().flat_map(|base| sockets.iter().map(|socket| base.join(socket))).collect();
+        Self { uri: uri.into(), sockets, root: root.into() }
     }
+
+    /// What is read from it. What the test driver tells is made up.
+    pub(super) fn source(&self) -> Source {
+        if self.is_simulated() { Source::Simulated } else { Source::Libvirt }
+    }
+
+    pub(super) fn is_simulated(&self) -> bool {
+        self.driver() == "test"
+    }
+
+    pub(super) fn has_monitors(&self) -> bool {
+        self.driver() == "qemu"
+    }
+
+    /// Why its VMs have no process here.
+    pub(super) fn without_processes(&self) -> Option<&'static str> {
+        let host =
+            self.uri.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or(""));
+        match self.driver() {
+            "test" => Some("it is simulated"),
+            _ if !host.is_empty() => Some("it runs on another host"),
+            "qemu" => None,
+            _ => Some("it is not run by QEMU"),
+        }
+    }
+
+    fn driver(&self) -> &str {
+        self.uri.split(['+', ':']).next().unwrap_or("")
+    }
+}
+
+/// As libvirt finds it.
+fn session_dir() -> Option<PathBuf> {
+    let of = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    of("XDG_RUNTIME_DIR").or_else(|| of("XDG_CACHE_HOME")).or_else(|| Some(of("HOME")?.join(".cache")))
 }
 
 impl Session {
     pub(super) fn new(place: Place) -> Self {
-        Self { place, state: State::New, backoff: Backoff::new(FIRST_RETRY, MAX_RETRY), had: false }
+        let backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
+        Self { place, access: Access::Look, state: State::New, backoff, had: false }
+    }
+
+    /// Not read-only. Whoever makes one answers for what is called with it.
+    pub(super) fn that_may_change(place: Place) -> Self {
+        Self { access: Access::Change, ..Self::new(place) }
     }
 
     /// Makes a call, connected for it if need be.
@@ -81,6 +135,13 @@ impl Session {
                 }
                 Err(Unavailable::Failing(Chain(&error).to_string()))
             }
+        }
+    }
+
+    /// The connection is of no use any more.
+    pub(super) fn forget(&mut self) {
+        if matches!(self.state, State::Connected(_)) {
+            self.state = State::New;
         }
     }
 
@@ -116,24 +177,28 @@ impl Session {
             let none = format!("libvirtd is not running: {} does not exist", sockets[0].display());
             return Err(if self.had { Unavailable::Failing(none) } else { Unavailable::Absent(none) });
         }
-        Connection::open(&self.place.uri).map_err(|error| {
+        Connection::open(&self.place.uri, self.access).map_err(|error| {
             let text = Chain(&error).to_string();
-            match error {
+            match &error {
                 CallError::NotLoaded(_) => Unavailable::Absent(text),
-                CallError::EventLoop(_) | CallError::Libvirt { .. } => Unavailable::Failing(text),
+                CallError::EventLoop(_) => Unavailable::Failing(text),
+                CallError::Libvirt { error, .. } => {
+                    let refused = refusal::of(error).map(|kind| refusal::told(kind, &text, &self.place.root));
+                    Unavailable::Failing(refused.unwrap_or(text))
+                }
             }
         })
     }
 }
 
 impl Unavailable {
-    pub(super) fn report(&self, source: Source) -> SourceReport {
+    pub(super) fn report(&self, source: Source, place: &Place) -> SourceReport {
         let (state, detail) = match self {
             Self::Absent(why) => (SourceState::Absent, why),
             Self::Failing(why) => (SourceState::Failing, why),
             Self::Stuck(why) => (SourceState::Stuck, why),
         };
-        SourceReport { source, state, detail: detail.clone() }
+        SourceReport { source, instance: Arc::clone(&place.uri), state, detail: detail.clone() }
     }
 
     pub(super) fn why(&self) -> &str {
@@ -143,6 +208,7 @@ impl Unavailable {
     }
 }
 
-pub(super) fn ok(source: Source) -> SourceReport {
-    SourceReport { source, state: SourceState::Ok, detail: String::new() }
+pub(super) fn ok(source: Source, place: &Place) -> SourceReport {
+    let instance = Arc::clone(&place.uri);
+    SourceReport { source, instance, state: SourceState::Ok, detail: String::new() }
 }

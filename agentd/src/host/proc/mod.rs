@@ -309,7 +309,7 @@ impl Lane for NodeLane {
 fn report(source: Source, failing: Vec<String>, missing: &[String]) -> SourceReport {
     let state = if failing.is_empty() { SourceState::Ok } else { SourceState::Failing };
     let detail = failing.into_iter().chain(missing.iter().cloned()).collect::<Vec<_>>().join("; ");
-    SourceReport { source, state, detail }
+    SourceReport { source, instance: Arc::default(), state, detail }
 }
 
 /// Load over 1, 5 and 15 minutes, and how many threads there are: `2.01 1.88 1.62 5/154 9747`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use horcrux_proto::v1::{ContainerFacts, Source, SourceState};
+use horcrux_proto::v1::{ContainerFacts, Source, SourceState, VmFacts};
 
 use crate::collect::Watched;
 use crate::host::read::read_text;
@@ -98,15 +98,14 @@ fn node(text: &mut Text, latest: &Latest, now: Taken, system: &System) {
 
 fn vms(text: &mut Text, latest: &Latest) {
     let present = latest.present();
-    if let Some(libvirt) = present.sources().find(|status| status.source() == Source::Libvirt) {
-        let up = match libvirt.state() {
-            SourceState::Ok => Some(1),
-            SourceState::Failing | SourceState::Stuck => Some(0),
-            SourceState::Absent | SourceState::Unspecified => None,
-        };
-        if let Some(up) = up {
-            text.single("libvirt_up", Type::Gauge, "Whether libvirt answers.", Number::Whole(up));
-        }
+    let libvirts = present.sources().filter(|status| status.source() == Source::Libvirt);
+    let up = libvirts.filter_map(|libvirt| match libvirt.state() {
+        SourceState::Ok => Some(1),
+        SourceState::Failing | SourceState::Stuck => Some(0),
+        SourceState::Absent | SourceState::Unspecified => None,
+    });
+    if let Some(up) = up.min() {
+        text.single("libvirt_up", Type::Gauge, "Whether each libvirt answers.", Number::Whole(up));
     }
     if present.vms().is_empty() {
         return;
@@ -118,8 +117,17 @@ fn vms(text: &mut Text, latest: &Latest) {
     for vm in present.vms().values() {
         // The contract's numbers are libvirt's.
         let state = Number::Whole(u64::try_from(vm.state).unwrap_or(0));
-        text.line(name).label("domain", &vm.display_name).label("uuid", &vm.uuid).value(state);
+        let line = vm_labels(vm).iter().fold(text.line(name), |line, (name, value)| line.label(name, value));
+        line.value(state);
     }
+}
+
+/// What tells VMs apart, and those that are not what they seem.
+pub(super) fn vm_labels(vm: &VmFacts) -> Vec<(&'static str, &str)> {
+    let mut labels = vec![("domain", vm.display_name.as_str()), ("uuid", vm.uuid.as_str())];
+    labels.extend(vm.unmanaged.then_some(("unmanaged", "true")));
+    labels.extend(vm.simulated.then_some(("simulated", "true")));
+    labels
 }
 
 fn containers(text: &mut Text, latest: &Latest) {
@@ -155,13 +163,17 @@ fn sources(text: &mut Text, latest: &Latest, now: Taken, lanes: &[Watched]) {
     let name = "horcrux_agent_source_state";
     text.family(name, Type::Gauge, "1 for the state in which what the agent reads from is.");
     for status in latest.present().sources() {
-        let is_stuck =
-            lanes.iter().any(|lane| lane.source == status.source() && lane.progress.stuck_for(now).is_some());
+        let is_stuck = lanes.iter().any(|lane| {
+            let is_its = lane.source == status.source() && *lane.instance == *status.instance;
+            is_its && lane.progress.stuck_for(now).is_some()
+        });
         let state = if is_stuck { SourceState::Stuck } else { status.state() };
         let source = source_name(status.source());
         for (of, word) in STATES {
             let value = Number::Whole(u64::from(of == state));
-            text.line(name).label("source", &source).label("state", word).value(value);
+            let line = text.line(name).label("source", &source);
+            let line = if status.instance.is_empty() { line } else { line.label("of", &status.instance) };
+            line.label("state", word).value(value);
         }
     }
 }

@@ -35,6 +35,7 @@ mod render;
 mod text;
 
 use self::answer::{Answering, DEADLINE};
+pub use self::names::families;
 pub use self::render::Renderer;
 pub use self::text::Format;
 

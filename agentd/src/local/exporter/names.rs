@@ -182,6 +182,13 @@ pub(super) fn exposed() -> Vec<Exposed> {
     known.chain(ours).collect()
 }
 
+/// Every name under which a metric of the catalogue is written where it can be read, and by which label its instances are
+/// told apart; what a controller derives is not written.
+pub fn families() -> impl Iterator<Item = (String, &'static str)> {
+    let read = |exposed: &Exposed| exposed.info.rate_of.is_none() && !exposed.info.derived;
+    exposed().into_iter().filter(read).map(|exposed| (exposed.name, instance_label(exposed.info)))
+}
+
 /// `horcrux_NAME[_UNIT][_total]`, in Prometheus' base units.
 fn systematic(info: &MetricInfo) -> String {
     let unit = match info.unit {

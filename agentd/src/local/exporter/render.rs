@@ -82,7 +82,7 @@ impl<'a> Readings<'a> {
         add(&Object::Node, &[]);
         for vm in latest.present().vms().values() {
             if let Ok(uuid) = vm.uuid.parse() {
-                add(&Object::Vm(uuid), &[("domain", &vm.display_name), ("uuid", &vm.uuid)]);
+                add(&Object::Vm(uuid), &facts::vm_labels(vm));
             }
         }
         for container in latest.present().containers().values() {

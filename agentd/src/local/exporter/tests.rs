@@ -23,7 +23,8 @@ fn reading(metric: Metric, instance: &str, value: Value) -> Reading {
 }
 
 fn cycle(found: Found, object: Object, readings: Vec<Reading>) -> Cycle {
-    let report = |source, state| SourceReport { source, state, detail: String::new() };
+    let report =
+        |source, state| SourceReport { source, instance: Arc::default(), state, detail: String::new() };
     Cycle {
         taken: collect::now(),
         found,
@@ -75,7 +76,7 @@ fn rendered(cycles: &[(&'static str, Cycle)], format: Format) -> String {
 }
 
 fn local(cycles: &[(&'static str, Cycle)]) -> Local {
-    let lane = Watched { name: "node", source: Source::Proc, progress: Arc::default() };
+    let lane = Watched { name: "node", source: Source::Proc, instance: "".into(), progress: Arc::default() };
     let local = Local::new(vec![lane]);
     for &(lane, ref cycle) in cycles {
         local.latest().take(lane, cycle, |_| 0);

@@ -1,6 +1,6 @@
 // The fleet as the page shows it: one stream, taken in as it comes and shown at most once per frame.
 import { Metric } from "../gen/horcrux/v1/metrics_pb";
-import type { WatchResponse } from "../gen/horcrux/v1/watch_service_pb";
+import { EventKind, type WatchResponse } from "../gen/horcrux/v1/watch_service_pb";
 import { watch } from "../rpc/clients";
 import { type Following, follow } from "../rpc/follow";
 import { fetchRecent } from "../rpc/recent";
@@ -24,6 +24,9 @@ export interface Picture {
 /** Between two pictures. */
 const LEAST_MS = 200;
 const QUIET_MS = 1200;
+
+/** When what a node took while it was away is fetched, after it came back: most of it comes within seconds. */
+const BACKFILLED_MS = [5_000, 30_000];
 
 const TRACED = Metric.NODE_CPU_USAGE;
 
@@ -132,6 +135,7 @@ export class Live {
             this.#everLive = true;
             this.#fetchPast();
         }
+        this.#fetchBackfilled(message);
         this.#draw();
     }
 
@@ -145,10 +149,31 @@ export class Live {
                 this.#traces.delete(name);
             }
         }
-        void fetchRecent(names, TRACED, TRACE_SECONDS, this.#fetching.signal, (name, series) => {
-            this.#traces.set(name, prepend(series, this.#traces.get(name) ?? NO_TRACE));
+        this.#fetchTraces(names);
+    }
+
+    #fetchTraces(names: readonly string[]): void {
+        void fetchRecent(names, TRACED, TRACE_SECONDS, this.#fetching.signal, (name, series, lost) => {
+            this.#traces.set(name, prepend(series, lost, this.#traces.get(name) ?? NO_TRACE));
             this.#draw();
         });
+    }
+
+    /** Nodes that were away bring what they took meanwhile, beside what they take now. */
+    #fetchBackfilled(message: WatchResponse): void {
+        if (message.message.case !== "changes") {
+            return;
+        }
+        const back = message.message.value.events.filter((event) => event.kind === EventKind.NODE_CONNECTED);
+        const names = back.map((event) => event.resource);
+        const { signal } = this.#fetching;
+        for (const wait of names.length > 0 ? BACKFILLED_MS : []) {
+            setTimeout(() => {
+                if (!signal.aborted) {
+                    this.#fetchTraces(names);
+                }
+            }, wait);
+        }
     }
 
     /** At the next frame, and not again too soon. */

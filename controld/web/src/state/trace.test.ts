@@ -1,10 +1,15 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, it } from "vitest";
 
-import { RecentSeriesSchema } from "../gen/horcrux/v1/watch_service_pb";
-import { NO_TRACE, type Trace, lines, prepend } from "./trace";
+import { RecentSeriesSchema, RecordedGapSchema } from "../gen/horcrux/v1/watch_service_pb";
+import { NO_TRACE, type Trace, lines, lostSpans, prepend } from "./trace";
 
-const every = (times: readonly number[], values: readonly number[], gapMs = 2500): Trace => ({ times, values, gapMs });
+const every = (times: readonly number[], values: readonly number[], gapMs = 2500): Trace => ({
+    times,
+    values,
+    gapMs,
+    lost: [],
+});
 
 describe("a trace's lines", () => {
     it("are broken where times are too far apart", () => {
@@ -40,10 +45,24 @@ describe("the past", () => {
     const past = create(RecentSeriesSchema, { unixMs: [1000n, 2000n], values: [10, 20], gapMs: 3000 });
 
     it("comes before what came live, and nothing is there twice", () => {
-        expect(prepend(past, every([2000, 3000], [21, 30], 1))).toEqual(every([1000, 2000, 3000], [10, 20, 30], 3000));
+        expect(prepend(past, [], every([2000, 3000], [21, 30], 1))).toEqual(every([1000, 2000, 3000], [10, 20, 30], 3000));
     });
 
     it("is all there is when nothing came live", () => {
-        expect(prepend(past, NO_TRACE).times).toEqual([1000, 2000]);
+        expect(prepend(past, [], NO_TRACE).times).toEqual([1000, 2000]);
+    });
+});
+
+describe("what is lost", () => {
+    const gap = (from: number, until: number) =>
+        create(RecordedGapSchema, { fromUnixMs: BigInt(from), untilUnixMs: BigInt(until), records: 3n, reason: "no room" });
+    const trace: Trace = { ...NO_TRACE, lost: [gap(-9000, -8000), gap(-5000, 2000), gap(5000, 5000), gap(11_000, 12_000)] };
+
+    it("is shown where it is within the window, with its reason", () => {
+        const words = "3 readings and events lost: no room";
+        expect(lostSpans(trace, 10_000, 10)).toEqual([
+            { from: 0, until: 0.2, words },
+            { from: 0.5, until: 0.5, words },
+        ]);
     });
 });

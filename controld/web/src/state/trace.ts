@@ -1,6 +1,6 @@
 // One metric over the last minutes, as measured: what is not known is a gap, never a bridge and never zero.
 import type { Metric } from "../gen/horcrux/v1/metrics_pb";
-import type { RecentSeries } from "../gen/horcrux/v1/watch_service_pb";
+import type { RecentSeries, RecordedGap } from "../gen/horcrux/v1/watch_service_pb";
 import { type NodeThing, value } from "./fleet";
 
 export interface Trace {
@@ -10,6 +10,15 @@ export interface Trace {
     readonly values: readonly number[];
     /** Where two times are further apart, nothing is known in between. */
     readonly gapMs: number;
+    /** What was taken and is lost. */
+    readonly lost: readonly RecordedGap[];
+}
+
+export interface Span {
+    /** From 0 to 1. */
+    readonly from: number;
+    readonly until: number;
+    readonly words: string;
 }
 
 export interface Point {
@@ -22,10 +31,10 @@ export const TRACE_SECONDS = 600;
 /** Until the controller says better. */
 const USUAL_GAP_MS = 5_000;
 
-export const NO_TRACE: Trace = { times: [], values: [], gapMs: USUAL_GAP_MS };
+export const NO_TRACE: Trace = { times: [], values: [], gapMs: USUAL_GAP_MS, lost: [] };
 
 /** The past, with what came live since. */
-export function prepend(series: RecentSeries, live: Trace): Trace {
+export function prepend(series: RecentSeries, lost: readonly RecordedGap[], live: Trace): Trace {
     const times = series.unixMs.map(Number);
     const last = times.at(-1) ?? -Infinity;
     const from = live.times.findIndex((time) => time > last);
@@ -34,6 +43,7 @@ export function prepend(series: RecentSeries, live: Trace): Trace {
         times: [...times, ...live.times.slice(tail)],
         values: [...series.values, ...live.values.slice(tail)],
         gapMs: series.gapMs > 0 ? series.gapMs : live.gapMs,
+        lost,
     };
 }
 
@@ -50,6 +60,7 @@ export function extend(trace: Trace, thing: NodeThing, metric: Metric): Trace {
         times: [...trace.times.slice(from), time],
         values: [...trace.values.slice(from), value(thing, metric) ?? NaN],
         gapMs: trace.gapMs,
+        lost: trace.lost,
     };
 }
 
@@ -90,4 +101,17 @@ export function lines(trace: Trace, end: number, buckets: number, seconds = TRAC
         bucket = mine;
     });
     return drawn;
+}
+
+/** Where something is known to be lost between `end - seconds` and `end`. */
+export function lostSpans(trace: Trace, end: number, seconds = TRACE_SECONDS): readonly Span[] {
+    const start = end - seconds * 1000;
+    const place = (time: bigint): number => Math.max(0, Math.min(1, (Number(time) - start) / (end - start)));
+    return trace.lost
+        .filter((gap) => Number(gap.untilUnixMs) >= start && Number(gap.fromUnixMs) <= end)
+        .map((gap) => ({
+            from: place(gap.fromUnixMs),
+            until: place(gap.untilUnixMs),
+            words: `${gap.records} readings and events lost: ${gap.reason}`,
+        }));
 }

@@ -1,11 +1,13 @@
 //! What the kernel knows of a VM's process: CPU time, vCPU threads, memory, I/O. libvirt isn't asked, so these go on
 //! while it is gone, and cost a thousandth of what QEMU's monitor would.
 
+#[cfg(feature = "libvirt")]
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(feature = "libvirt")]
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::{Metric, Source};
 
@@ -20,7 +22,8 @@ const LONGEST_NAME: usize = 64;
 
 /// Processes of VMs, to find and to read.
 #[derive(Debug)]
-pub(super) struct Processes {
+pub(in crate::host) struct Processes {
+    #[cfg(feature = "libvirt")]
     root: PathBuf,
     groups: VmGroups,
     buffer: Buffer,
@@ -31,7 +34,7 @@ pub(super) struct Processes {
 }
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(in crate::host) struct Process {
     dir: PathBuf,
     /// In ticks since boot: a number alone may come to mean another process.
     started: u64,
@@ -43,11 +46,11 @@ pub(super) struct Process {
     vcpus: Vec<(Arc<str>, KeptFile)>,
     reads: u64,
     /// What isn't there, and why.
-    pub(super) absences: Vec<(Metric, String)>,
+    pub(in crate::host) absences: Vec<(Metric, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::host) enum Outcome {
     Read,
     Gone,
 }
@@ -61,9 +64,10 @@ struct Stat {
 }
 
 impl Processes {
-    pub(super) fn new(root: &Path) -> Self {
+    pub(in crate::host) fn new(root: &Path) -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         Self {
+            #[cfg(feature = "libvirt")]
             root: root.to_owned(),
             groups: VmGroups::find(root),
             buffer: Buffer::default(),
@@ -74,9 +78,10 @@ impl Processes {
         }
     }
 
+    #[cfg(feature = "libvirt")]
     /// Finds the processes of VMs by the `-uuid` that libvirt starts QEMU with. Anyone may give a process such an
     /// argument; only one in a group that libvirt made is believed when there are several.
-    pub(super) fn find(
+    pub(in crate::host) fn find(
         &mut self,
         wanted: &[VmUuid],
         open: usize,
@@ -116,6 +121,12 @@ impl Processes {
         wanted.iter().map(|uuid| (*uuid, chosen(uuid))).collect()
     }
 
+    /// The process whose directory this is; so many files are open for others.
+    pub(in crate::host) fn at(&mut self, dir: PathBuf, open: usize) -> Result<Process, ReadError> {
+        let keep = if open < self.file_budget { Keep::Open } else { Keep::Closed };
+        self.process(dir, keep)
+    }
+
     fn process(&mut self, dir: PathBuf, keep: Keep) -> Result<Process, ReadError> {
         let mut file = KeptFile::new(dir.join("stat"), Shape::Whole, keep);
         let started = file.parse(&mut self.buffer, stat)?.started;
@@ -135,15 +146,24 @@ impl Processes {
 }
 
 impl Process {
+    /// Since when it runs, in ticks since boot.
+    pub(in crate::host) fn started(&self) -> u64 {
+        self.started
+    }
+
+    pub(in crate::host) fn is_in_libvirt_s_group(&self) -> bool {
+        self.group.is_some()
+    }
+
     /// Files that stay open for it.
-    pub(super) fn open_files(&self) -> usize {
+    pub(in crate::host) fn open_files(&self) -> usize {
         match self.keep {
             Keep::Open => 4 + self.vcpus.len(),
             Keep::Closed => 0,
         }
     }
 
-    pub(super) fn read(&mut self, shared: &mut Processes, readings: &mut Readings) -> Outcome {
+    pub(in crate::host) fn read(&mut self, shared: &mut Processes, readings: &mut Readings) -> Outcome {
         self.absences.clear();
         let buffer = &mut shared.buffer;
         let stat = match self.stat.parse(buffer, stat) {
@@ -210,7 +230,7 @@ impl Process {
             }
         }
         if self.vcpus.is_empty() || !whole {
-            let why = "QEMU has no thread of its own for each vCPU";
+            let why = "none of QEMU's threads is named after a vCPU";
             let why = if whole { why } else { "a vCPU's thread has gone" };
             self.absences.extend([Metric::VmVcpuTime, Metric::VmVcpuDelay].map(|m| (m, why.to_owned())));
             self.reads = 0;
@@ -218,6 +238,7 @@ impl Process {
     }
 }
 
+#[cfg(feature = "libvirt")]
 /// The argument after `-uuid` in a command line as `/proc` has it.
 fn uuid_argument(line: &[u8]) -> Option<VmUuid> {
     let mut arguments = line.split(|&byte| byte == 0);
@@ -274,6 +295,7 @@ fn schedstat(text: &str) -> Result<[u64; 2], Malformed> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "libvirt")]
 mod tests {
     use proptest::prelude::*;
 

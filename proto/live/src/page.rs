@@ -1,10 +1,11 @@
 //! Answers in pages: in the order of names, a page token being the name that the page before ended with.
 
 /// The largest page, and the page that 0 asks for.
-pub(super) const PAGE: usize = 1000;
+pub const PAGE: usize = 1000;
 
 /// The page of `all` after `after`, and the token of the next; empty on the last.
-pub(super) fn page<T>(mut all: Vec<(String, T)>, size: u32, after: &str) -> (Vec<(String, T)>, String) {
+#[must_use]
+pub fn page<T>(mut all: Vec<(String, T)>, size: u32, after: &str) -> (Vec<(String, T)>, String) {
     let size = match usize::try_from(size) {
         Ok(size @ 1..=PAGE) => size,
         _ => PAGE,

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1;
 
-use super::names::Names;
-use super::object::{Facts, Object, Place};
+use crate::names::Names;
+use crate::object::{Facts, Object, Place};
 
+mod clock;
 mod inventory;
 mod nodes;
 mod samples;
@@ -22,6 +23,21 @@ pub use samples::{Applied, MAX_SERIES};
 pub struct Patience {
     pub late_after: Duration,
     pub down_after: Duration,
+}
+
+/// What is on record of a node that may attach.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enrolled {
+    pub name: String,
+    pub id: String,
+    pub enrolled_ms: i64,
+    /// Of its certificate.
+    pub expires_ms: i64,
+    /// It has attached before.
+    pub ever_seen: bool,
+    pub agent_version: Option<String>,
+    /// Why it is shut out, where it is.
+    pub locked_reason: Option<String>,
 }
 
 /// Names one stream of one node.
@@ -77,6 +93,7 @@ struct Node {
     /// Until it is first heard of, it gets the time since this controller's start.
     known_since: Instant,
     ever_seen: bool,
+    clock: clock::Clock,
 }
 
 #[derive(Debug)]

@@ -5,11 +5,10 @@
 //! snapshot; nobody else notices.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use horcrux_proto::authz::Privilege;
 use horcrux_proto::catalogue::{self, Kind};
 use horcrux_proto::name::{NodeName, PoolName, Resource, VmUuid};
 use horcrux_proto::parts::Parts;
@@ -18,84 +17,27 @@ use horcrux_proto::v1::{
 };
 use prost::Message as _;
 
-use super::fleet::{Changes, Fleet};
-use super::object::{Object, Reading};
-use crate::access::path::Path;
-use crate::access::rights::{Labels, Rights, Sight};
+use crate::fleet::{Changes, Fleet};
+use crate::object::{Object, Reading};
 
 /// What one watcher wants and may see. Equal filters share their ticks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Filter {
+pub struct Filter<S> {
     pub topics: BTreeSet<i32>,
     /// With all three empty everything passes.
     pub nodes: BTreeSet<NodeName>,
     pub vms: BTreeSet<VmUuid>,
     pub pools: BTreeSet<PoolName>,
     pub instances: bool,
-    pub sight: Viewer,
+    pub sight: S,
 }
 
-/// What a watcher's privileges open. Those of equal rights see the same.
-#[derive(Clone, Debug)]
-pub struct Viewer {
-    rights: Arc<Rights>,
-    /// Where tags and pools can matter.
-    labels: Option<Arc<Labels>>,
-    nodes: Sight,
-    vms: Sight,
-    containers: Sight,
-}
+/// What a watcher may see. Those that are equal see the same.
+pub trait Sight: Clone + Eq + Hash + Send + Sync + 'static {
+    fn sees(&self, resource: &Resource) -> bool;
 
-impl Viewer {
-    /// `by_pool`: the watcher asks for pools.
-    #[must_use]
-    pub fn new(rights: Arc<Rights>, labels: &Arc<Labels>, by_pool: bool) -> Self {
-        Self {
-            labels: (by_pool || rights.heed_labels()).then(|| Arc::clone(labels)),
-            nodes: rights.sight(Privilege::SysAudit, "/nodes"),
-            vms: rights.sight(Privilege::VmAudit, "/vms"),
-            containers: rights.sight(Privilege::ContainerAudit, "/containers"),
-            rights,
-        }
-    }
-
-    fn sees(&self, resource: &Resource) -> bool {
-        let (sight, privilege) = match resource {
-            Resource::Root | Resource::Pool(_) => return false,
-            Resource::Node(_) => (self.nodes, Privilege::SysAudit),
-            Resource::Vm(_) => (self.vms, Privilege::VmAudit),
-            Resource::Container(..) => (self.containers, Privilege::ContainerAudit),
-        };
-        match sight {
-            Sight::All => true,
-            Sight::Nothing => false,
-            Sight::Each => {
-                let none = Labels::default();
-                let labels = self.labels.as_deref().unwrap_or(&none);
-                self.rights.allow(privilege, &Path::of(resource), labels)
-            }
-        }
-    }
-
-    fn is_in(&self, resource: &Resource, pools: &BTreeSet<PoolName>) -> bool {
-        let of = self.labels.as_ref().and_then(|labels| labels.pools.get(resource));
-        of.is_some_and(|of| !of.is_disjoint(pools))
-    }
-}
-
-impl PartialEq for Viewer {
-    fn eq(&self, other: &Self) -> bool {
-        self.rights == other.rights && self.labels == other.labels
-    }
-}
-
-impl Eq for Viewer {}
-
-impl Hash for Viewer {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // Labels are compared; what is equal in all has equal rights.
-        self.rights.hash(state);
-    }
+    /// Whether something is in one of these pools.
+    fn is_in(&self, resource: &Resource, pools: &BTreeSet<PoolName>) -> bool;
 }
 
 /// One tick of one group.
@@ -113,7 +55,7 @@ const MESSAGE_BYTES: usize = 1 << 20;
 const SPARSE_CELLS: usize = 4096;
 const FRAME_CELLS: usize = 128 << 10;
 
-impl Filter {
+impl<S: Sight> Filter<S> {
     fn wants(&self, topic: Topic) -> bool {
         self.topics.contains(&topic.into())
     }
@@ -149,7 +91,7 @@ impl Filter {
 
 /// All that a new watcher must know, encoded, the last piece marked.
 #[must_use]
-pub fn snapshot(fleet: &Fleet, filter: &Filter) -> Vec<Bytes> {
+pub fn snapshot<S: Sight>(fleet: &Fleet, filter: &Filter<S>) -> Vec<Bytes> {
     let passing: Vec<&Object> = fleet.objects().filter(|o| filter.lists(&o.resource, &o.node)).collect();
     let mut parts = Parts::new(v1::Snapshot::default(), MESSAGE_BYTES);
     for object in &passing {
@@ -169,7 +111,12 @@ pub fn snapshot(fleet: &Fleet, filter: &Filter) -> Vec<Bytes> {
 
 /// What a group is told of `changes`; no messages when none of it concerns the group. Returns the number of events too.
 #[must_use]
-pub fn tick(fleet: &Fleet, changes: &Changes, filter: &Filter, now_ms: i64) -> (Vec<Bytes>, u64) {
+pub fn tick<S: Sight>(
+    fleet: &Fleet,
+    changes: &Changes,
+    filter: &Filter<S>,
+    now_ms: i64,
+) -> (Vec<Bytes>, u64) {
     let mut touched: Vec<&Object> = changes
         .touched
         .iter()
@@ -211,7 +158,7 @@ pub fn encode(message: Message) -> Bytes {
     WatchResponse { message: Some(message) }.encode_to_vec().into()
 }
 
-fn frames(objects: &[&Object], filter: &Filter) -> Vec<MetricsFrame> {
+fn frames<S: Sight>(objects: &[&Object], filter: &Filter<S>) -> Vec<MetricsFrame> {
     let mut frames = Vec::new();
     for kind in [EntityKind::Node, EntityKind::Vm, EntityKind::Container] {
         if !filter.wants_values(kind) {

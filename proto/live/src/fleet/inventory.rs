@@ -7,7 +7,7 @@ use horcrux_proto::name::{ContainerId, NodeName, Resource, VmUuid};
 use horcrux_proto::v1;
 
 use super::{Facts, Fleet, FleetEvent};
-use crate::live::object::Object;
+use crate::object::Object;
 
 impl Fleet {
     /// What a node says is on it.

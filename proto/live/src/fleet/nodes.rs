@@ -7,15 +7,15 @@ use horcrux_proto::agent::v1 as agent;
 use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1::{self, EventKind, NodeState};
 
-use super::{Facts, Fleet, FleetEvent, Link, LinkId, Node};
-use crate::store::nodes::NodeRow;
+use super::clock::Clock;
+use super::{Enrolled, Facts, Fleet, FleetEvent, Link, LinkId, Node};
 
 /// By then each lane of an agent has read, the slowest as it comes every 30 s.
 const DECLARES_WITHIN: Duration = Duration::from_secs(90);
 
 impl Fleet {
     /// A node that may attach. One that is known is only brought up to date.
-    pub fn enrolled(&mut self, row: &NodeRow, now: Instant, now_ms: i64) {
+    pub fn enrolled(&mut self, row: &Enrolled, now: Instant, now_ms: i64) {
         let Ok(name) = row.name.parse::<NodeName>() else { return };
         if let Some(slot) = self.nodes.get(&name).map(|node| node.slot)
             && let Some(Facts::Node(known)) = self.objects.get_mut(&slot).map(|o| &mut o.facts)
@@ -25,7 +25,7 @@ impl Fleet {
             self.touch_facts(slot);
             return;
         }
-        let ever_seen = row.last_seen_ms.is_some();
+        let ever_seen = row.ever_seen;
         let state = if ever_seen { NodeState::Late } else { NodeState::NeverSeen };
         let node = v1::Node {
             name: format!("nodes/{name}"),
@@ -36,12 +36,23 @@ impl Fleet {
             enrolled_unix_ms: row.enrolled_ms,
             certificate_expires_unix_ms: row.expires_ms,
             agent_version: row.agent_version.clone(),
-            locked_reason: row.locked_ms.map(|_| row.locked_reason.clone()),
+            locked_reason: row.locked_reason.clone(),
             ..v1::Node::default()
         };
         let slot = self.insert(Resource::Node(name.clone()), name.clone(), Facts::Node(Box::new(node)));
         let objects = BTreeSet::from([slot]);
-        self.nodes.insert(name, Node { slot, objects, link: None, heard: None, known_since: now, ever_seen });
+        self.nodes.insert(
+            name,
+            Node {
+                slot,
+                objects,
+                link: None,
+                heard: None,
+                known_since: now,
+                ever_seen,
+                clock: Clock::default(),
+            },
+        );
     }
 
     /// A node is shut out for a reason, or let in again.
@@ -74,13 +85,18 @@ impl Fleet {
         now: Instant,
         now_ms: i64,
     ) {
+        self.is_here(name, link, &hello.agent_version, now, now_ms);
+        self.clock_told(name, hello.node_unix_ms, now_ms);
+    }
+
+    /// As [`Fleet::attached`], of a node whose clock is the one that is read here: the node that this program runs on.
+    pub fn is_here(&mut self, name: &NodeName, link: LinkId, agent_version: &str, now: Instant, now_ms: i64) {
         self.replays(name, link, now);
         let Some(node) = self.nodes.get_mut(name) else { return };
         (node.heard, node.ever_seen) = (Some(now), true);
         let slot = node.slot;
         if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
-            facts.agent_version = Some(hello.agent_version.clone());
-            facts.clock_offset_ms = Some(hello.node_unix_ms.saturating_sub(now_ms));
+            facts.agent_version = Some(agent_version.to_owned());
         }
         self.touch_facts(slot);
         self.set_state(name, NodeState::Connected, now_ms);

@@ -8,8 +8,8 @@ use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::rates::{self, Point};
 use horcrux_proto::v1::{self, Metric, MetricValue, Source, entity};
 
-use super::derive;
-use super::fleet::LinkId;
+use crate::derive;
+use crate::fleet::LinkId;
 
 /// A thing that has metrics.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::rates::Point;
 
 use super::{Facts, Fleet, LinkId};
-use crate::live::derive::{self, Host};
-use crate::live::object::{Object, Owner, Place};
+use crate::derive::{self, Host};
+use crate::object::{Object, Owner, Place};
 
 /// Series of one node and all that is on it, derived ones included: several times what a host with 1,000 containers and
 /// 300 VMs has, and what keeps a hostile node from growing the controller.

@@ -1,4 +1,4 @@
-//! Values that the controller computes from what agents measured: rates, usage, shares. The arithmetic is
+//! Values that are computed from what agents measured: rates, usage, shares. The arithmetic is
 //! [`horcrux_proto::rates`]; this says what is computed from what.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use horcrux_proto::catalogue::CATALOGUE;
 use horcrux_proto::rates::{self, Point};
 use horcrux_proto::v1::{Metric, Source};
 
-use super::object::{Facts, Object, Place, Reading};
+use crate::object::{Facts, Object, Place, Reading};
 
 /// What a guest's shares are measured against.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,0 +1,10 @@
+//! QEMU as the kernel sees it: the processes of VMs, whoever started them.
+
+mod command_line;
+mod known;
+mod lane;
+mod process;
+
+pub use self::known::Known;
+pub use self::lane::QemuLane;
+pub(in crate::host) use self::process::{Outcome, Process, Processes};
