@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
-use horcrux_proto::v1::Source;
+use horcrux_proto::v1::{Source, SourceState};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
-use crate::sample::{Cycle, Lane, Taken};
+use crate::sample::{Cycle, Lane, SourceReport, Taken};
 
 /// Readings waiting to be passed on: a minute of the default cadence. Beyond that the newest is dropped and counted.
 pub const QUEUE: usize = 128;
@@ -132,12 +132,6 @@ impl Running {
         Watched { name: self.name, source: self.source, instance, progress }
     }
 
-    /// For how long the reading under way has run, if that is too long.
-    #[must_use]
-    pub fn stuck_for(&self, now: Taken) -> Option<Duration> {
-        self.progress.stuck_for(now)
-    }
-
     /// Ticks without a reading, because the one before still ran.
     #[must_use]
     pub fn skipped(&self) -> u64 {
@@ -148,6 +142,20 @@ impl Running {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.progress.dropped()
+    }
+}
+
+impl Watched {
+    /// Its source's state while the reading under way takes too long: the lane can't say so itself.
+    #[must_use]
+    pub fn stuck(&self, now: Taken) -> Option<SourceReport> {
+        let running = self.progress.stuck_for(now)?;
+        Some(SourceReport {
+            source: self.source,
+            instance: Arc::clone(&self.instance),
+            state: SourceState::Stuck,
+            detail: format!("{}: no answer for {} s", self.name, running.as_secs()),
+        })
     }
 }
 
@@ -357,9 +365,9 @@ mod tests {
         };
         running.progress.interval_ms.store(1000, Ordering::Relaxed);
         let at = |boottime_ns| Taken { unix_ms: 0, boottime_ns };
-        assert_eq!(running.stuck_for(at(100 * S)), None, "nothing is being read");
+        assert_eq!(running.progress.stuck_for(at(100 * S)), None, "nothing is being read");
         running.progress.reading_since_ns.store(S, Ordering::Relaxed);
-        assert_eq!(running.stuck_for(at(6 * S)), None);
-        assert_eq!(running.stuck_for(at(7 * S)), Some(Duration::from_secs(6)));
+        assert_eq!(running.progress.stuck_for(at(6 * S)), None);
+        assert_eq!(running.progress.stuck_for(at(7 * S)), Some(Duration::from_secs(6)));
     }
 }

@@ -13,7 +13,7 @@ use horcrux_proto::v1::{
 };
 use prost::Message as _;
 
-use crate::sample::{Found, Happened, Object, SourceReport};
+use crate::sample::{Cycle, Found, Happened, Object, SourceReport};
 
 /// The whole.
 #[derive(Debug, Default)]
@@ -67,6 +67,19 @@ impl Present {
             piece.more_follows = at < last;
         }
         pieces
+    }
+
+    /// Takes up what `lane` read. `skipped` says how many readings of what it reports of were skipped so far.
+    pub fn learn(
+        &mut self,
+        lane: &'static str,
+        cycle: &Cycle,
+        skipped: impl Fn(&SourceReport) -> u64,
+    ) -> Vec<News> {
+        let at = cycle.taken.unix_ms;
+        let mut news = vec![self.happened(&cycle.events, at), self.found(lane, &cycle.found, at)];
+        news.extend(cycle.sources.iter().map(|report| self.source(report, skipped(report), at)));
+        news
     }
 
     /// Takes in what a lane found.

@@ -49,13 +49,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log::init();
-    match start(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    log::ended(start(cli))
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
@@ -64,10 +58,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         return page.map(drop).context("write the manual's page");
     }
     // First: the descriptor that systemd passes must be nobody else's yet.
-    let listener = match &cli.socket {
-        Some(path) => listener::bound(path, Kind::Stream)?,
-        None => listener::passed(Kind::Stream)?,
-    };
+    let listener = listener::given(cli.socket.as_deref(), Kind::Stream)?;
     let server = Server::new(listener, cli.allowed.uids()?, cli.idle, CONNECTIONS);
     let answering = Answering::new(Host::new(&cli.root));
     tracing::info!("listening");

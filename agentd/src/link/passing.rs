@@ -16,7 +16,7 @@ use crate::sample::{Cycle, Found, Object, SourceReport};
 impl Link {
     /// Takes up a reading: into the spool, and to the controller where there is a stream with room for it.
     pub(super) fn take(&mut self, lane: &'static str, cycle: &Cycle, mut stream: Option<&mut Stream>) {
-        for news in self.learn(lane, cycle) {
+        for news in self.present.learn(lane, cycle, |report| skipped(&self.lanes, report)) {
             self.tell(news, stream.as_deref_mut());
         }
         if let Some(stream) = stream.as_deref_mut()
@@ -113,34 +113,18 @@ impl Link {
     pub(super) fn look_for_stuck(&mut self, stream: &mut Stream) {
         let now = collect::now();
         for at in 0..self.lanes.len() {
-            let lane = &self.lanes[at];
-            let Some(running) = lane.stuck_for(now) else { continue };
-            let report = SourceReport {
-                source: lane.source,
-                instance: Arc::clone(&lane.instance),
-                state: SourceState::Stuck,
-                detail: format!("{}: no answer for {} s", lane.name, running.as_secs()),
-            };
-            let skipped = self.skipped(&report);
+            let Some(report) = self.lanes[at].watched().stuck(now) else { continue };
+            let skipped = skipped(&self.lanes, &report);
             let news = self.present.source(&report, skipped, now.unix_ms);
             self.tell(news, Some(stream));
         }
     }
+}
 
-    pub(super) fn learn(&mut self, lane: &'static str, cycle: &Cycle) -> Vec<News> {
-        let mut news = vec![self.present.happened(&cycle.events, cycle.taken.unix_ms)];
-        news.push(self.present.found(lane, &cycle.found, cycle.taken.unix_ms));
-        for report in &cycle.sources {
-            let skipped = self.skipped(report);
-            news.push(self.present.source(report, skipped, cycle.taken.unix_ms));
-        }
-        news
-    }
-
-    fn skipped(&self, report: &SourceReport) -> u64 {
-        let is_its = |lane: &&Running| lane.source == report.source && lane.instance == report.instance;
-        self.lanes.iter().filter(is_its).map(Running::skipped).sum()
-    }
+/// Readings that were skipped of what is reported of.
+fn skipped(lanes: &[Running], report: &SourceReport) -> u64 {
+    let is_its = |lane: &&Running| lane.source == report.source && lane.instance == report.instance;
+    lanes.iter().filter(is_its).map(Running::skipped).sum()
 }
 
 /// VMs that were found not to run.

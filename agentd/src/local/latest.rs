@@ -47,12 +47,7 @@ impl Latest {
         cycle: &Cycle,
         skipped: impl Fn(&SourceReport) -> u64,
     ) -> Vec<News> {
-        let at = cycle.taken.unix_ms;
-        let mut news = vec![self.present.happened(&cycle.events, at)];
-        news.push(self.present.found(lane, &cycle.found, at));
-        for report in &cycle.sources {
-            news.push(self.present.source(report, skipped(report), at));
-        }
+        let news = self.present.learn(lane, cycle, skipped);
         let number = self.readings.entry(lane).or_default();
         *number += 1;
         let number = *number;

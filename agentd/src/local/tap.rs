@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use horcrux_proto::v1::SourceState;
 use horcrux_transport::tasks::Stop;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -103,19 +102,12 @@ impl Tap {
         }
     }
 
-    /// A lane that is stuck can't say so itself.
     async fn look_for_stuck(&self) {
         let Some(shown) = &self.shown else { return };
         let now = collect::now();
         let mut news = Vec::new();
         for lane in &self.local.lanes {
-            let Some(running) = lane.progress.stuck_for(now) else { continue };
-            let report = SourceReport {
-                source: lane.source,
-                instance: Arc::clone(&lane.instance),
-                state: SourceState::Stuck,
-                detail: format!("{}: no answer for {} s", lane.name, running.as_secs()),
-            };
+            let Some(report) = lane.stuck(now) else { continue };
             let skipped = self.local.skipped(lane.source, &lane.instance);
             news.push(self.local.latest().source(&report, skipped, now.unix_ms));
         }

@@ -58,13 +58,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log::init();
-    match start(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    log::ended(start(cli))
 }
 
 fn start(cli: Cli) -> anyhow::Result<()> {
@@ -75,10 +69,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     // A core file would hold passwords.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("rule out a core file")?;
     // First: the descriptor that systemd passes must be nobody else's yet.
-    let listener = match &cli.socket {
-        Some(path) => listener::bound(path, Kind::Packets)?,
-        None => listener::passed(Kind::Packets)?,
-    };
+    let listener = listener::given(cli.socket.as_deref(), Kind::Packets)?;
     let allowed = cli.allowed.uids()?;
     let pam = match Pam::load() {
         Ok(pam) => Some(pam),

@@ -67,8 +67,14 @@ impl Kind {
     }
 }
 
+/// A socket at `path`, or else the one that systemd passed. First of all that `main` does: the descriptor that was passed
+/// must be nobody else's yet.
+pub fn given(path: Option<&Path>, kind: Kind) -> Result<OwnedFd, ListenerError> {
+    path.map_or_else(|| passed(kind), |path| bound(path, kind))
+}
+
 /// The socket that systemd passed. Once: see [`inherited::take`].
-pub fn passed(kind: Kind) -> Result<OwnedFd, ListenerError> {
+fn passed(kind: Kind) -> Result<OwnedFd, ListenerError> {
     let variable = |name| std::env::var(name).unwrap_or_default();
     // The variables may have been meant for a parent of this program.
     if variable("LISTEN_PID") != getpid().as_raw_nonzero().to_string() {

@@ -1,5 +1,8 @@
 //! The log of such a program: on stderr, one line each, level by `HORCRUX_LOG` (`info` when unset).
 
+use std::fmt::Display;
+use std::process::ExitCode;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -14,4 +17,16 @@ pub fn init() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
+}
+
+/// How such a program ends, said in its log where it failed; with the causes, as `{:#}` writes them.
+#[must_use]
+pub fn ended(result: Result<(), impl Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
