@@ -31,7 +31,7 @@ impl Link {
         // Of a VM that doesn't run nothing holds any more that any lane has read.
         let off: Vec<u32> = off(&cycle.found).flat_map(|vm| self.dictionary.forget(&vm)).collect();
         let parts = dictionary::parts(cycle);
-        let outgoing = stream.map(|stream| &stream.outgoing).filter(|queue| queue.capacity() >= parts.len());
+        let outgoing = stream.filter(|stream| stream.outgoing.capacity() >= parts.len());
         let first = self.spool.assigned() + 1;
         let mut encoded = self.dictionary.encode(lane, cycle, &parts, first, outgoing.is_some());
         self.spool.declare(encoded.created);
@@ -46,10 +46,10 @@ impl Link {
             batch.declared = declared;
         }
         self.spool.settle();
-        if let Some(queue) = outgoing {
+        if let Some(Stream { outgoing, last, .. }) = outgoing {
             for batch in encoded.batches {
-                let message = Some(attach_request::Message::Samples(batch));
-                if queue.try_send(AttachRequest { message }).is_err() {
+                let message = Some(attach_request::Message::Samples(last.pack(batch)));
+                if outgoing.try_send(AttachRequest { message }).is_err() {
                     // It ended: the next stream brings it from the spool.
                     tracing::debug!("batch not sent");
                 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use horcrux_proto::agent::v1::agent_link_client::AgentLinkClient;
 use horcrux_proto::agent::v1::{AttachRequest, AttachResponse, Hello, Inventory, attach_request};
+use horcrux_proto::packed::Last;
 use horcrux_transport::clock;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -23,6 +24,8 @@ const OUTGOING: usize = 64;
 /// One attached stream.
 pub(super) struct Stream {
     pub(super) outgoing: mpsc::Sender<AttachRequest>,
+    /// What the controller knows of each series from this stream.
+    pub(super) last: Last,
     pub(super) incoming: Streaming<AttachResponse>,
     pub(super) channel: Channel,
     /// Whom the controller knows this stream as.
@@ -81,6 +84,7 @@ async fn dial(enrolled: Enrolled, hello: Hello) -> Result<Stream, LinkError> {
     match timeout(CONNECT, client.attach(ReceiverStream::new(messages))).await {
         Ok(Ok(response)) => Ok(Stream {
             outgoing,
+            last: Last::default(),
             incoming: response.into_inner(),
             channel,
             shown: enrolled,

@@ -11,6 +11,7 @@ use horcrux_proto::agent::v1::{
     Welcome, attach_request, attach_response, backfill, command,
 };
 use horcrux_proto::name::NodeName;
+use horcrux_proto::packed::Last;
 use horcrux_transport::backoff::draw;
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -66,6 +67,8 @@ struct Attached<'a> {
     of: Origin,
     /// The command to declare again that is under way, and since when.
     asked: Option<(String, Instant)>,
+    /// What it said of each series last.
+    last: Last,
     /// Something that it brought was not stored.
     owes: Arc<AtomicBool>,
 }
@@ -154,6 +157,7 @@ impl Attachments {
             link,
             of,
             asked: None,
+            last: Last::default(),
             owes: Arc::default(),
         };
         let ended = tokio::select! {
@@ -328,6 +332,11 @@ impl Attachments {
 
     async fn samples(&self, stream: &mut Attached<'_>, batch: SampleBatch) -> Result<(), Status> {
         let Attached { name, link, of, .. } = *stream;
+        let packed = batch.encoded_len();
+        let (batch, lacks) =
+            stream.last.unpack(batch).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let beside = batch.encoded_len().saturating_sub(packed);
+        self.wait(stream.row, pace::cost_beside(beside)).await;
         let batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
         let ack = Ack { epoch: of.epoch, sequence: batch.sequence, backfill: false };
         let mut kept = batch.clone();
@@ -341,8 +350,8 @@ impl Attachments {
         };
         let applied = self.live.samples(name, link, Box::new(batch)).await;
         match applied? {
-            Applied::Yes => {}
-            Applied::Unknown => {
+            Applied::Yes if !lacks => {}
+            Applied::Yes | Applied::Unknown => {
                 tracing::warn!(node = %name, "samples of undeclared series: asking for all declarations");
                 self.ask_again(stream).await?;
             }

@@ -25,7 +25,13 @@ pub struct Pace {
 /// What a message of so many bytes costs.
 #[must_use]
 pub fn cost(bytes: usize) -> Duration {
-    PER_MESSAGE.saturating_add(PER_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX)))
+    PER_MESSAGE.saturating_add(cost_beside(bytes))
+}
+
+/// What it costs that a message became larger by so many bytes when it was unpacked.
+#[must_use]
+pub fn cost_beside(bytes: usize) -> Duration {
+    PER_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
 impl Pace {
