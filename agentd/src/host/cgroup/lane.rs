@@ -16,6 +16,7 @@ use crate::sample::{
 
 use super::hierarchy::{Controller, Hierarchies};
 use super::probes::{Devices, Group, Outcome, Shared};
+use super::vacant::Vacant;
 use super::walk::{self, Tree};
 
 /// Device numbers are looked up anew, and the list of containers is told again though it hasn't changed, in case a
@@ -31,6 +32,7 @@ pub struct ContainerLane {
     hierarchies: Hierarchies,
     trees: Vec<Tree>,
     containers: BTreeMap<String, Container>,
+    vacant: Vacant,
     runtimes: Runtimes,
     shared: Shared,
     /// How many files may stay open.
@@ -63,6 +65,7 @@ impl ContainerLane {
             trees: trees(&hierarchies),
             hierarchies,
             containers: BTreeMap::new(),
+            vacant: Vacant::default(),
             runtimes,
             shared: Shared {
                 buffer: Buffer::default(),
@@ -95,13 +98,13 @@ impl ContainerLane {
                     }
                     continue;
                 }
-                let is_known = self.containers.get(&key).is_some_and(|known| known.found == found);
+                let is_known = self.containers.get(&key).is_some_and(|known| known.found.is_same(&found));
                 if is_known && !slow {
                     continue;
                 }
                 let dir = tree.root().join(found.path.trim_start_matches('/'));
                 // Some runtimes, and kernels that were in a hurry, leave a group behind whose processes have ended.
-                if !walk::has_processes(&dir, 0) {
+                if self.vacant.is_vacant(&found, &dir, &mut self.shared.buffer) {
                     seen.remove(&key);
                     continue;
                 }
@@ -118,6 +121,7 @@ impl ContainerLane {
                 changed = true;
             }
         }
+        self.vacant.settle();
         let before = self.containers.len();
         self.containers.retain(|id, _| seen.contains(id));
         Ok(changed || self.containers.len() != before)
@@ -267,10 +271,14 @@ fn trees(hierarchies: &Hierarchies) -> Vec<Tree> {
     roots.into_iter().flatten().map(Tree::new).collect()
 }
 
-/// Half of what the process may have: the rest is for connections and libvirt.
+/// For connections, libvirt and all other lanes.
+const OTHER_FILES: u64 = 4096;
+
+/// What the process may have without what is for others: half of it at most.
 fn file_budget() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit.map_or(usize::MAX, |limit| usize::try_from(limit / 2).unwrap_or(usize::MAX))
+    let left = |limit: u64| limit.saturating_sub(OTHER_FILES.min(limit / 2));
+    limit.map_or(usize::MAX, |limit| usize::try_from(left(limit)).unwrap_or(usize::MAX))
 }
 
 fn report(source: Source, mounted: bool, failures: &[String]) -> SourceReport {

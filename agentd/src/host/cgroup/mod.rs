@@ -10,6 +10,7 @@ mod lane;
 mod parse;
 mod probes;
 mod specs;
+mod vacant;
 mod vm;
 mod walk;
 

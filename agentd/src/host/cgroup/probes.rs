@@ -18,10 +18,13 @@ use super::parse::{
 use super::specs::{Place, Spec, What, specs};
 
 /// `memory.stat` costs as much as all other files of a group together: the kernel first adds up what every CPU has
-/// counted.
+/// counted. Where memory in use is about what it was, so is what it is made of.
 const MEMORY_STAT_EVERY: u64 = 3;
+/// What is still about the same: parts of it, or bytes.
+const ABOUT_PARTS: u64 = 64;
+const ABOUT_BYTES: u64 = 1 << 20;
 /// A file that wasn't there may come: a controller can be enabled for a group that exists.
-const LOOK_AGAIN_EVERY: u64 = 10;
+pub(super) const LOOK_AGAIN_EVERY: u64 = 30;
 
 /// One container's group in every hierarchy.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct Group {
     phase: u64,
     /// It has never been read.
     fresh: bool,
+    /// Memory in use when it was read last what that is made of.
+    memory_then: Option<u64>,
 }
 
 /// What all groups share while they are read.
@@ -97,7 +102,7 @@ impl Group {
             let problem = file.is_none().then_some(Problem::Missing(spec.not_mounted));
             Probe { spec, file, problem }
         };
-        Self { probes: specs(hierarchies).map(probe).collect(), phase, fresh: true }
+        Self { probes: specs(hierarchies).map(probe).collect(), phase, fresh: true, memory_then: None }
     }
 
     /// How many files a group keeps open at most.
@@ -125,11 +130,16 @@ impl Group {
             let Some(file) = &mut probe.file else { continue };
             let waits = match (&probe.problem, probe.spec.what) {
                 (Some(Problem::Missing(_)), _) => !turn.is_multiple_of(LOOK_AGAIN_EVERY),
-                (_, What::V1MemoryStat | What::V2MemoryStat) => !turn.is_multiple_of(MEMORY_STAT_EVERY),
+                (_, What::V1MemoryStat | What::V2MemoryStat) => {
+                    !turn.is_multiple_of(MEMORY_STAT_EVERY) && is_about(carried.memory, self.memory_then)
+                }
                 _ => false,
             };
             if waits && !fresh {
                 continue;
+            }
+            if matches!(probe.spec.what, What::V1MemoryStat | What::V2MemoryStat) {
+                self.memory_then = carried.memory;
             }
             let problem = match read(probe.spec, file, shared, &mut carried, readings) {
                 Ok(()) => None,
@@ -172,6 +182,12 @@ impl Group {
             Some(Problem::Missing(_)) | None => None,
         })
     }
+}
+
+/// Whether memory in use hasn't moved so far that what it is made of has to be read again.
+fn is_about(now: Option<u64>, then: Option<u64>) -> bool {
+    let Some((now, then)) = now.zip(then) else { return now == then };
+    now.abs_diff(then) <= (then / ABOUT_PARTS).max(ABOUT_BYTES)
 }
 
 fn file(dir: &Path, spec: &Spec, keep: Keep) -> KeptFile {

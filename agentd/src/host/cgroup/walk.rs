@@ -25,13 +25,22 @@ pub(super) struct Tree {
 }
 
 /// A directory that is a container's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) identity: Identity,
     /// Below the hierarchy's root, with a leading slash.
     pub(super) path: String,
     /// Changes when the directory is another of the same name.
     pub(super) inode: u64,
+    /// No group is below it.
+    pub(super) is_leaf: bool,
+}
+
+impl Found {
+    /// Whether the two are one directory, whatever is below it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.inode == other.inode && self.path == other.path
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +173,8 @@ impl Dir {
 
     fn collect(&self, found: &mut Vec<Found>) {
         if let Some((identity, path)) = &self.container {
-            found.push(Found { identity: identity.clone(), path: path.clone(), inode: self.inode });
+            let is_leaf = self.children.is_empty();
+            found.push(Found { identity: identity.clone(), path: path.clone(), inode: self.inode, is_leaf });
         }
         for child in &self.children {
             child.collect(found);

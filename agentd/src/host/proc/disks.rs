@@ -81,6 +81,10 @@ impl Disks {
             }
             emit(readings, &instance, fields);
         }
+        if self.known.len() > lines.len() {
+            // Their names may be used again, by others.
+            self.known.retain(|known, _| lines.iter().any(|(name, _)| name == known));
+        }
         if let Some(sum) = sum {
             emit(readings, &Arc::from(""), &sum);
         }

@@ -24,6 +24,16 @@ pub(super) struct Facts {
     /// Looked for until there is one: it stays as it is while the machine is up.
     cgroup_mode: CgroupMode,
     hypervisor: Hypervisor,
+    names: Option<Names>,
+}
+
+/// What the machine calls itself and what it runs.
+#[derive(Clone, Debug)]
+struct Names {
+    hostname: String,
+    os: Option<String>,
+    kernel: String,
+    architecture: String,
 }
 
 /// What others know of the node.
@@ -43,7 +53,13 @@ impl Facts {
             cpu_model: first_processor(&cpuinfo, "model name"),
             hypervisor: Hypervisor::new(root, &flags.unwrap_or_default()),
             cgroup_mode: CgroupMode::None,
+            names: None,
         }
+    }
+
+    /// Has names read anew.
+    pub(super) fn look_again(&mut self) {
+        self.names = None;
     }
 
     /// The sources are left to who knows them all.
@@ -56,17 +72,15 @@ impl Facts {
         if self.cgroup_mode == CgroupMode::None {
             self.cgroup_mode = cgroup::mode(&self.root);
         }
-        let one_line = |name: &str| read_text(&self.root.join(name)).map(|text| text.trim().to_owned());
-        let os = read_text(&self.root.join("etc/os-release")).ok().and_then(|text| pretty_name(&text));
-        // Linux has `arch` since 6.1; below that, ask it. `uname` can't be asked of another root, but a machine has
-        // one architecture.
-        let architecture = one_line("proc/sys/kernel/arch")
-            .unwrap_or_else(|_| rustix::system::uname().machine().to_string_lossy().into_owned());
+        let names = match &self.names {
+            Some(names) => names.clone(),
+            None => self.names.insert(self.names()?).clone(),
+        };
         Ok(Box::new(NodeFacts {
-            hostname: one_line("proc/sys/kernel/hostname")?,
-            os,
-            kernel: one_line("proc/sys/kernel/osrelease")?,
-            architecture,
+            hostname: names.hostname,
+            os: names.os,
+            kernel: names.kernel,
+            architecture: names.architecture,
             cpu_model: self.cpu_model.clone(),
             cpus: u32::try_from(stat.cores.len()).unwrap_or(u32::MAX),
             memory_bytes: memory.total,
@@ -78,6 +92,21 @@ impl Facts {
             hypervisor: Some(self.hypervisor.features()),
             absences: known.absences,
         }))
+    }
+
+    fn names(&self) -> Result<Names, ReadError> {
+        let one_line = |name: &str| read_text(&self.root.join(name)).map(|text| text.trim().to_owned());
+        let os = read_text(&self.root.join("etc/os-release")).ok().and_then(|text| pretty_name(&text));
+        // Linux has `arch` since 6.1; below that, ask it. `uname` can't be asked of another root, but a machine has
+        // one architecture.
+        let architecture = one_line("proc/sys/kernel/arch")
+            .unwrap_or_else(|_| rustix::system::uname().machine().to_string_lossy().into_owned());
+        Ok(Names {
+            hostname: one_line("proc/sys/kernel/hostname")?,
+            os,
+            kernel: one_line("proc/sys/kernel/osrelease")?,
+            architecture,
+        })
     }
 }
 

@@ -39,8 +39,10 @@ use self::pressures::{Averages, Pressures};
 use self::stat::{MODES, Stat, stat};
 use self::vmstat::vmstat;
 
-/// Facts, paging, NUMA and what devices are: they change rarely and cost as much as all the rest.
+/// Paging, NUMA and the states of links: they change rarely and cost as much as all the rest.
 const SLOW_EVERY: u64 = 10;
+/// What the node and its devices are: a minute of the default cadence. What comes is looked at when it comes.
+const LOOK_EVERY: u64 = 60;
 
 /// In the order of the columns of `/proc/stat`.
 const CPU_METRICS: [Metric; MODES] = [
@@ -251,11 +253,15 @@ impl Lane for NodeLane {
 
     fn read(&mut self, taken: Taken) -> Cycle {
         let slow = self.cycles.is_multiple_of(SLOW_EVERY);
+        let look = self.cycles.is_multiple_of(LOOK_EVERY);
         self.cycles += 1;
         if slow {
+            self.interfaces.look_again();
+        }
+        if look {
             self.disks.forget();
             self.huge_pages.look_again();
-            self.interfaces.look_again();
+            self.facts.look_again();
         }
         let mut problems = Problems::default();
         let mut readings = Readings::new(&self.whole, self.expected);

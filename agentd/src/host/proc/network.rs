@@ -48,12 +48,14 @@ struct Known {
     instance: Arc<str>,
     class: Class,
     facts: NetworkDevice,
+    /// Whether it has a carrier, where it can have one.
+    carrier: Option<f64>,
     /// Times that it needn't be looked up anew.
     spared: u64,
 }
 
-/// A device that guests and containers make is looked up anew every so many times, each at another time: there may be a
-/// thousand, and each costs 50 µs.
+/// A device is looked up anew every so many times; those that guests and containers make each at another time: there may be
+/// a thousand, and each costs 50 µs.
 const SPARED: u64 = 6;
 /// Devices that are told of; their values go on.
 const MOST_TOLD: usize = 1024;
@@ -80,14 +82,18 @@ impl Interfaces {
         all.into_iter().take(MOST_TOLD).cloned().collect()
     }
 
-    /// Speeds and carriers, of what has a link.
-    pub(super) fn links(&self, readings: &mut Readings) {
-        for Known { instance, facts, .. } in self.known.values().filter(|known| has_link(known.facts.kind()))
-        {
-            let carrier = carrier(&self.class, instance).map(|carrier| (Metric::NodeNetworkCarrier, carrier));
-            let speed = facts.speed_bits_per_second.map(|bits| (Metric::NodeNetworkSpeed, bits as f64));
+    /// Speeds and carriers, of what has a link. Where a carrier came or went, all of it is looked up anew.
+    pub(super) fn links(&mut self, readings: &mut Readings) {
+        for known in self.known.values_mut().filter(|known| has_link(known.facts.kind())) {
+            let carrier = carrier(&self.class, &known.instance);
+            if std::mem::replace(&mut known.carrier, carrier) != carrier {
+                known.facts = device(&self.class, &known.instance);
+                known.class = class(&known.facts);
+            }
+            let carrier = carrier.map(|carrier| (Metric::NodeNetworkCarrier, carrier));
+            let speed = known.facts.speed_bits_per_second.map(|bits| (Metric::NodeNetworkSpeed, bits as f64));
             for (metric, value) in [carrier, speed].into_iter().flatten() {
-                readings.gauge(Source::Sysfs, metric, instance, value);
+                readings.gauge(Source::Sysfs, metric, &known.instance, value);
             }
         }
     }
@@ -125,10 +131,12 @@ impl Interfaces {
         }
         let facts = device(&self.class, name);
         let class = class(&facts);
-        let spared = if has_link(facts.kind()) { 1 } else { 1 + self.looked % SPARED };
+        let spared = if has_link(facts.kind()) { SPARED } else { 1 + self.looked % SPARED };
         self.looked += 1;
         let instance: Arc<str> = Arc::from(name);
-        self.known.insert(name.to_owned(), Known { instance: Arc::clone(&instance), class, facts, spared });
+        let carrier = carrier(&self.class, name).filter(|_| has_link(facts.kind()));
+        let known = Known { instance: Arc::clone(&instance), class, facts, carrier, spared };
+        self.known.insert(name.to_owned(), known);
         (instance, class)
     }
 }
@@ -232,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_link_is_looked_up_each_time_and_what_guests_make_by_turns() {
+    fn a_link_that_comes_is_looked_up_at_once_and_what_guests_make_by_turns() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["eth0/device", "vnet0", "virbr0/bridge", "lo"] {
             fs::create_dir_all(dir.path().join(name)).unwrap();

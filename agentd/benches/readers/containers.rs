@@ -1,0 +1,125 @@
+//! One cycle of the containers' lane, with real groups that hold a process each: as root, where cgroups are v1 or hybrid.
+//! Reads of ordinary files cost nothing like it.
+
+use std::fs;
+use std::hint::black_box;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use horcrux_agentd::host::cgroup::{ContainerLane, mode};
+use horcrux_agentd::host::runtimes::Runtimes;
+use horcrux_agentd::sample::Lane as _;
+use horcrux_proto::v1::CgroupMode;
+
+use crate::TAKEN;
+use crate::side_by_side::{Floor, compare};
+
+/// What the lane reads in some cycles only: of three, of ten.
+const PERIOD: u32 = 30;
+const MEMORY_STAT: u32 = 3;
+/// The floor reads one of so many files.
+const SAMPLED: usize = 4;
+const FLOORS: u32 = 4;
+const CONTROLLERS: [&str; 5] = ["cpuacct", "cpu", "memory", "blkio", "pids"];
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Groups that look like Docker's, gone when this is dropped.
+struct Groups {
+    dirs: Vec<PathBuf>,
+    processes: Vec<Child>,
+}
+
+impl Groups {
+    fn make(count: usize) -> io::Result<Self> {
+        let mut groups = Self { dirs: Vec::new(), processes: Vec::new() };
+        for number in 0..count {
+            let process = Command::new("sleep").arg("600").spawn()?;
+            let pid = process.id().to_string();
+            groups.processes.push(process);
+            for controller in CONTROLLERS {
+                let base = Path::new(CGROUPS).join(controller).join("hxbench");
+                let dir = base.join("docker").join(format!("{number:064x}"));
+                if number == 0 {
+                    groups.dir(base.clone())?;
+                    groups.dir(base.join("docker"))?;
+                }
+                groups.dir(dir.clone())?;
+                fs::write(dir.join("cgroup.procs"), &pid)?;
+            }
+        }
+        Ok(groups)
+    }
+
+    fn dir(&mut self, dir: PathBuf) -> io::Result<()> {
+        fs::create_dir(&dir)?;
+        self.dirs.push(dir);
+        Ok(())
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            if let Err(error) = process.kill().and_then(|()| process.wait()) {
+                eprintln!("end a process: {error}");
+            }
+        }
+        for dir in self.dirs.iter().rev() {
+            if let Err(error) = fs::remove_dir(dir) {
+                eprintln!("remove {}: {error}", dir.display());
+            }
+        }
+    }
+}
+
+pub(crate) fn bench() {
+    if !matches!(mode(Path::new("/")), CgroupMode::V1 | CgroupMode::Hybrid) {
+        eprintln!("containers: SKIPPED, cgroups are not v1 here");
+        return;
+    }
+    for count in [100, 1000] {
+        match Groups::make(count) {
+            Ok(groups) => cycle(count, groups),
+            Err(error) => {
+                eprintln!("containers: SKIPPED, no group can be made: {error}");
+                return;
+            }
+        }
+    }
+}
+
+fn cycle(count: usize, groups: Groups) {
+    // Nobody listens there: names are asked for seldom, and aren't what is measured.
+    let runtimes = Runtimes::new(Path::new("/nonexistent/privd.sock"));
+    let mut lane = ContainerLane::new(Path::new("/"), runtimes);
+    let found = lane.read(TAKEN).samples.len();
+    assert!(found >= count, "{found} containers are seen of {count}");
+    let mut floor = Floor::kept(&[CGROUPS], SAMPLED);
+    let mut memory_stat = floor.split(&["memory.stat"]);
+    let files = (floor.len() + memory_stat.len()) * SAMPLED;
+    let mut turn = 0;
+    let cost = compare(
+        PERIOD,
+        || {
+            floor.read();
+            if turn % MEMORY_STAT == 0 {
+                memory_stat.read();
+            }
+            turn += 1;
+        },
+        || {
+            black_box(lane.read(TAKEN));
+        },
+    );
+    let each = |cost: Duration| cost / u32::try_from(found).unwrap_or(u32::MAX);
+    eprintln!(
+        "container cycle, {found} cgroups, {files} files: floor {:?} each, ours {:?} each: {:.2} times (target: 2)",
+        each(cost.floor) * FLOORS,
+        each(cost.ours),
+        cost.ratio / f64::from(FLOORS)
+    );
+    drop(groups);
+    assert!(lane.read(TAKEN).samples.len() + count <= found, "removed groups are still listed");
+}
