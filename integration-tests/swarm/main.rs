@@ -16,6 +16,7 @@ mod watcher;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -59,6 +60,9 @@ struct Cli {
     containers: usize,
     #[arg(long, default_value_t = 10)]
     watchers: usize,
+    /// Times faster than agents read by default: more than a host says, to see what is the most that can be taken in
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50))]
+    faster: u32,
     /// Measure something else: what so many sign-ins at a time do to other calls
     #[arg(long, conflicts_with_all = ["nodes", "watchers"])]
     sign_ins: Option<usize>,
@@ -115,7 +119,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let size = Size { vms: cli.vms, containers: cli.containers };
     let nodes = enroll_all(cli, &person, states.path()).await?;
-    node::start(nodes, size, &mut tasks, &stop);
+    let sent = node::start(nodes, size, cli.faster, &mut tasks, &stop);
     all_connected(cli, &person).await?;
     let latencies = Arc::new(Latencies::default());
     for stream in watcher::open_all(&person, cli.watchers).await? {
@@ -126,12 +130,14 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     latencies.start_over();
     let before = Usage::of(cli.controller_pid)?;
     let own_before = Usage::of(Some(std::process::id()))?;
+    let sent_before = sent.load(Ordering::Relaxed);
     let began = clock::monotonic();
     tokio::time::sleep(Duration::from_secs(cli.seconds)).await;
     let window = clock::monotonic() - began;
     let report = latencies.report();
     let cost = Usage::of(cli.controller_pid)?.zip(before).map(|(after, before)| after.since(&before, window));
     let own = Usage::of(Some(std::process::id()))?.zip(own_before).map(|(a, b)| a.since(&b, window));
+    let sent = sent.load(Ordering::Relaxed) - sent_before;
     let connected = connected(&person).await?;
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
@@ -143,6 +149,8 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         "latency_ms": { "p50": report.p50_ms, "p90": report.p90_ms, "p99": report.p99_ms, "max": report.max_ms },
         "values": report.values, "messages": report.messages, "bytes": report.bytes, "gaps": report.gaps,
         "silent_watchers": cli.watchers.saturating_sub(report.heard),
+        "sent_values": sent,
+        "sent_values_per_cpu_second": cost.as_ref().and_then(|cost| cost.of_each_second(sent)),
         "controller": cost, "swarm": own,
     });
     match cli.output {

@@ -1,6 +1,8 @@
 //! Simulated nodes: the agent's own link, fed with made-up readings at the agent's usual cadence.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -33,12 +35,14 @@ struct Node {
     readings: u64,
 }
 
+/// Gives what counts the values that were taken up so far.
 pub(crate) fn start(
     states: Vec<PathBuf>,
     size: Size,
+    faster: u32,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     stop: &CancellationToken,
-) {
+) -> Arc<AtomicU64> {
     let mut nodes = Vec::with_capacity(states.len());
     for (number, state) in states.into_iter().enumerate() {
         let (cycles, collected) = mpsc::channel(QUEUE);
@@ -47,11 +51,18 @@ pub(crate) fn start(
         tasks.spawn(async move { Ok(link.context("open a spool")?.run(stop).await?) });
         nodes.push(Node { simulated: Simulated::new(number, size), cycles, readings: 0 });
     }
-    tasks.spawn(feed(nodes, stop.clone()));
+    let sent = Arc::new(AtomicU64::new(0));
+    tasks.spawn(feed(nodes, Duration::from_secs(1) / STEPS / faster, Arc::clone(&sent), stop.clone()));
+    sent
 }
 
-async fn feed(mut nodes: Vec<Node>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut steps = interval(Duration::from_secs(1) / STEPS);
+async fn feed(
+    mut nodes: Vec<Node>,
+    step: Duration,
+    sent: Arc<AtomicU64>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut steps = interval(step);
     steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut step, mut shed) = (0_usize, 0_u64);
     loop {
@@ -63,7 +74,7 @@ async fn feed(mut nodes: Vec<Node>, stop: CancellationToken) -> anyhow::Result<(
         let part = step % parts;
         step += 1;
         for (number, node) in nodes.iter_mut().enumerate().filter(|(number, _)| number % parts == part) {
-            shed += node.read(number);
+            shed += node.read(number, &sent);
         }
     }
     if shed > 0 {
@@ -74,7 +85,7 @@ async fn feed(mut nodes: Vec<Node>, stop: CancellationToken) -> anyhow::Result<(
 
 impl Node {
     /// Takes one reading; gives how many found the queue full.
-    fn read(&mut self, number: usize) -> u64 {
+    fn read(&mut self, number: usize, sent: &AtomicU64) -> u64 {
         let taken = now();
         let mut cycles = vec![("node", self.simulated.node(taken))];
         // Nodes of one step take turns with their guests.
@@ -84,6 +95,14 @@ impl Node {
             cycles.push(("containers", self.simulated.containers(taken)));
         }
         self.readings += 1;
-        cycles.into_iter().map(|cycle| u64::from(self.cycles.try_send(cycle).is_err())).sum()
+        let mut shed = 0;
+        for cycle in cycles {
+            let values: usize = cycle.1.samples.iter().map(|sample| sample.readings.len()).sum();
+            match self.cycles.try_send(cycle) {
+                Ok(()) => _ = sent.fetch_add(values as u64, Ordering::Relaxed),
+                Err(_) => shed += 1,
+            }
+        }
+        shed
     }
 }

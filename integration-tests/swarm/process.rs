@@ -21,6 +21,8 @@ pub(crate) struct Cost {
     cpu_percent_of_a_core: f64,
     resident_mib: f64,
     peak_mib: f64,
+    #[serde(skip)]
+    cpu: Duration,
 }
 
 impl Usage {
@@ -47,11 +49,20 @@ impl Usage {
 
     pub(crate) fn since(self, before: &Self, window: Duration) -> Cost {
         let mib = |kib: u64| (kib as f64 / 102.4).round() / 10.0;
-        let percent = (self.cpu.saturating_sub(before.cpu)).as_secs_f64() / window.as_secs_f64() * 100.0;
+        let cpu = self.cpu.saturating_sub(before.cpu);
+        let percent = cpu.as_secs_f64() / window.as_secs_f64() * 100.0;
         Cost {
+            cpu,
             cpu_percent_of_a_core: (percent * 10.0).round() / 10.0,
             resident_mib: mib(self.resident_kib),
             peak_mib: mib(self.peak_kib),
         }
+    }
+}
+
+impl Cost {
+    /// How many of so many things a second of CPU time did; `None` where no time was seen to pass.
+    pub(crate) fn of_each_second(&self, things: u64) -> Option<f64> {
+        (!self.cpu.is_zero()).then(|| (things as f64 / self.cpu.as_secs_f64()).round())
     }
 }

@@ -11,6 +11,7 @@ mod contract;
 mod dashboards;
 mod dependencies;
 mod enrollment;
+mod full_host;
 mod grid;
 mod lab;
 mod live;
