@@ -140,6 +140,16 @@ impl Lab {
     }
 }
 
+/// Boots a Linux on cgroup v2 and runs what is called `run` in `dir` there; gives what that prints.
+pub fn on_cgroup2(dir: &Path) -> anyhow::Result<String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(here.join("lab/cgroup2"));
+    let output = command.arg(here.join(".cache/lab")).arg(dir).stdin(Stdio::null()).output()?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    succeeded(&output).with_context(|| format!("it printed: {printed}"))?;
+    Ok(printed)
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = lab(self.dir.path(), "down", &[]) {

@@ -6,6 +6,7 @@ mod alone;
 mod asked;
 mod bad_input;
 mod browser;
+mod cgroup2;
 mod clients;
 mod contract;
 mod dashboards;
