@@ -244,6 +244,15 @@ fn lxc_s_containers_have_their_names_and_are_what_lxc_says() {
     assert!((cpu..=cpu + 3e9).contains(&later), "told {cpu}, LXC says {later}");
     let (held, now) = (value(&told, "container_memory_current").unwrap(), said("Memory use"));
     assert!((held - now).abs() < ROOM_BYTES, "told {held}, LXC says {now}");
+
+    // Its state is privd's to tell, which has it from the kernel: no daemon of LXC's knows it.
+    let privd = node.lab.start_privd(1).unwrap();
+    node.container("its state", "box1", |c| c["state"] == "running" && c["display_name"] == "box1");
+    node.lab.exec(1, &["lxc-freeze", "--name", "box1"]).unwrap();
+    node.container("its pause", "box1", |c| c["state"] == "paused");
+    node.lab.exec(1, &["lxc-unfreeze", "--name", "box1"]).unwrap();
+    node.container("its return", "box1", |c| c["state"] == "running");
     node.lab.exec(1, &["lxc-stop", "--kill", "--name", "box1"]).unwrap();
     node.disappears("box1");
+    drop(privd);
 }
