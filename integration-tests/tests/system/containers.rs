@@ -207,7 +207,10 @@ fn podman_s_containers_are_what_podman_says() {
     node.lab.start_podman_api(1).unwrap();
     let privd = node.lab.start_privd(1).unwrap();
     let named = node.container("its name", &id, |c| c["display_name"] == "pod1");
-    assert_eq!((&named["image"], &named["state"]), (&"localhost/lab/busybox:latest".into(), &"running".into()));
+    assert_eq!(
+        (&named["image"], &named["state"]),
+        (&"localhost/lab/busybox:latest".into(), &"running".into())
+    );
     assert_eq!((&named["labels"]["tier"], &named["name_unknown_reason"]), (&"web".into(), &"".into()));
     let podman = |verb: &str| {
         let at = format!("http://podman/v4.0.0/libpod/containers/pod1/{verb}");
