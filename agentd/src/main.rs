@@ -277,12 +277,15 @@ fn raise_descriptor_limit() {
 fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
     let (node, filesystems, sensors) = host::node_lanes(&config.root);
     let runtimes = host::runtimes::Runtimes::new(&config.privd_socket);
+    let containers = host::cgroup::ContainerLane::new(&config.root, runtimes);
+    let changes = containers.changes();
     let mut lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
         // First, so that a single reading tells what they lack.
         (Box::new(filesystems), config.cadence.node_slow),
         (Box::new(sensors), config.cadence.node_slow),
         (Box::new(node), config.cadence.node),
-        (Box::new(host::cgroup::ContainerLane::new(&config.root, runtimes)), config.cadence.container),
+        (Box::new(containers), config.cadence.container),
+        (Box::new(changes), host::cgroup::CHANGES_EVERY),
     ];
     let known = host::qemu::Known::default();
     let is_system_s = |uri: &String| cfg!(feature = "libvirt") && uri == config::LOCAL_LIBVIRT;

@@ -1,10 +1,11 @@
-//! Nodes with a kernel view, a libvirt and a dockerd of their own, made of namespaces by `lab/lab`.
+//! Nodes with a kernel view, a libvirt and containers of their own, made of namespaces by `lab/lab`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Controller, Daemon, program, succeeded};
@@ -98,6 +99,29 @@ impl Lab {
         Ok(printed.trim().to_owned())
     }
 
+    /// The same, by Podman.
+    pub fn podman(&self, node: usize, name: &str, work: Work) -> anyhow::Result<String> {
+        let printed = lab(self.dir.path(), "podman", &[&node.to_string(), name, work.word()])?;
+        Ok(printed.trim().to_owned())
+    }
+
+    /// Has Podman answer where privd asks it.
+    pub fn start_podman_api(&self, node: usize) -> anyhow::Result<()> {
+        lab(self.dir.path(), "podman-api", &[&node.to_string()]).map(drop)
+    }
+
+    /// What Podman itself says of a container.
+    pub fn podman_stats(&self, node: usize, name: &str) -> anyhow::Result<Value> {
+        let printed = lab(self.dir.path(), "podman-stats", &[&node.to_string(), name])?;
+        let all: Value = serde_json::from_str(&printed).with_context(|| printed.clone())?;
+        Ok(all[0].clone())
+    }
+
+    /// The same as `container`, by LXC, whose containers have names alone.
+    pub fn lxc(&self, node: usize, name: &str, work: Work) -> anyhow::Result<()> {
+        lab(self.dir.path(), "lxc", &[&node.to_string(), name, work.word()]).map(drop)
+    }
+
     /// Starts a node's horcrux-privd, where its agent looks for it.
     pub fn start_privd(&self, node: usize) -> anyhow::Result<Daemon> {
         const SOCKET: &str = "/run/horcrux/privd.sock";
@@ -138,6 +162,16 @@ impl Lab {
         command.arg("exec").arg(self.dir.path()).arg(node.to_string()).arg(program);
         command
     }
+}
+
+/// Boots a Linux on cgroup v2 and runs what is called `run` in `dir` there; gives what that prints.
+pub fn on_cgroup2(dir: &Path) -> anyhow::Result<String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(here.join("lab/cgroup2"));
+    let output = command.arg(here.join(".cache/lab")).arg(dir).stdin(Stdio::null()).output()?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    succeeded(&output).with_context(|| format!("it printed: {printed}"))?;
+    Ok(printed)
 }
 
 impl Drop for Lab {

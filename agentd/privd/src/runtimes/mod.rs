@@ -110,13 +110,14 @@ impl Host {
             lxd(Runtime::Lxd, &["var/lib/lxd/unix.socket", "var/snap/lxd/common/lxd/unix.socket"]),
             lxd(Runtime::Incus, &["var/lib/incus/unix.socket"]),
         ];
+        let (lxc, groups) = (at("var/lib/lxc"), at("sys/fs/cgroup"));
+        places.push(Place::new(Runtime::Lxc, None, move || names::lxc(&lxc, &groups)));
         let files = |runtime, dir: &str, read: fn(&Path) -> Said| {
             let dir = at(dir);
             Place::new(runtime, None, move || read(&dir))
         };
         let tasks = "run/containerd/io.containerd.runtime.v2.task";
         places.extend([
-            files(Runtime::Lxc, "var/lib/lxc", names::lxc),
             files(Runtime::Nspawn, "run/systemd/machines", names::machines),
             files(Runtime::Containerd, tasks, bundles::containerd),
             files(Runtime::Crio, "run/containers/storage/overlay-containers", bundles::crio),

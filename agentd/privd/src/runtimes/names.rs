@@ -6,10 +6,25 @@ use horcrux_privd::v1::{Container, State};
 
 use super::{Silence, content, entries};
 
-/// A directory for each container. Whether it runs is seen by its cgroup.
-pub(super) fn lxc(dir: &Path) -> Result<Vec<Container>, Silence> {
+/// A directory for each container. No daemon knows their states: the kernel does, below `groups`.
+pub(super) fn lxc(dir: &Path, groups: &Path) -> Result<Vec<Container>, Silence> {
     let has_config = |name: &String| dir.join(name).join("config").exists();
-    Ok(entries(dir)?.into_iter().filter(has_config).map(named).collect())
+    let told = |name: String| Container { state: frozen_or_not(groups, &name).into(), ..named(name) };
+    Ok(entries(dir)?.into_iter().filter(has_config).map(told).collect())
+}
+
+/// By the freezer of v1, or of v2. Unspecified where there is no group that LXC would make: it doesn't run, or its
+/// settings name another.
+fn frozen_or_not(groups: &Path, name: &str) -> State {
+    let v1 = (format!("freezer/lxc.payload.{name}/freezer.state"), "FROZEN");
+    let v2 = (format!("lxc.payload.{name}/cgroup.freeze"), "1");
+    for (file, frozen) in [v1, v2] {
+        // A group that goes while it is read is of a container that ended.
+        if let Ok(Some(text)) = content(&groups.join(file)) {
+            return if text.trim_ascii() == frozen.as_bytes() { State::Paused } else { State::Running };
+        }
+    }
+    State::Unspecified
 }
 
 /// systemd-machined's own record of each machine, of systemd-nspawn or others.

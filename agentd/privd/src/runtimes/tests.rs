@@ -137,6 +137,12 @@ fn runtimes_that_keep_files_are_read() {
     let host = Fake::new();
     host.write("var/lib/lxc/old/config", "lxc.uts.name = old\n");
     host.write("var/lib/lxc/.leftover/none", "");
+    host.write("var/lib/lxc/runs/config", "");
+    host.write("sys/fs/cgroup/freezer/lxc.payload.runs/freezer.state", "THAWED\n");
+    host.write("var/lib/lxc/waits/config", "");
+    host.write("sys/fs/cgroup/freezer/lxc.payload.waits/freezer.state", "FROZEN\n");
+    host.write("var/lib/lxc/waits-2/config", "");
+    host.write("sys/fs/cgroup/lxc.payload.waits-2/cgroup.freeze", "1\n");
     host.write("run/systemd/machines/deb", "NAME=deb\nCLASS=container\nROOT=/var/lib/machines/deb\n");
     host.write("run/systemd/machines/qemu-1-web", "NAME=qemu-1-web\nCLASS=vm\n");
     host.write("run/systemd/machines/unit:machine-deb.scope", "");
@@ -155,7 +161,15 @@ fn runtimes_that_keep_files_are_read() {
         let all = of(&told, runtime).containers.iter();
         all.map(|c| (c.id.as_str(), c.name.as_str(), c.image.as_str())).collect::<Vec<_>>()
     };
-    assert_eq!(names(Runtime::Lxc), [("old", "old", "")]);
+    assert_eq!(
+        of(&told, Runtime::Lxc).containers.iter().map(|c| (c.name.as_str(), c.state())).collect::<Vec<_>>(),
+        [
+            ("old", State::Unspecified),
+            ("runs", State::Running),
+            ("waits", State::Paused),
+            ("waits-2", State::Paused)
+        ]
+    );
     assert_eq!(names(Runtime::Nspawn), [("deb", "deb", "/var/lib/machines/deb")]);
     assert_eq!(names(Runtime::Containerd), [(ID, "prod/shop-1/web", "nginx:1")]);
     assert_eq!(names(Runtime::Crio), [(ID, "prod/shop-1", "quay.io/nginx")]);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use horcrux_proto::name::ContainerId;
 use horcrux_proto::v1::{CgroupMode, ContainerFacts, EventKind, Metric, Source, SourceState};
 
+use crate::collect::Bell;
 use crate::host::read::{Buffer, Keep};
 use crate::host::readings::Readings;
 use crate::host::runtimes::{Recalled, Runtimes};
@@ -14,6 +15,7 @@ use crate::sample::{
     Cycle, Found, Happened, Lane, Object, ObjectSample, Reading, SourceReport, Taken, Value,
 };
 
+use super::changes::ContainerChanges;
 use super::hierarchy::{Controller, Hierarchies};
 use super::probes::{Devices, Group, Outcome, Shared};
 use super::vacant::Vacant;
@@ -34,6 +36,7 @@ pub struct ContainerLane {
     containers: BTreeMap<String, Container>,
     vacant: Vacant,
     runtimes: Runtimes,
+    bell: Bell,
     shared: Shared,
     /// How many files may stay open.
     file_budget: usize,
@@ -67,6 +70,7 @@ impl ContainerLane {
             containers: BTreeMap::new(),
             vacant: Vacant::default(),
             runtimes,
+            bell: Bell::default(),
             shared: Shared {
                 buffer: Buffer::default(),
                 devices: Devices::new(root),
@@ -76,6 +80,12 @@ impl ContainerLane {
             cycles: 0,
             whole: Arc::from(""),
         }
+    }
+
+    /// The lane that has this one read when a container came or went.
+    #[must_use]
+    pub fn changes(&self) -> ContainerChanges {
+        ContainerChanges::new(&self.root, self.bell.clone())
     }
 
     /// Brings the containers up to date. Says whether they changed; fails when a hierarchy can't be read.
@@ -205,10 +215,11 @@ impl Lane for ContainerLane {
     }
 
     fn source(&self) -> Source {
-        match self.hierarchies.mode() {
-            CgroupMode::V1 | CgroupMode::Hybrid => Source::CgroupV1,
-            CgroupMode::V2 | CgroupMode::None | CgroupMode::Unspecified => Source::CgroupV2,
-        }
+        source(&self.hierarchies)
+    }
+
+    fn bell(&self) -> Option<&Bell> {
+        Some(&self.bell)
     }
 
     fn read(&mut self, taken: Taken) -> Cycle {
@@ -258,9 +269,17 @@ impl Lane for ContainerLane {
     }
 }
 
+/// What containers are read from.
+pub(super) fn source(hierarchies: &Hierarchies) -> Source {
+    match hierarchies.mode() {
+        CgroupMode::V1 | CgroupMode::Hybrid => Source::CgroupV1,
+        CgroupMode::V2 | CgroupMode::None | CgroupMode::Unspecified => Source::CgroupV2,
+    }
+}
+
 /// The trees that have a directory for every container. systemd's own has those of nspawn machines for which no
 /// controller was asked.
-fn trees(hierarchies: &Hierarchies) -> Vec<Tree> {
+pub(super) fn trees(hierarchies: &Hierarchies) -> Vec<Tree> {
     if !hierarchies.has_v1_controllers() {
         return hierarchies.unified.as_deref().map(Tree::new).into_iter().collect();
     }

@@ -4,6 +4,7 @@
 //! All reads are our own. The cgroups-rs crate takes a hybrid host for v1, reads v2's `io.stat` as zeros and a group
 //! that is gone as one that uses nothing, and costs twenty times as much per group.
 
+mod changes;
 mod hierarchy;
 mod identity;
 mod lane;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use horcrux_proto::v1::CgroupMode;
 
+pub use self::changes::{CHANGES_EVERY, ContainerChanges};
 pub use self::lane::ContainerLane;
 pub(crate) use self::vm::{VmGroup, VmGroups};
 
