@@ -10,11 +10,10 @@ use horcrux_proto::v1::{CgroupMode, ContainerFacts, EventKind, Metric, Source, S
 use crate::host::read::{Buffer, Keep};
 use crate::host::readings::Readings;
 use crate::host::runtimes::{Recalled, Runtimes};
-use crate::sample::{
-    Cycle, Found, Happened, Lane, Object, ObjectSample, Reading, SourceReport, Taken, Value,
-};
+use crate::sample::{Cycle, Found, Happened, Lane, Object, Reading, SourceReport, Taken, Value};
 
 use super::hierarchy::{Controller, Hierarchies};
+use super::network::{Looked, Network, Networks};
 use super::probes::{Devices, Group, Outcome, Shared};
 use super::walk::{self, Tree};
 
@@ -33,6 +32,7 @@ pub struct ContainerLane {
     containers: BTreeMap<String, Container>,
     runtimes: Runtimes,
     shared: Shared,
+    networks: Networks,
     /// How many files may stay open.
     file_budget: usize,
     cycles: u64,
@@ -46,6 +46,7 @@ struct Container {
     /// Its directory in the tree where it was found.
     dir: PathBuf,
     group: Group,
+    network: Network,
     recalled: Recalled,
     /// Processes of it that were killed so far because its memory was full.
     oom_kills: Option<u64>,
@@ -69,6 +70,7 @@ impl ContainerLane {
                 devices: Devices::new(root),
                 ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
             },
+            networks: Networks::new(root),
             file_budget: file_budget(),
             cycles: 0,
             whole: Arc::from(""),
@@ -79,7 +81,7 @@ impl ContainerLane {
     fn discover(&mut self, slow: bool, problems: &mut Vec<String>) -> Result<bool, String> {
         let mut seen = HashSet::new();
         let mut changed = false;
-        let mut open: usize = self.containers.values().map(|container| container.group.open_files()).sum();
+        let mut open: usize = self.containers.values().map(Container::open_files).sum();
         for tree in &mut self.trees {
             tree.refresh().map_err(|error| format!("walk {}: {error}", tree.root().display()))?;
             for found in tree.containers() {
@@ -108,13 +110,14 @@ impl ContainerLane {
                 if is_known {
                     continue;
                 }
-                let most = Group::most_files(&self.hierarchies);
+                let most = Group::most_files(&self.hierarchies) + Network::FILES;
                 let keep = if open + most <= self.file_budget { Keep::Open } else { Keep::Closed };
                 open += if keep == Keep::Open { most } else { 0 };
                 let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
-                let recalled = Recalled::default();
-                self.containers
-                    .insert(key, Container { id, found, dir, group, recalled, oom_kills: None, expected: 0 });
+                let (network, recalled) = (Network::new(keep), Recalled::default());
+                let container =
+                    Container { id, found, dir, group, network, recalled, oom_kills: None, expected: 0 };
+                self.containers.insert(key, container);
                 changed = true;
             }
         }
@@ -166,6 +169,10 @@ impl ContainerLane {
 }
 
 impl Container {
+    fn open_files(&self) -> usize {
+        self.group.open_files() + self.network.open_files()
+    }
+
     /// What its counter says that happened since it was read last.
     fn killed(&mut self, readings: &[Reading]) -> Option<Happened> {
         let reading = readings.iter().find(|reading| reading.metric == Metric::ContainerMemoryOomKills)?;
@@ -183,12 +190,14 @@ impl Container {
 
     fn facts(&self) -> ContainerFacts {
         let identity = &self.found.identity;
+        let mut absences = self.group.absences();
+        absences.extend(self.network.absences());
         let facts = ContainerFacts {
             id: identity.id.clone(),
             runtime: identity.runtime.into(),
             cgroup_path: self.found.path.clone(),
             display_name: identity.name.clone(),
-            absences: self.group.absences(),
+            absences,
             ..ContainerFacts::default()
         };
         self.recalled.add_to(facts)
@@ -211,6 +220,7 @@ impl Lane for ContainerLane {
         let slow = self.cycles.is_multiple_of(SLOW_EVERY);
         if slow {
             self.shared.devices.forget();
+            self.networks.look_again();
             if self.trees.is_empty() {
                 self.hierarchies = Hierarchies::find(&self.root);
                 self.trees = trees(&self.hierarchies);
@@ -223,6 +233,17 @@ impl Lane for ContainerLane {
         let (mut gone, mut events) = (Vec::new(), Vec::new());
         for (key, container) in &mut self.containers {
             let mut readings = Readings::new(&self.whole, container.expected);
+            if slow {
+                container.network.check();
+            }
+            let (networks, buffer) = (&self.networks, &mut self.shared.buffer);
+            let Looked { absences_changed, lost } =
+                container.network.read(&container.dir, networks, buffer, &mut readings);
+            changed |= absences_changed;
+            if lost {
+                // All of it begins anew with what is read now, which therefore is everything.
+                container.group.read_all_next();
+            }
             match container.group.read(self.cycles, &container.dir, &mut self.shared, &mut readings) {
                 Outcome::Read => {}
                 Outcome::AbsencesChanged => changed = true,
@@ -232,9 +253,9 @@ impl Lane for ContainerLane {
                 }
             }
             container.expected = container.expected.max(readings.len());
-            let readings = readings.into_list();
-            events.extend(container.killed(&readings));
-            samples.push(ObjectSample { object: Object::Container(container.id.clone()), readings });
+            let of_one = readings.into_samples(Object::Container(container.id.clone()), lost);
+            events.extend(of_one.last().and_then(|sample| container.killed(&sample.readings)));
+            samples.extend(of_one);
         }
         for key in &gone {
             self.containers.remove(key);

@@ -7,6 +7,7 @@
 mod hierarchy;
 mod identity;
 mod lane;
+mod network;
 mod parse;
 mod probes;
 mod specs;

@@ -287,6 +287,7 @@ impl Domain {
             unmanaged: false,
             simulated: place.is_simulated(),
             connection: place.uri.to_string(),
+            job: horcrux_proto::v1::VmJob::Unspecified.into(),
             guest: None,
             guest_unknown_reason: String::new(),
         }
