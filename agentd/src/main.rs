@@ -298,6 +298,9 @@ fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
             if let Some(monitors) = of_one.monitors {
                 lanes.push((Box::new(monitors), config.cadence.vm_slow));
             }
+            if let Some(jobs) = of_one.jobs {
+                lanes.push((Box::new(jobs), host::libvirt::JOBS_EVERY));
+            }
             lanes.push((Box::new(of_one.events), host::libvirt::EVENTS_EVERY));
             if let Some(guests) = of_one.guests {
                 lanes.push((Box::new(guests), host::libvirt::GUESTS_EVERY));
