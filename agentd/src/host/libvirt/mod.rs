@@ -112,8 +112,7 @@ pub fn lanes(root: &Path, places: &[Place], known: &Known, agents: GuestAgents) 
             GuestAgents::Leave => (None, Guests::not_asked()),
         };
         let states = Bell::default();
-        let jobs =
-            if place.has_monitors() { Jobs::followed(states.clone()) } else { Jobs::default() };
+        let jobs = if place.has_monitors() { Jobs::followed(states.clone()) } else { Jobs::default() };
         let others = Others { missing: missing.clone(), guests: told, jobs: jobs.clone() };
         let vms = VmLane::new(name("vms"), root, place.clone(), others, states.clone(), known.clone());
         let rung = (states, jobs.clone());
