@@ -7,6 +7,7 @@ use std::sync::Arc;
 use horcrux_proto::name::ContainerId;
 use horcrux_proto::v1::{CgroupMode, ContainerFacts, EventKind, Metric, Source, SourceState};
 
+use crate::collect::Bell;
 use crate::host::read::{Buffer, Keep};
 use crate::host::readings::Readings;
 use crate::host::runtimes::{Recalled, Runtimes};
@@ -14,6 +15,7 @@ use crate::sample::{Cycle, Found, Happened, Lane, Object, Reading, SourceReport,
 
 use super::hierarchy::{Controller, Hierarchies};
 use super::network::{Looked, Network, Networks};
+use super::ooms::{Ooms, Watch};
 use super::probes::{Devices, Group, Outcome, Shared};
 use super::walk::{self, Tree};
 
@@ -33,6 +35,7 @@ pub struct ContainerLane {
     runtimes: Runtimes,
     shared: Shared,
     networks: Networks,
+    ooms: Ooms,
     /// How many files may stay open.
     file_budget: usize,
     cycles: u64,
@@ -50,6 +53,7 @@ struct Container {
     recalled: Recalled,
     /// Processes of it that were killed so far because its memory was full.
     oom_kills: Option<u64>,
+    _oom_watch: Option<Watch>,
     /// How many readings it gave last.
     expected: usize,
 }
@@ -71,6 +75,7 @@ impl ContainerLane {
                 ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
             },
             networks: Networks::new(root),
+            ooms: Ooms::new(),
             file_budget: file_budget(),
             cycles: 0,
             whole: Arc::from(""),
@@ -115,8 +120,18 @@ impl ContainerLane {
                 open += if keep == Keep::Open { most } else { 0 };
                 let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
                 let (network, recalled) = (Network::new(keep), Recalled::default());
-                let container =
-                    Container { id, found, dir, group, network, recalled, oom_kills: None, expected: 0 };
+                let oom_watch = self.ooms.watch(&dir);
+                let container = Container {
+                    id,
+                    found,
+                    dir,
+                    group,
+                    network,
+                    recalled,
+                    oom_kills: None,
+                    _oom_watch: oom_watch,
+                    expected: 0,
+                };
                 self.containers.insert(key, container);
                 changed = true;
             }
@@ -214,6 +229,10 @@ impl Lane for ContainerLane {
             CgroupMode::V1 | CgroupMode::Hybrid => Source::CgroupV1,
             CgroupMode::V2 | CgroupMode::None | CgroupMode::Unspecified => Source::CgroupV2,
         }
+    }
+
+    fn bell(&self) -> Option<&Bell> {
+        Some(self.ooms.bell())
     }
 
     fn read(&mut self, taken: Taken) -> Cycle {

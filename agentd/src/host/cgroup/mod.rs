@@ -8,6 +8,7 @@ mod hierarchy;
 mod identity;
 mod lane;
 mod network;
+mod ooms;
 mod parse;
 mod probes;
 mod specs;

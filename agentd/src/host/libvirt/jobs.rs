@@ -123,14 +123,14 @@ impl Jobs {
         self.lock().keys().copied().collect()
     }
 
-    /// Gives what was known before.
-    fn put(&self, uuid: VmUuid, now: Option<Seen>) -> Option<Seen> {
-        let before = match now.clone() {
-            Some(seen) => self.lock().insert(uuid, seen),
+    /// Takes in what is known now; gives what was known before.
+    fn put(&self, uuid: VmUuid, now: Option<&Seen>) -> Option<Seen> {
+        let before = match now {
+            Some(seen) => self.lock().insert(uuid, seen.clone()),
             None => self.lock().remove(&uuid),
         };
-        let has_job = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| *seen != Seen::Perhaps);
-        if before != now && (has_job(&before) || has_job(&now)) {
+        let has_job = |seen: Option<&Seen>| seen.is_some_and(|seen| *seen != Seen::Perhaps);
+        if before.as_ref() != now && (has_job(before.as_ref()) || has_job(now)) {
             self.0.states.ring();
         }
         before
@@ -168,13 +168,14 @@ impl VmJobLane {
             }
             // Without libvirt, and without the VM, nothing is known of a job; if it is there again, it is found again.
             Ok(Ok(None) | Err(_)) => None,
-            Err(no) => match self.jobs.of(&uuid) {
-                VmJob::Unspecified => None,
-                job => Some(Seen::Silent(job, format!("QEMU's monitor: {no}"))),
-            },
+            Err(no) => {
+                let job = self.jobs.of(&uuid);
+                let silent = || Seen::Silent(job, format!("QEMU's monitor: {no}"));
+                (job != VmJob::Unspecified).then(silent)
+            }
         };
         let runs = matches!(seen, Some(Seen::Runs(_)));
-        let ran = matches!(self.jobs.put(uuid, seen), Some(Seen::Runs(_)));
+        let ran = matches!(self.jobs.put(uuid, seen.as_ref()), Some(Seen::Runs(_)));
         if runs || ran {
             samples.push(ObjectSample { object: Object::Vm(uuid), readings: readings.into_list() });
         }
@@ -307,10 +308,10 @@ mod tests {
         let uuid = VmUuid::from_bytes([7; 16]);
         jobs.look_at([uuid]);
         assert_eq!((jobs.wanted(), jobs.of(&uuid)), (vec![uuid], VmJob::Unspecified));
-        jobs.put(uuid, Some(Seen::Runs(VmJob::Save)));
+        jobs.put(uuid, Some(&Seen::Runs(VmJob::Save)));
         jobs.look_at([uuid]);
         assert_eq!((jobs.of(&uuid), jobs.absences(&uuid)), (VmJob::Save, vec![]));
-        jobs.put(uuid, Some(Seen::Silent(VmJob::Save, "no answer".to_owned())));
+        jobs.put(uuid, Some(&Seen::Silent(VmJob::Save, "no answer".to_owned())));
         assert_eq!((jobs.of(&uuid), jobs.absences(&uuid).len()), (VmJob::Save, METRICS.len()));
         jobs.put(uuid, None);
         assert_eq!((jobs.wanted(), jobs.of(&uuid)), (vec![], VmJob::Unspecified));
