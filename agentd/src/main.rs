@@ -277,7 +277,7 @@ fn raise_descriptor_limit() {
 fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
     let (node, filesystems, sensors) = host::node_lanes(&config.root);
     let runtimes = host::runtimes::Runtimes::new(&config.privd_socket);
-    let containers = host::cgroup::ContainerLane::new(&config.root, runtimes);
+    let mut containers = host::cgroup::ContainerLane::new(&config.root, runtimes);
     let changes = containers.changes();
     let mut lanes: Vec<(Box<dyn Lane>, Duration)> = vec![
         // First, so that a single reading tells what they lack.
@@ -300,6 +300,9 @@ fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
             lanes.push((Box::new(of_one.vms), config.cadence.vm));
             if let Some(monitors) = of_one.monitors {
                 lanes.push((Box::new(monitors), config.cadence.vm_slow));
+            }
+            if let Some(jobs) = of_one.jobs {
+                lanes.push((Box::new(jobs), host::libvirt::JOBS_EVERY));
             }
             lanes.push((Box::new(of_one.events), host::libvirt::EVENTS_EVERY));
             if let Some(guests) = of_one.guests {

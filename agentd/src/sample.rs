@@ -94,8 +94,9 @@ pub struct Cycle {
 /// Something that is read at a cadence of its own, on a thread of its own. `read` may block; whoever runs the lane
 /// watches its deadline.
 pub trait Lane: Send {
-    /// For logs and states: `node`, `filesystems`, `sensors`, `containers`, `container-changes`, `vms`, `vm-monitors`,
-    /// `vm-events`, `guest-agents`, `qemu-processes`; where there are several of a kind, the kind, a space and what tells them apart.
+    /// For logs and states: `node`, `filesystems`, `sensors`, `containers`, `container-changes`, `vms`,
+    /// `vm-monitors`, `vm-jobs`, `vm-events`, `guest-agents`, `qemu-processes`; where there are several of a kind, the kind, a
+    /// space and what tells them apart.
     fn name(&self) -> &'static str;
 
     /// What it reads from, to report as stuck when `read` doesn't come back.

@@ -88,6 +88,8 @@ const HEADLINES: &[(Metric, &str)] = &[
     (Metric::ContainerMemoryUsage, "memory"),
     (Metric::ContainerIoReadRate, "read"),
     (Metric::ContainerIoWriteRate, "write"),
+    (Metric::ContainerNetworkRxRate, "rx"),
+    (Metric::ContainerNetworkTxRate, "tx"),
     (Metric::ContainerPids, "pids"),
 ];
 

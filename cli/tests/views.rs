@@ -6,8 +6,9 @@ use horcrux_proto::v1::{
     ContainerRuntime, ContainerServiceGetResponse, ContainerState, CpuVirtualization, Disk, Grant, Group,
     HeldPrivileges, HypervisorFeatures, LinkState, Metric, MetricValue, NetworkDevice, NetworkDeviceKind,
     Node, NodeFacts, NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session,
-    Source, SourceState, SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmServiceGetResponse,
-    VmState, WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
+    Source, SourceState, SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmJob,
+    VmServiceGetResponse, VmState, WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse,
+    WhyStep, grant, why_request,
 };
 use horcruxctl::place::Known;
 use horcruxctl::view::audit::{AuditListView, AuditRecordView, VerifyView};
@@ -153,6 +154,7 @@ fn vm(display_name: &str) -> Vm {
             connection: "qemu+ssh://b/system".into(),
             guest: None,
             guest_unknown_reason: "the guest agent is not configured".into(),
+            job: VmJob::MigrationOut.into(),
         }),
     }
 }

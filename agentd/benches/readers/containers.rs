@@ -14,7 +14,7 @@ use horcrux_agentd::sample::Lane as _;
 use horcrux_proto::v1::CgroupMode;
 
 use crate::TAKEN;
-use crate::side_by_side::{Floor, compare};
+use crate::side_by_side::{Floor, compare, timed};
 
 /// What the lane reads in some cycles only: of three, of ten.
 const PERIOD: u32 = 30;
@@ -94,6 +94,8 @@ fn cycle(count: usize, groups: Groups) {
     // Nobody listens there: names are asked for seldom, and aren't what is measured.
     let runtimes = Runtimes::new(Path::new("/nonexistent/privd.sock"));
     let mut lane = ContainerLane::new(Path::new("/"), runtimes);
+    let mut changes = lane.changes();
+    changes.read(TAKEN);
     let found = lane.read(TAKEN).samples.len();
     assert!(found >= count, "{found} containers are seen of {count}");
     let mut floor = Floor::kept(&[CGROUPS], SAMPLED);
@@ -120,6 +122,9 @@ fn cycle(count: usize, groups: Groups) {
         each(cost.ours),
         cost.ratio / f64::from(FLOORS)
     );
+    let look = timed(PERIOD, &mut || drop(changes.read(TAKEN))) / PERIOD;
+    eprintln!("a look whether containers came or went: {look:?}");
     drop(groups);
+    changes.read(TAKEN);
     assert!(lane.read(TAKEN).samples.len() + count <= found, "removed groups are still listed");
 }

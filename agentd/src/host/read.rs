@@ -90,6 +90,39 @@ impl Default for Buffer {
     }
 }
 
+impl Buffer {
+    /// Reads an open file from its beginning; says how long it is.
+    fn fill(&mut self, file: &File, shape: Shape) -> io::Result<usize> {
+        let mut length = 0;
+        loop {
+            let room = self.0.len() - length;
+            let read = file.read_at(&mut self.0[length..], length as u64)?;
+            length += read;
+            if length == self.0.len() {
+                self.0.resize(length * 2, 0);
+            } else if read == 0 || (read < room && shape == Shape::Whole) {
+                return Ok(length);
+            }
+        }
+    }
+
+    /// The text of an open file that `path` names.
+    pub(crate) fn text(&mut self, file: &File, shape: Shape, path: &Path) -> Result<&str, ReadError> {
+        let read = self.fill(file, shape);
+        let length = read.map_err(|source| ReadError::Io { path: path.to_path_buf(), source })?;
+        self.lines(length, path)
+    }
+
+    fn lines(&self, length: usize, path: &Path) -> Result<&str, ReadError> {
+        let malformed = |what| ReadError::Malformed { path: path.to_path_buf(), what };
+        let text = std::str::from_utf8(&self.0[..length]).map_err(|_| malformed("not UTF-8"))?;
+        if !text.is_empty() && !text.ends_with('\n') {
+            return Err(malformed("ends within a line"));
+        }
+        Ok(text)
+    }
+}
+
 impl KeptFile {
     pub(crate) fn new(path: PathBuf, shape: Shape, keep: Keep) -> Self {
         Self { path, file: None, keep, shape }
@@ -113,12 +146,8 @@ impl KeptFile {
                 return Err(ReadError::Io { path: self.path.clone(), source });
             }
         };
-        let malformed = |what| ReadError::Malformed { path: self.path.clone(), what };
-        let text = std::str::from_utf8(&buffer.0[..length]).map_err(|_| malformed("not UTF-8"))?;
-        if !text.is_empty() && !text.ends_with('\n') {
-            return Err(malformed("ends within a line"));
-        }
-        parse(text).map_err(|Malformed(what)| malformed(what))
+        let text = buffer.lines(length, &self.path)?;
+        parse(text).map_err(|Malformed(what)| ReadError::Malformed { path: self.path.clone(), what })
     }
 
     fn fill(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
@@ -126,17 +155,7 @@ impl KeptFile {
             Some(file) => file,
             None => File::open(&self.path)?,
         };
-        let mut length = 0;
-        loop {
-            let room = buffer.0.len() - length;
-            let read = file.read_at(&mut buffer.0[length..], length as u64)?;
-            length += read;
-            if length == buffer.0.len() {
-                buffer.0.resize(length * 2, 0);
-            } else if read == 0 || (read < room && self.shape == Shape::Whole) {
-                break;
-            }
-        }
+        let length = buffer.fill(&file, self.shape)?;
         if self.keep == Keep::Open {
             self.file = Some(file);
         }

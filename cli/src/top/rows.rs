@@ -91,6 +91,8 @@ pub(super) const CONTAINERS: &[Column] = &[
     column("MEMORY", 8, 1),
     column("READ/s", 10, 4),
     column("WRITE/s", 10, 4),
+    column("RX/s", 10, 3),
+    column("TX/s", 10, 3),
     column("PIDS", 6, 2),
     column("AGE", 7, 1),
 ];
@@ -196,6 +198,8 @@ pub(super) fn containers(fleet: &Fleet, node: &str, now: Instant) -> Vec<Row> {
                 Value::Percent(thing.value(Metric::ContainerMemoryUsage)),
                 Value::Rate(thing.value(Metric::ContainerIoReadRate)),
                 Value::Rate(thing.value(Metric::ContainerIoWriteRate)),
+                Value::Rate(thing.value(Metric::ContainerNetworkRxRate)),
+                Value::Rate(thing.value(Metric::ContainerNetworkTxRate)),
                 Value::Whole(thing.value(Metric::ContainerPids)),
                 Value::Age(age),
             ],

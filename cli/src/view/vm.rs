@@ -1,6 +1,6 @@
 //! Virtual machines.
 
-use horcrux_proto::v1::{GuestFacts, GuestFilesystem, GuestInterface, Vm, VmServiceGetResponse};
+use horcrux_proto::v1::{GuestFacts, GuestFilesystem, GuestInterface, Vm, VmJob, VmServiceGetResponse};
 use serde::Serialize;
 
 use super::quantity::whole_bytes;
@@ -32,6 +32,8 @@ pub struct VmView {
     pub guest: Option<GuestView>,
     /// Why that is null.
     pub guest_unknown_reason: String,
+    /// What is done with it now, such as `migration_out`; its progress is among its values.
+    pub job: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,6 +83,7 @@ impl From<&Vm> for VmView {
         Self {
             name: wire.name.clone(),
             state: word(facts.state().as_str_name(), "VM_STATE_"),
+            job: job(facts.job()),
             node: wire.node.clone(),
             vcpus: facts.vcpus,
             memory_max_bytes: facts.memory_max_bytes,
@@ -154,6 +157,10 @@ impl VmView {
     }
 }
 
+fn job(job: VmJob) -> Option<String> {
+    (job != VmJob::Unspecified).then(|| word(job.as_str_name(), "VM_JOB_"))
+}
+
 impl From<&VmServiceGetResponse> for VmDetailView {
     fn from(wire: &VmServiceGetResponse) -> Self {
         Self {
@@ -192,6 +199,9 @@ impl View for VmDetailView {
         facts.fact("uuid", shown(bare(&vm.name)));
         facts.fact("node", shown(bare(&vm.node)));
         facts.fact("state", vm.state_in_words());
+        if let Some(job) = &vm.job {
+            facts.fact("job", job.replace('_', " "));
+        }
         facts.fact("libvirt", vm.connection.as_deref().map_or_else(|| "-".to_owned(), shown));
         facts.fact("vcpus", or_dash(vm.vcpus.map(|n| n.to_string())));
         facts.fact("memory", or_dash(vm.memory_max_bytes.map(whole_bytes)));

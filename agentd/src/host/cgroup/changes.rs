@@ -5,16 +5,20 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use horcrux_proto::v1::Source;
 
 use crate::collect::Bell;
+use crate::host::read::Buffer;
 use crate::sample::{Cycle, Found, Lane, Taken};
 
 use super::hierarchy::Hierarchies;
 use super::lane::{source, trees};
-use super::walk::{self, Tree};
+use super::vacant::Vacant;
+use super::walk::Tree;
 
 /// A container is to be seen two seconds after it began: half of that is for reading and telling.
 pub const CHANGES_EVERY: Duration = Duration::from_secs(1);
@@ -29,41 +33,53 @@ pub struct ContainerChanges {
     trees: Vec<Tree>,
     /// Path and inode of those that had processes.
     known: HashSet<(String, u64)>,
-    /// Rung where that changed.
+    vacant: Vacant,
+    /// Changes so far, for who reads the containers, and what has them read.
+    changes: Arc<AtomicU64>,
     containers: Bell,
+    buffer: Buffer,
     looks: u64,
 }
 
 impl ContainerChanges {
-    pub(super) fn new(root: &Path, containers: Bell) -> Self {
+    pub(super) fn new(root: &Path, changes: Arc<AtomicU64>, containers: Bell) -> Self {
         let hierarchies = Hierarchies::find(root);
         Self {
             root: root.to_path_buf(),
             source: source(&hierarchies),
             trees: trees(&hierarchies),
             known: HashSet::new(),
+            vacant: Vacant::default(),
+            changes,
             containers,
+            buffer: Buffer::default(),
             looks: 0,
         }
     }
 
     /// Whether other containers are there than at the look before.
     fn look(&mut self) -> bool {
-        let mut there = HashSet::with_capacity(self.known.len());
+        let mut moved = false;
         for tree in &mut self.trees {
             // The lane that reads them finds it too, and says so.
-            if tree.refresh().is_err() {
-                return false;
-            }
+            let Ok(changed) = tree.refresh() else { return true };
+            moved |= changed;
+        }
+        if !moved && self.vacant.is_empty() {
+            return false;
+        }
+        let mut there = HashSet::with_capacity(self.known.len());
+        for tree in &self.trees {
             for found in tree.containers() {
                 let dir = tree.root().join(found.path.trim_start_matches('/'));
-                let key = (found.path, found.inode);
+                let key = (found.path.clone(), found.inode);
                 // A runtime makes the group before it puts a process there.
-                if self.known.contains(&key) || walk::has_processes(&dir, 0) {
+                if self.known.contains(&key) || !self.vacant.is_vacant(&found, &dir, &mut self.buffer) {
                     there.insert(key);
                 }
             }
         }
+        self.vacant.settle();
         let changed = there != self.known;
         self.known = there;
         changed
@@ -86,6 +102,8 @@ impl Lane for ContainerChanges {
         }
         self.looks += 1;
         if self.look() {
+            // Before it is rung: a reading under way then doesn't take it for seen.
+            self.changes.fetch_add(1, Ordering::Relaxed);
             self.containers.ring();
         }
         Cycle { taken, found: Found::Nothing, samples: Vec::new(), sources: Vec::new(), events: Vec::new() }
@@ -105,7 +123,7 @@ mod tests {
         let group = base.join("lxc.payload.web");
         fs::create_dir_all(base.join("system.slice")).unwrap();
         fs::write(base.join("cgroup.controllers"), "cpu\n").unwrap();
-        let mut changes = ContainerChanges::new(dir.path(), Bell::default());
+        let mut changes = ContainerChanges::new(dir.path(), Arc::default(), Bell::default());
         assert!(!changes.look(), "there is none");
         fs::create_dir(&group).unwrap();
         fs::write(group.join("cgroup.procs"), "").unwrap();
@@ -123,7 +141,7 @@ mod tests {
     #[test]
     fn hierarchies_that_are_mounted_later_are_looked_into() {
         let dir = tempfile::tempdir().unwrap();
-        let mut changes = ContainerChanges::new(dir.path(), Bell::default());
+        let mut changes = ContainerChanges::new(dir.path(), Arc::default(), Bell::default());
         let taken = Taken { unix_ms: 0, boottime_ns: 0 };
         changes.read(taken);
         let group = dir.path().join("sys/fs/cgroup/lxc.payload.web");

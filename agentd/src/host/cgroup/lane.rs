@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use horcrux_proto::name::ContainerId;
 use horcrux_proto::v1::{CgroupMode, ContainerFacts, EventKind, Metric, Source, SourceState};
@@ -11,12 +12,12 @@ use crate::collect::Bell;
 use crate::host::read::{Buffer, Keep};
 use crate::host::readings::Readings;
 use crate::host::runtimes::{Recalled, Runtimes};
-use crate::sample::{
-    Cycle, Found, Happened, Lane, Object, ObjectSample, Reading, SourceReport, Taken, Value,
-};
+use crate::sample::{Cycle, Found, Happened, Lane, Object, Reading, SourceReport, Taken, Value};
 
 use super::changes::ContainerChanges;
 use super::hierarchy::{Controller, Hierarchies};
+use super::network::{Looked, Network, Networks};
+use super::ooms::{Ooms, Watch};
 use super::probes::{Devices, Group, Outcome, Shared};
 use super::vacant::Vacant;
 use super::walk::{self, Tree};
@@ -33,11 +34,17 @@ pub struct ContainerLane {
     root: PathBuf,
     hierarchies: Hierarchies,
     trees: Vec<Tree>,
+    /// Where another lane looks for containers: how many changes it has seen, and how many were taken up.
+    looked_for: Option<(Arc<AtomicU64>, u64)>,
     containers: BTreeMap<String, Container>,
+    /// What was wrong when containers were looked for last.
+    problems: Vec<String>,
     vacant: Vacant,
     runtimes: Runtimes,
     bell: Bell,
     shared: Shared,
+    networks: Networks,
+    ooms: Ooms,
     /// How many files may stay open.
     file_budget: usize,
     cycles: u64,
@@ -51,9 +58,11 @@ struct Container {
     /// Its directory in the tree where it was found.
     dir: PathBuf,
     group: Group,
+    network: Network,
     recalled: Recalled,
     /// Processes of it that were killed so far because its memory was full.
     oom_kills: Option<u64>,
+    _oom_watch: Option<Watch>,
     /// How many readings it gave last.
     expected: usize,
 }
@@ -63,36 +72,50 @@ impl ContainerLane {
     #[must_use]
     pub fn new(root: &Path, runtimes: Runtimes) -> Self {
         let hierarchies = Hierarchies::find(root);
+        let bell = Bell::default();
         Self {
             root: root.to_path_buf(),
             trees: trees(&hierarchies),
             hierarchies,
+            looked_for: None,
             containers: BTreeMap::new(),
+            problems: Vec::new(),
             vacant: Vacant::default(),
             runtimes,
-            bell: Bell::default(),
             shared: Shared {
                 buffer: Buffer::default(),
                 devices: Devices::new(root),
                 ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
             },
+            networks: Networks::new(root),
+            ooms: Ooms::new(bell.clone()),
+            bell,
             file_budget: file_budget(),
             cycles: 0,
             whole: Arc::from(""),
         }
     }
 
-    /// The lane that has this one read when a container came or went.
+    /// The lane that has this one read when a container came or went. From here on this one looks for containers when that
+    /// one has seen a change, and seldom beside it.
     #[must_use]
-    pub fn changes(&self) -> ContainerChanges {
-        ContainerChanges::new(&self.root, self.bell.clone())
+    pub fn changes(&mut self) -> ContainerChanges {
+        let (seen, _) = self.looked_for.insert((Arc::default(), 0));
+        ContainerChanges::new(&self.root, Arc::clone(seen), self.bell.clone())
+    }
+
+    /// Whether containers may have come or gone.
+    fn has_changes(&mut self) -> bool {
+        let Some((seen, taken_up)) = &mut self.looked_for else { return true };
+        let now = seen.load(Ordering::Relaxed);
+        std::mem::replace(taken_up, now) != now
     }
 
     /// Brings the containers up to date. Says whether they changed; fails when a hierarchy can't be read.
     fn discover(&mut self, slow: bool, problems: &mut Vec<String>) -> Result<bool, String> {
         let mut seen = HashSet::new();
         let mut changed = false;
-        let mut open: usize = self.containers.values().map(|container| container.group.open_files()).sum();
+        let mut open: usize = self.containers.values().map(Container::open_files).sum();
         for tree in &mut self.trees {
             tree.refresh().map_err(|error| format!("walk {}: {error}", tree.root().display()))?;
             for found in tree.containers() {
@@ -121,13 +144,24 @@ impl ContainerLane {
                 if is_known {
                     continue;
                 }
-                let most = Group::most_files(&self.hierarchies);
+                let most = Group::most_files(&self.hierarchies) + Network::FILES;
                 let keep = if open + most <= self.file_budget { Keep::Open } else { Keep::Closed };
                 open += if keep == Keep::Open { most } else { 0 };
                 let group = Group::new(&self.hierarchies, &found.path, keep, self.containers.len() as u64);
-                let recalled = Recalled::default();
-                self.containers
-                    .insert(key, Container { id, found, dir, group, recalled, oom_kills: None, expected: 0 });
+                let (network, recalled) = (Network::new(keep), Recalled::default());
+                let oom_watch = self.ooms.watch(&dir);
+                let container = Container {
+                    id,
+                    found,
+                    dir,
+                    group,
+                    network,
+                    recalled,
+                    oom_kills: None,
+                    _oom_watch: oom_watch,
+                    expected: 0,
+                };
+                self.containers.insert(key, container);
                 changed = true;
             }
         }
@@ -180,6 +214,10 @@ impl ContainerLane {
 }
 
 impl Container {
+    fn open_files(&self) -> usize {
+        self.group.open_files() + self.network.open_files()
+    }
+
     /// What its counter says that happened since it was read last.
     fn killed(&mut self, readings: &[Reading]) -> Option<Happened> {
         let reading = readings.iter().find(|reading| reading.metric == Metric::ContainerMemoryOomKills)?;
@@ -197,12 +235,14 @@ impl Container {
 
     fn facts(&self) -> ContainerFacts {
         let identity = &self.found.identity;
+        let mut absences = self.group.absences();
+        absences.extend(self.network.absences());
         let facts = ContainerFacts {
             id: identity.id.clone(),
             runtime: identity.runtime.into(),
             cgroup_path: self.found.path.clone(),
             display_name: identity.name.clone(),
-            absences: self.group.absences(),
+            absences,
             ..ContainerFacts::default()
         };
         self.recalled.add_to(facts)
@@ -226,18 +266,35 @@ impl Lane for ContainerLane {
         let slow = self.cycles.is_multiple_of(SLOW_EVERY);
         if slow {
             self.shared.devices.forget();
+            self.networks.look_again();
             if self.trees.is_empty() {
                 self.hierarchies = Hierarchies::find(&self.root);
                 self.trees = trees(&self.hierarchies);
             }
         }
-        let mut problems = Vec::new();
-        let discovered = self.discover(slow, &mut problems);
+        let mut discovered = Ok(false);
+        if self.has_changes() || slow {
+            let mut problems = Vec::new();
+            discovered = self.discover(slow, &mut problems);
+            problems.extend(discovered.as_ref().err().cloned());
+            self.problems = problems;
+        }
         let mut changed = slow || matches!(discovered, Ok(true));
         let mut samples = Vec::with_capacity(self.containers.len());
         let (mut gone, mut events) = (Vec::new(), Vec::new());
         for (key, container) in &mut self.containers {
             let mut readings = Readings::new(&self.whole, container.expected);
+            if slow {
+                container.network.check();
+            }
+            let (networks, buffer) = (&self.networks, &mut self.shared.buffer);
+            let Looked { absences_changed, lost } =
+                container.network.read(&container.dir, networks, buffer, &mut readings);
+            changed |= absences_changed;
+            if lost {
+                // All of it begins anew with what is read now, which therefore is everything.
+                container.group.read_all_next();
+            }
             match container.group.read(self.cycles, &container.dir, &mut self.shared, &mut readings) {
                 Outcome::Read => {}
                 Outcome::AbsencesChanged => changed = true,
@@ -247,9 +304,9 @@ impl Lane for ContainerLane {
                 }
             }
             container.expected = container.expected.max(readings.len());
-            let readings = readings.into_list();
-            events.extend(container.killed(&readings));
-            samples.push(ObjectSample { object: Object::Container(container.id.clone()), readings });
+            let of_one = readings.into_samples(Object::Container(container.id.clone()), lost);
+            events.extend(of_one.last().and_then(|sample| container.killed(&sample.readings)));
+            samples.extend(of_one);
         }
         for key in &gone {
             self.containers.remove(key);
@@ -257,15 +314,13 @@ impl Lane for ContainerLane {
         }
         changed |= self.recall(taken);
         self.cycles += 1;
-        let found = match discovered {
-            Ok(_) if changed => Found::Containers(self.containers.values().map(Container::facts).collect()),
-            Ok(_) => Found::Nothing,
-            Err(problem) => {
-                problems.push(problem);
-                Found::Nothing
-            }
+        let found = if discovered.is_ok() && changed {
+            Found::Containers(self.containers.values().map(Container::facts).collect())
+        } else {
+            Found::Nothing
         };
-        Cycle { taken, found, samples, sources: self.reports(problems), events }
+        let sources = self.reports(self.problems.clone());
+        Cycle { taken, found, samples, sources, events }
     }
 }
 

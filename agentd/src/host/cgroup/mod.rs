@@ -8,6 +8,8 @@ mod changes;
 mod hierarchy;
 mod identity;
 mod lane;
+mod network;
+mod ooms;
 mod parse;
 mod probes;
 mod specs;

@@ -32,7 +32,7 @@ pub(super) struct Group {
     probes: Vec<Probe>,
     /// Spreads over all cycles what is done in some: groups have different ones.
     phase: u64,
-    /// It has never been read.
+    /// All of it is to be read: it has never been.
     fresh: bool,
     /// Memory in use when it was read last what that is made of.
     memory_then: Option<u64>,
@@ -103,6 +103,11 @@ impl Group {
             Probe { spec, file, problem }
         };
         Self { probes: specs(hierarchies).map(probe).collect(), phase, fresh: true, memory_then: None }
+    }
+
+    /// Reads what is read in some cycles only in the next one.
+    pub(super) fn read_all_next(&mut self) {
+        self.fresh = true;
     }
 
     /// How many files a group keeps open at most.

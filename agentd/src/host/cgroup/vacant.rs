@@ -15,6 +15,9 @@ const MOST_KEPT: usize = 1024;
 pub(super) struct Vacant {
     /// By inode, the group's own list of processes.
     known: HashMap<u64, Kept>,
+    /// How many there were at the look under way, and at the one before.
+    now: usize,
+    before: usize,
     looks: u64,
 }
 
@@ -33,6 +36,7 @@ impl Vacant {
                 kept.list.parse(buffer, |text| Ok(text.is_empty())).unwrap_or(false)
             });
         if is_known_empty {
+            self.now += 1;
             return true;
         }
         let vacant = !has_processes(dir, 0);
@@ -42,7 +46,13 @@ impl Vacant {
         } else {
             self.known.remove(&found.inode);
         }
+        self.now += usize::from(vacant);
         vacant
+    }
+
+    /// Whether the last look found none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.before == 0
     }
 
     /// Ends a look: what was not asked for is gone, or a container.
@@ -50,6 +60,7 @@ impl Vacant {
         let looks = self.looks;
         self.known.retain(|_, kept| kept.looked == looks);
         self.looks += 1;
+        self.before = std::mem::take(&mut self.now);
     }
 }
 
@@ -76,10 +87,10 @@ mod tests {
             is_vacant
         };
         assert!(look(&mut vacant) && look(&mut vacant) && look(&mut vacant));
-        assert_eq!(vacant.known.len(), 1, "its list stays open");
+        assert_eq!((vacant.known.len(), vacant.is_empty()), (1, false), "its list stays open");
         fs::create_dir(dir.join("inner")).unwrap();
         fs::write(dir.join("inner/cgroup.procs"), "7\n").unwrap();
-        assert!(!look(&mut vacant), "one below has a process");
+        assert!(!look(&mut vacant) && vacant.is_empty(), "one below has a process");
         assert_eq!(vacant.known.len(), 0);
         fs::remove_dir_all(dir.join("inner")).unwrap();
         assert!(look(&mut vacant) && look(&mut vacant));

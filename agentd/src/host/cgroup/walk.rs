@@ -8,13 +8,18 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::identity::{Identity, holds_pods, identity};
 
 /// Far deeper than containers in containers in pods; bounds the recursion.
 const MAX_DEPTH: usize = 64;
+/// Children for which a directory is kept open.
+const MANY: usize = 16;
 /// Links of a directory without subdirectories.
 const NO_CHILDREN: u64 = 2;
 
@@ -53,6 +58,8 @@ struct Dir {
     within: Option<String>,
     container: Option<(Identity, String)>,
     children: Vec<Dir>,
+    /// Kept where there are many children, to look each of them up by its name alone.
+    handle: Option<OwnedFd>,
 }
 
 /// Whether a group or one below it has processes. What can't be read is not called empty.
@@ -76,6 +83,7 @@ impl Tree {
             within: None,
             container: None,
             children: Vec::new(),
+            handle: None,
         };
         Self { root: root.to_path_buf(), top }
     }
@@ -84,8 +92,9 @@ impl Tree {
         &self.root
     }
 
-    /// Brings the tree up to date. Fails only when the hierarchy itself can't be read.
-    pub(super) fn refresh(&mut self) -> io::Result<()> {
+    /// Brings the tree up to date, and says whether a directory came or went. Fails only when the hierarchy itself can't be
+    /// read.
+    pub(super) fn refresh(&mut self) -> io::Result<bool> {
         let mut path = self.root.clone();
         self.top.refresh(&mut path, "", 0)
     }
@@ -109,47 +118,71 @@ impl Dir {
         }
         let within = container.as_ref().map(|identity| identity.id.clone()).or_else(|| self.within.clone());
         let container = container.map(|identity| (identity, format!("{path}/{name}")));
-        Self { name, inode: 0, links: 0, in_pod, within, container, children: Vec::new() }
+        Self { name, inode: 0, links: 0, in_pod, within, container, children: Vec::new(), handle: None }
     }
 
-    fn refresh(&mut self, full: &mut PathBuf, path: &str, depth: usize) -> io::Result<()> {
+    fn refresh(&mut self, full: &mut PathBuf, path: &str, depth: usize) -> io::Result<bool> {
         let now = fs::symlink_metadata(&*full)?;
-        let mut list = now.ino() != self.inode || now.nlink() != self.links || now.nlink() < NO_CHILDREN;
+        let mut changed = now.ino() != self.inode;
+        let mut list = changed || now.nlink() != self.links || now.nlink() < NO_CHILDREN;
+        if changed {
+            self.handle = None;
+        }
         (self.inode, self.links) = (now.ino(), now.nlink());
         if now.nlink() == NO_CHILDREN {
+            changed |= !self.children.is_empty();
             self.children.clear();
-            return Ok(());
+            return Ok(changed);
         }
         if depth == MAX_DEPTH {
-            return Ok(());
+            return Ok(changed);
         }
         let known = self.children.len();
-        self.children.retain_mut(|child| child.step(full, path, depth));
+        if known < MANY {
+            self.handle = None;
+        } else if self.handle.is_none() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            // Without it each of them is looked up by its whole path.
+            self.handle = rustix::fs::open(&*full, flags, Mode::empty()).ok();
+        }
+        let Self { children, handle, .. } = self;
+        children.retain_mut(|child| {
+            let stepped = child.step(handle.as_ref(), full, path, depth);
+            changed |= stepped.is_none_or(|changed| changed);
+            stepped.is_some()
+        });
         list |= self.children.len() < known;
         if list {
-            self.list(full, path, depth)?;
+            changed |= self.list(full, path, depth)?;
         }
-        Ok(())
+        Ok(changed)
     }
 
-    fn step(&mut self, full: &mut PathBuf, path: &str, depth: usize) -> bool {
-        full.push(&self.name);
-        // A directory can go away between being listed and being read: it is then in nobody's list.
-        let there = if self.children.is_empty() && self.links == NO_CHILDREN && self.inode != 0 {
-            // The common case, without building its path.
-            match fs::symlink_metadata(&*full) {
-                Ok(now) if now.ino() == self.inode && now.nlink() == NO_CHILDREN => true,
-                Ok(_) => self.refresh(full, &format!("{path}/{}", self.name), depth + 1).is_ok(),
-                Err(_) => false,
+    /// Brings a child up to date, `within` its parent if that is kept open. `None`: it is gone. A directory can go away
+    /// between being listed and being read: it is then in nobody's list.
+    fn step(
+        &mut self,
+        within: Option<&OwnedFd>,
+        full: &mut PathBuf,
+        path: &str,
+        depth: usize,
+    ) -> Option<bool> {
+        let is_leaf = self.children.is_empty() && self.links == NO_CHILDREN && self.inode != 0;
+        if is_leaf && let Some(parent) = within {
+            // The common case where there are many, without looking up the whole path.
+            let now = rustix::fs::statat(parent, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            if now.st_ino == self.inode && u64::from(now.st_nlink) == NO_CHILDREN {
+                return Some(false);
             }
-        } else {
-            self.refresh(full, &format!("{path}/{}", self.name), depth + 1).is_ok()
-        };
+        }
+        full.push(&self.name);
+        let changed = self.refresh(full, &format!("{path}/{}", self.name), depth + 1);
         full.pop();
-        there
+        changed.ok()
     }
 
-    fn list(&mut self, full: &mut PathBuf, path: &str, depth: usize) -> io::Result<()> {
+    /// Lists the children anew, and says whether one came or went.
+    fn list(&mut self, full: &mut PathBuf, path: &str, depth: usize) -> io::Result<bool> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&*full)? {
             let entry = entry?;
@@ -159,16 +192,19 @@ impl Dir {
             }
         }
         names.sort_unstable();
+        let known = self.children.len();
         self.children.retain(|child| names.binary_search(&child.name).is_ok());
+        let mut changed = self.children.len() < known;
         for name in names {
             if let Err(at) = self.children.binary_search_by(|child| child.name.cmp(&name)) {
                 let mut child = self.child(name, path);
-                if child.step(full, path, depth) {
+                if child.step(None, full, path, depth).is_some() {
                     self.children.insert(at, child);
+                    changed = true;
                 }
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     fn collect(&self, found: &mut Vec<Found>) {
@@ -215,6 +251,31 @@ mod tests {
         fs::remove_dir(dir.path().join("lxc/a")).unwrap();
         fs::create_dir(dir.path().join("lxc/b")).unwrap();
         assert_eq!(paths(&mut tree), ["/lxc/b"]);
+    }
+
+    #[test]
+    fn changes_are_told_once_also_among_many() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..2 * MANY {
+            fs::create_dir_all(dir.path().join(format!("lxc/c{number}"))).unwrap();
+        }
+        let mut tree = Tree::new(dir.path());
+        assert!(tree.refresh().unwrap());
+        assert!(!tree.refresh().unwrap());
+        assert!(tree.top.children[0].handle.is_some());
+        fs::remove_dir(dir.path().join("lxc/c7")).unwrap();
+        fs::create_dir(dir.path().join("lxc/new")).unwrap();
+        assert!(tree.refresh().unwrap());
+        assert!(!tree.refresh().unwrap());
+        assert!(paths(&mut tree).contains(&"/lxc/new".to_owned()));
+        fs::create_dir(dir.path().join("lxc/c8/inner")).unwrap();
+        assert!(tree.refresh().unwrap(), "within one that had none");
+        fs::rename(dir.path().join("lxc/c9"), dir.path().join("aside")).unwrap();
+        fs::create_dir(dir.path().join("lxc/c9")).unwrap();
+        assert!(tree.refresh().unwrap(), "another of the same name");
+        fs::remove_dir_all(dir.path().join("lxc")).unwrap();
+        assert!(tree.refresh().unwrap());
+        assert_eq!(tree.containers().len(), 0);
     }
 
     #[test]

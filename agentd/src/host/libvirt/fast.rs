@@ -14,8 +14,7 @@ use crate::host::readings::Readings;
 use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
-use super::Missing;
-use super::guest::Guests;
+use super::Others;
 use super::params::{Device, INTERFACE_METRICS};
 use super::raw::{Details, Wanted};
 use super::session::{Place, Session, Unavailable, ok};
@@ -42,8 +41,7 @@ pub struct VmLane {
     domains: BTreeMap<VmUuid, Domain>,
     /// libvirt has told of its domains once: an empty list means that there are none.
     listed: bool,
-    missing: Missing,
-    guests: Guests,
+    others: Others,
     /// VMs that another connection told of first, and whose they are.
     elsewhere: BTreeMap<VmUuid, Arc<str>>,
     cycles: u64,
@@ -81,7 +79,8 @@ impl VmLane {
         name: &'static str,
         root: &Path,
         place: Place,
-        (missing, guests): (Missing, Guests),
+        others: Others,
+        bell: Bell,
         known: Known,
     ) -> Self {
         let mut observer = Observer { session: Session::new(place.clone()), seen: HashMap::new(), looks: 0 };
@@ -89,23 +88,17 @@ impl VmLane {
         Self {
             name,
             place,
-            bell: Bell::default(),
+            bell,
             known,
             libvirt: libvirt.map_err(|error| format!("start a thread: {error}")),
             processes: Processes::new(root),
             domains: BTreeMap::new(),
             listed: false,
-            missing,
-            guests,
+            others,
             elsewhere: BTreeMap::new(),
             cycles: 0,
             whole: Arc::from(""),
         }
-    }
-
-    /// What has this lane read at once.
-    pub(super) fn rung_by(&self) -> Bell {
-        self.bell.clone()
     }
 
     fn ask(&mut self) -> Answer {
@@ -241,13 +234,7 @@ impl Domain {
         if libvirt_lost.is_some() && gone { VmState::Unspecified } else { self.state }
     }
 
-    fn facts(
-        &self,
-        uuid: VmUuid,
-        place: &Place,
-        libvirt_lost: Option<&str>,
-        missing: Vec<Absence>,
-    ) -> VmFacts {
+    fn facts(&self, uuid: VmUuid, place: &Place, libvirt_lost: Option<&str>, others: &Others) -> VmFacts {
         let absent = |metric: Metric, reason: &str| Absence {
             metric: metric.into(),
             instance: String::new(),
@@ -273,7 +260,8 @@ impl Domain {
             if let Some(why) = libvirt_lost {
                 absences.extend(INTERFACE_METRICS.map(|metric| absent(metric, why)));
             }
-            absences.extend(missing);
+            absences.extend(others.missing.of(&uuid));
+            absences.extend(others.jobs.absences(&uuid));
         }
         VmFacts {
             uuid: uuid.to_string(),
@@ -287,6 +275,7 @@ impl Domain {
             unmanaged: false,
             simulated: place.is_simulated(),
             connection: place.uri.to_string(),
+            job: others.jobs.of(&uuid).into(),
             guest: None,
             guest_unknown_reason: String::new(),
         }
@@ -334,9 +323,9 @@ impl Lane for VmLane {
             }
             domain.expected = readings.len();
             samples.push(ObjectSample { object: Object::Vm(*uuid), readings: readings.into_list() });
-            let mut of_one = domain.facts(*uuid, &self.place, lost.as_deref(), self.missing.of(uuid));
+            let mut of_one = domain.facts(*uuid, &self.place, lost.as_deref(), &self.others);
             if domain.has_process() {
-                match self.guests.of(uuid) {
+                match self.others.guests.of(uuid) {
                     Ok(guest) => of_one.guest = Some(guest),
                     Err(why) => of_one.guest_unknown_reason = why,
                 }

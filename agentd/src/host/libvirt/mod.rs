@@ -11,8 +11,9 @@
 //!     └── /proc/PID, cgroup: its own thread                      └── what is missing, and why ──► VmLane, which lists the VMs
 //! ```
 //!
-//! What happens to VMs libvirt tells by itself, to [`VmEventLane`], on a connection of its own. There may be several
-//! libvirts; each has lanes, threads and connections of its own.
+//! What happens to VMs libvirt tells by itself, to [`VmEventLane`], on a connection of its own. Migrations, saves and other
+//! jobs are followed by [`VmJobLane`] while they run. There may be several libvirts; each has lanes, threads and connections
+//! of its own.
 //!
 //! All unsafe code is in `dl`, `raw` and `events::callbacks`.
 
@@ -20,6 +21,7 @@ mod dl;
 mod events;
 mod fast;
 mod guest;
+mod jobs;
 mod monitor;
 mod params;
 mod raw;
@@ -37,9 +39,12 @@ pub use self::events::{EVERY as EVENTS_EVERY, VmEventLane};
 pub use self::fast::VmLane;
 use self::guest::Guests;
 pub use self::guest::{EVERY as GUESTS_EVERY, GuestLane};
+use self::jobs::Jobs;
+pub use self::jobs::{EVERY as JOBS_EVERY, VmJobLane};
 pub use self::monitor::VmMonitorLane;
 pub use self::session::Place;
 
+use crate::collect::Bell;
 use crate::host::qemu::Known;
 
 /// What the monitor lane could not read, for the lane that lists the VMs.
@@ -65,12 +70,22 @@ impl Missing {
     }
 }
 
+/// What the other lanes know of VMs, for the lane that lists them.
+#[derive(Debug)]
+struct Others {
+    missing: Missing,
+    guests: Guests,
+    jobs: Jobs,
+}
+
 /// The lanes of one connection.
 #[derive(Debug)]
 pub struct Lanes {
     pub vms: VmLane,
     /// Where there are QEMU monitors.
     pub monitors: Option<VmMonitorLane>,
+    /// The same.
+    pub jobs: Option<VmJobLane>,
     pub events: VmEventLane,
     /// Where guest agents are to be asked.
     pub guests: Option<GuestLane>,
@@ -96,13 +111,19 @@ pub fn lanes(root: &Path, places: &[Place], known: &Known, agents: GuestAgents) 
             }
             GuestAgents::Leave => (None, Guests::not_asked()),
         };
-        let others = (missing.clone(), told);
-        let vms = VmLane::new(name("vms"), root, place.clone(), others, known.clone());
-        let events = VmEventLane::new(name("vm-events"), place.clone(), vms.rung_by(), known.clone());
-        let monitors = place
-            .has_monitors()
-            .then(|| VmMonitorLane::new(name("vm-monitors"), place.clone(), missing, known.clone()));
-        Lanes { vms, monitors, events, guests }
+        let states = Bell::default();
+        let jobs = if place.has_monitors() { Jobs::followed(states.clone()) } else { Jobs::default() };
+        let others = Others { missing: missing.clone(), guests: told, jobs: jobs.clone() };
+        let vms = VmLane::new(name("vms"), root, place.clone(), others, states.clone(), known.clone());
+        let rung = (states, jobs.clone());
+        let events = VmEventLane::new(name("vm-events"), place.clone(), rung, known.clone());
+        let with_monitors = place.has_monitors().then(|| {
+            let found = (missing, jobs.clone());
+            let monitors = VmMonitorLane::new(name("vm-monitors"), place.clone(), found, known.clone());
+            (monitors, VmJobLane::new(name("vm-jobs"), place.clone(), jobs, known.clone()))
+        });
+        let (monitors, jobs) = with_monitors.unzip();
+        Lanes { vms, monitors, jobs, events, guests }
     };
     places.iter().enumerate().map(of).collect()
 }

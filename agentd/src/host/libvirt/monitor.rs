@@ -18,6 +18,7 @@ use crate::host::worker::{NoAnswer, Worker};
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Missing;
+use super::jobs::Jobs;
 use super::params::{BALLOON, BLOCK_COUNTERS, BLOCK_METRICS, Params};
 use super::raw::{Record, Wanted};
 use super::session::{Place, Session, Unavailable, ok};
@@ -39,6 +40,7 @@ pub struct VmMonitorLane {
     read: HashSet<VmUuid>,
     hanging: HashMap<VmUuid, Monitor>,
     missing: Missing,
+    jobs: Jobs,
     known: Known,
     whole: Arc<str>,
 }
@@ -60,7 +62,12 @@ enum Answer {
 }
 
 impl VmMonitorLane {
-    pub(super) fn new(name: &'static str, place: Place, missing: Missing, known: Known) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        place: Place,
+        (missing, jobs): (Missing, Jobs),
+        known: Known,
+    ) -> Self {
         Self {
             name,
             place,
@@ -68,6 +75,7 @@ impl VmMonitorLane {
             read: HashSet::new(),
             hanging: HashMap::new(),
             missing,
+            jobs,
             known,
             whole: Arc::from(""),
         }
@@ -236,6 +244,7 @@ impl Lane for VmMonitorLane {
     fn read(&mut self, taken: Taken) -> Cycle {
         self.gather();
         let (mut samples, mut missing, mut hanging) = (Vec::new(), HashMap::new(), Vec::new());
+        let mut answering = Vec::new();
         let report = match self.running() {
             Ok(mut running) => {
                 running.retain(|uuid| !self.known.is_of_another(uuid, &self.place.uri));
@@ -246,11 +255,16 @@ impl Lane for VmMonitorLane {
                 self.read = now;
                 for uuid in running {
                     let mut readings = Readings::new(&self.whole, 32);
-                    let absences = self.one(uuid, &mut readings).unwrap_or_else(|why| {
-                        let absences = nothing_read(&why);
-                        hanging.push(format!("{uuid}: {why}"));
-                        absences
-                    });
+                    let absences = match self.one(uuid, &mut readings) {
+                        Ok(absences) => {
+                            answering.push(uuid);
+                            absences
+                        }
+                        Err(why) => {
+                            hanging.push(format!("{uuid}: {why}"));
+                            nothing_read(&why)
+                        }
+                    };
                     missing.insert(uuid, absences);
                     samples.push(ObjectSample { object: Object::Vm(uuid), readings: readings.into_list() });
                 }
@@ -274,6 +288,8 @@ impl Lane for VmMonitorLane {
                 why.report(Source::QemuMonitor, &self.place)
             }
         };
+        // Only those whose monitor answers: each that hangs holds one of libvirtd's workers already.
+        self.jobs.look_at(answering);
         self.missing.replace(missing);
         Cycle { taken, found: Found::Nothing, samples, sources: vec![report], events: Vec::new() }
     }

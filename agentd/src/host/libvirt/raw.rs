@@ -144,6 +144,27 @@ impl Connection {
         })
     }
 
+    /// The statistics of the job that runs in a domain. Where QEMU is asked and does not answer, neither does this.
+    pub(super) fn job(&self, uuid: &VmUuid) -> Result<Option<Params>, CallError> {
+        let domain = self.domain(uuid)?;
+        let (mut kind, mut params, mut count) = (0, ptr::null_mut(), 0);
+        // SAFETY: the domain lives; the parameters are set to a list that is freed below.
+        let got = unsafe {
+            sys::virDomainGetJobStats(domain.as_ptr(), &raw mut kind, &raw mut params, &raw mut count, 0)
+        };
+        if got < 0 {
+            return Err(CallError::Libvirt { doing: "read a domain's job", error: Error::last_error() });
+        }
+        // SAFETY: as libvirt gave them; nothing of them is used after they are freed.
+        let copied = unsafe {
+            let copied = list(params, count);
+            sys::virTypedParamsFree(params, count);
+            copied
+        };
+        let runs = [sys::VIR_DOMAIN_JOB_BOUNDED, sys::VIR_DOMAIN_JOB_UNBOUNDED];
+        Ok(u32::try_from(kind).is_ok_and(|kind| runs.contains(&kind)).then_some(copied))
+    }
+
     /// Where the agent in the guest does not answer, neither does this.
     pub(super) fn guest_info(&self, uuid: &VmUuid, info: GuestInfo) -> Result<Params, CallError> {
         let domain = self.domain(uuid)?;

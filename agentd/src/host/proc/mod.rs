@@ -34,6 +34,7 @@ use self::facts::{Facts, Known};
 use self::hugepages::HugePages;
 use self::memory::{Memory, memory};
 use self::network::Interfaces;
+pub(in crate::host) use self::network::net_dev;
 use self::numa::Numa;
 use self::pressures::{Averages, Pressures};
 use self::stat::{MODES, Stat, stat};

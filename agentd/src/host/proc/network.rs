@@ -29,8 +29,8 @@ enum Class {
     Uncounted,
 }
 
-/// What to show of each, and in what order.
-type Counters = [u64; COLUMNS];
+/// Of one interface, in the order of the file.
+pub(in crate::host) type Counters = [u64; COLUMNS];
 
 #[derive(Debug)]
 pub(super) struct Interfaces {
@@ -151,7 +151,8 @@ fn class(facts: &NetworkDevice) -> Class {
     }
 }
 
-fn net_dev(text: &str) -> Result<Vec<(&str, Counters)>, Malformed> {
+/// The interfaces of `/proc/net/dev`, or of any process's.
+pub(in crate::host) fn net_dev(text: &str) -> Result<Vec<(&str, Counters)>, Malformed> {
     let line = |line: &'_ str| -> Result<(usize, Counters), Malformed> {
         // A name may hold a colon, as an alias does; the last one ends it.
         let colon = line.rfind(':').ok_or(Malformed("an interface has no name"))?;

@@ -28,6 +28,7 @@ use crate::host::qemu::Known;
 use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Happened, Lane, Object, Taken};
 
+use super::jobs::Jobs;
 use super::session::{Place, Session, Unavailable, ok};
 
 /// How often the connection is looked at. Events don't wait for it.
@@ -56,6 +57,7 @@ pub(super) struct Queue {
     taker: Bell,
     /// The lane that reads states.
     states: Bell,
+    jobs: Jobs,
 }
 
 #[derive(Debug, Default)]
@@ -73,9 +75,9 @@ pub(super) struct Told {
 }
 
 impl VmEventLane {
-    /// `states` is rung when the state of a VM changed.
-    pub(super) fn new(name: &'static str, place: Place, states: Bell, known: Known) -> Self {
-        let queue = Arc::new(Queue { states, ..Queue::default() });
+    /// `states` is rung when the state of a VM changed; `jobs` hears of what goes with a job.
+    pub(super) fn new(name: &'static str, place: Place, (states, jobs): (Bell, Jobs), known: Known) -> Self {
+        let queue = Arc::new(Queue { states, jobs, ..Queue::default() });
         let mut listener =
             Listener { session: Session::new(place.clone()), subscription: None, queue: Arc::clone(&queue) };
         let listener = Worker::start("vm-events-libvirt", move |()| listener.listen());
@@ -156,6 +158,7 @@ impl Queue {
     /// Called by libvirt's event loop.
     pub(super) fn put(&self, told: Told) {
         let changes_state = told.said.changes_state();
+        let with_job = told.said.goes_with_a_job().then_some(told.uuid);
         {
             let mut waiting = self.lock();
             if waiting.told.len() < QUEUE {
@@ -165,6 +168,7 @@ impl Queue {
             }
         }
         self.taker.ring();
+        self.jobs.look_at(with_job);
         if changes_state {
             self.states.ring();
         }
@@ -210,7 +214,7 @@ mod tests {
 
     fn lane() -> VmEventLane {
         let place = Place::new("test:///default", std::path::Path::new("/"));
-        VmEventLane::new("vm-events", place, Bell::default(), Known::default())
+        VmEventLane::new("vm-events", place, (Bell::default(), Jobs::default()), Known::default())
     }
 
     fn told(said: Said) -> Told {

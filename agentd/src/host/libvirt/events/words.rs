@@ -132,6 +132,11 @@ impl Said {
         matches!(self, Self::Lifecycle { .. })
     }
 
+    /// Whether a job may have begun or ended with it: of the beginning libvirt tells nothing itself.
+    pub(super) fn goes_with_a_job(&self) -> bool {
+        matches!(self, Self::Lifecycle { .. } | Self::MigrationIteration { .. } | Self::JobCompleted(_))
+    }
+
     /// What it is, and what people are told beside the VM's name. `None`: of a kind that a later libvirt has.
     pub(super) fn in_words(&self) -> Option<(EventKind, String)> {
         Some(match self {
