@@ -178,6 +178,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
             return Ok(());
         }
         tracing::info!("enrolled: going on with a controller");
+        if config.exporter.is_none() || config.agent_socket.is_none() {
+            tracing::warn!(
+                "an agent with a controller serves this host itself only where its settings say so: `[exporter]` and `agent_socket`"
+            );
+        }
     }
     serve(config, Until::Told).map(drop)
 }
@@ -210,12 +215,14 @@ fn serve(config: &Config, until: Until) -> anyhow::Result<Ended> {
     runtime()?.block_on(async {
         let terminate = signal::terminate().context("take signals")?;
         let mut tasks = Tasks::default();
+        let mut seen = None;
         let (to_link, from_lanes) = mpsc::channel(collect::QUEUE);
         let forward = if config.no_controller { Forward::Nowhere } else { Forward::Link(to_link) };
         let cycles = if exporter.is_none() && agent_socket.is_none() {
             collected
         } else {
             let (mut tap, local) = Local::tapped(watched, forward);
+            seen = Some(Arc::clone(&local));
             if let Some(exporter) = &exporter {
                 let exporter = Exporter::bind(exporter, local, &config.root).context("start the exporter")?;
                 tasks.spawn("exporter", |stop| exporter.run(stop));
@@ -240,6 +247,9 @@ fn serve(config: &Config, until: Until) -> anyhow::Result<Ended> {
         } else {
             let link = Link::new(config.state_dir.clone(), config.spool, running, cycles);
             let link = link.context("open the spool")?;
+            if let Some(local) = seen {
+                local.linked(link.standing());
+            }
             tasks.spawn("link", |stop| link.run(stop));
             Vec::new()
         };

@@ -3,6 +3,7 @@
 
 mod containers;
 mod exporter;
+mod floor;
 mod node;
 mod side_by_side;
 
@@ -12,6 +13,10 @@ use horcrux_agentd::sample::Taken;
 const TAKEN: Taken = Taken { unix_ms: 0, boottime_ns: 0 };
 
 fn main() {
+    if std::env::args().nth(1).is_some_and(|argument| argument == floor::ARGUMENT) {
+        floor::run().expect("the floor's pipes work");
+        return;
+    }
     // cargo passes `--bench`.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();

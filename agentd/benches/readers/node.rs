@@ -1,6 +1,5 @@
 //! One cycle of the node's lane. On the host that this runs on: with its cores, disks and interfaces.
 
-use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
@@ -8,7 +7,8 @@ use horcrux_agentd::host::proc::NodeLane;
 use horcrux_agentd::sample::Lane as _;
 
 use crate::TAKEN;
-use crate::side_by_side::{Floor, compare};
+use crate::floor::Floor;
+use crate::side_by_side::{compare, timed};
 
 /// What the lane reads in one of so many cycles only: how much is paged and how many processes are listed. What devices are
 /// it looks up once in six times as many.
@@ -18,26 +18,21 @@ const PERIOD: u32 = 60;
 pub(crate) fn bench() {
     let mut lane = NodeLane::new(Path::new("/"));
     let values: usize = lane.read(TAKEN).samples.iter().map(|sample| sample.readings.len()).sum();
-    let mut floor = Floor::kept(&["/proc", "/sys"], 1);
-    let mut rare = floor.split(&["vmstat", "arcstats"]);
-    let files = floor.len();
-    let mut cycle = 0;
+    let rare = [("vmstat", RARE), ("arcstats", RARE), ("/proc", RARE)];
+    let mut floor = match Floor::kept(&["/proc", "/sys"], &["/proc"], &rare) {
+        Ok(floor) => floor,
+        Err(error) => {
+            eprintln!("node: SKIPPED, its floor can't be started: {error}");
+            return;
+        }
+    };
     let cost = compare(
         PERIOD,
-        || {
-            floor.read();
-            if cycle % RARE == 0 {
-                rare.read();
-                black_box(fs::read_dir("/proc").map_or(0, Iterator::count));
-            }
-            cycle += 1;
-        },
-        || {
-            black_box(lane.read(TAKEN));
-        },
+        |cycles| floor.read(cycles),
+        |cycles| timed(cycles, || drop(black_box(lane.read(TAKEN)))),
     );
     eprintln!(
-        "node cycle, {files} files, {values} values: floor {:?}, ours {:?}: {:.2} times (target: 2)",
-        cost.floor, cost.ours, cost.ratio
+        "node cycle, {} files, {values} values: floor {:?}, ours {:?}: {:.2} times (target: 2)",
+        floor.files, cost.floor, cost.ours, cost.ratio
     );
 }

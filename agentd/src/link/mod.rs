@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
@@ -32,9 +33,11 @@ use crate::spool::keeper::Keeper;
 
 pub mod dictionary;
 mod passing;
+mod standing;
 mod stream;
 
 pub(crate) use passing::off;
+pub use standing::Standing;
 use stream::{Stream, attach, ended};
 
 /// How a pause between two dials ended.
@@ -80,6 +83,7 @@ pub struct Link {
     off: Vec<u32>,
     /// Of the identity that was used last.
     stamp: Option<Stamp>,
+    standing: Arc<Standing>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +133,14 @@ impl Link {
             counted: 0,
             off: Vec::new(),
             stamp: None,
+            standing: Arc::default(),
         })
+    }
+
+    /// How it stands, to look at from elsewhere.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        Arc::clone(&self.standing)
     }
 
     /// Runs until `stop`.
@@ -146,7 +157,9 @@ impl Link {
                         self.tell_start(&mut stream);
                     }
                     let since = Instant::now();
+                    self.standing.is_there();
                     let ended = self.pass_on(&mut stream, &stop).await;
+                    self.standing.ended();
                     if stop.is_cancelled() {
                         return Ok(());
                     }
@@ -197,6 +210,7 @@ impl Link {
         if self.spool.is_worn() {
             self.spool.renew(clock::unix_ms());
             self.dictionary.reset();
+            self.standing.begins_anew();
         }
         let hello = Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,6 +221,7 @@ impl Link {
         // Before it is read: one that takes its place from here on is noticed.
         self.stamp = identity::stamp(&self.state_dir);
         let enrolled = Enrolled::load(&self.state_dir).map_err(LinkError::Identity)?;
+        self.standing.shows(enrolled.facts.certificate_expires_unix_ms);
         let attaching = attach(enrolled, hello);
         tokio::pin!(attaching);
         loop {
@@ -293,7 +308,12 @@ impl Link {
                 tracing::info!(node = welcome.node, controller = welcome.controller_version, "attached");
                 stream.spread = Duration::from_millis(welcome.reconnect_spread_ms.into()).min(LONGEST_SPREAD);
             }
-            attach_response::Message::Ack(ack) => self.spool.acked(&ack),
+            attach_response::Message::Ack(ack) => {
+                if !ack.backfill && ack.epoch == self.spool.epoch() {
+                    self.standing.was_stored(ack.sequence);
+                }
+                self.spool.acked(&ack);
+            }
             attach_response::Message::Configure(configure) => self.configure(&configure),
             attach_response::Message::Command(Command { command_id, action }) => {
                 let error = match action {

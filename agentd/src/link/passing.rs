@@ -46,6 +46,7 @@ impl Link {
             batch.declared = declared;
         }
         self.spool.settle();
+        self.standing.counts(self.spool.assigned());
         if let Some(Stream { outgoing, last, .. }) = outgoing {
             for batch in encoded.batches {
                 let message = Some(attach_request::Message::Samples(last.pack(batch)));

@@ -5,7 +5,7 @@
 //! Lanes send their readings to the [`Tap`], which gives each to [`Latest`] and passes it on to the link, where there is
 //! one. The link may be slow or away; the tap never waits for it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub mod exporter;
 mod latest;
@@ -20,6 +20,7 @@ pub use self::tap::{Forward, Tap};
 use horcrux_proto::v1::Source;
 
 use crate::collect::Watched;
+use crate::link::Standing;
 
 /// What is known here now. Written by the tap; readers hold the lock while they write down what they need of it, and
 /// never across an await.
@@ -27,12 +28,25 @@ use crate::collect::Watched;
 pub struct Local {
     latest: Mutex<Latest>,
     pub lanes: Vec<Watched>,
+    /// Set once, where there is a controller.
+    link: OnceLock<Arc<Standing>>,
 }
 
 impl Local {
     #[must_use]
     pub fn new(lanes: Vec<Watched>) -> Self {
-        Self { latest: Mutex::default(), lanes }
+        Self { latest: Mutex::default(), lanes, link: OnceLock::new() }
+    }
+
+    /// Has it told how the link to the controller is, from here on.
+    pub fn linked(&self, standing: Arc<Standing>) {
+        if self.link.set(standing).is_err() {
+            tracing::debug!("it has a link already");
+        }
+    }
+
+    fn link(&self) -> Option<&Standing> {
+        self.link.get().map(Arc::as_ref)
     }
 
     pub(crate) fn latest(&self) -> MutexGuard<'_, Latest> {

@@ -66,6 +66,8 @@ pub(super) struct Network {
     /// The namespace that was read last.
     namespace: Option<u64>,
     problem: Option<String>,
+    /// It was found on the node's network, which processes seldom leave: it is looked at again when it is checked.
+    rests: bool,
     /// Names, kept and shared.
     interfaces: Vec<Arc<str>>,
 }
@@ -107,7 +109,7 @@ impl Network {
     pub(super) const FILES: usize = 1;
 
     pub(super) fn new(keep: Keep) -> Self {
-        Self { keep, member: None, namespace: None, problem: None, interfaces: Vec::new() }
+        Self { keep, member: None, namespace: None, problem: None, rests: false, interfaces: Vec::new() }
     }
 
     pub(super) fn open_files(&self) -> usize {
@@ -116,6 +118,7 @@ impl Network {
 
     /// Makes sure that the process which stands for the container is still in it.
     pub(super) fn check(&mut self) {
+        self.rests = false;
         self.member.take_if(|member| !processes(&member.group).contains(&member.pid));
     }
 
@@ -127,12 +130,16 @@ impl Network {
         buffer: &mut Buffer,
         readings: &mut Readings,
     ) -> Looked {
+        if self.rests {
+            return Looked::default();
+        }
         let (namespace, problem) = match self.counters(group, networks, buffer, readings) {
             Ok(namespace) => (Some(namespace), None),
             Err(problem) => (None, Some(problem)),
         };
         let before = std::mem::replace(&mut self.namespace, namespace);
         let absences_changed = self.problem != problem;
+        self.rests = problem.as_deref() == Some(OF_NODE);
         self.problem = problem;
         Looked { absences_changed, lost: before.is_some() && before != namespace }
     }

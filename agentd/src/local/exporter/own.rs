@@ -6,16 +6,39 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::collect::Watched;
 use crate::host::read::read_text;
+use crate::link::Standing;
 use crate::sample::Taken;
 
 use super::text::{Number, Text, Type};
 
-pub(super) fn write(text: &mut Text, lanes: &[Watched], now: Taken) {
+pub(super) fn write(text: &mut Text, lanes: &[Watched], link: Option<&Standing>, now: Taken) {
     let name = "horcrux_agent_build_info";
     text.family(name, Type::Gauge, "Which agent this is; always 1.");
     text.line(name).label("version", env!("CARGO_PKG_VERSION")).value(Number::Whole(1));
     of_lanes(text, lanes, now);
+    if let Some(link) = link {
+        of_link(text, link);
+    }
     process(text);
+}
+
+/// Of an agent that has a controller.
+fn of_link(text: &mut Text, link: &Standing) {
+    let attached = Number::Whole(u64::from(link.is_attached()));
+    let help = "1 while the controller takes what is read.";
+    text.single("horcrux_agent_controller_connected", Type::Gauge, help, attached);
+    let attaches = Number::Whole(link.attaches());
+    let help = "Streams to the controller since the agent's start.";
+    text.single("horcrux_agent_controller_streams_total", Type::Counter, help, attaches);
+    let waiting = Number::Whole(link.records().saturating_sub(link.stored()));
+    let help = "Batches and events since the last that the controller said it stored as it was taken.";
+    text.single("horcrux_agent_controller_unstored_records", Type::Gauge, help, waiting);
+    if let Some(ms) = link.certificate_expires_ms() {
+        let help = "When the node's certificate ends, in seconds since 1970.";
+        let name = "horcrux_agent_certificate_expiry_timestamp_seconds";
+        let seconds = Number::Whole(u64::try_from(ms / 1000).unwrap_or(0));
+        text.single(name, Type::Gauge, help, seconds);
+    }
 }
 
 /// What is told of each lane.

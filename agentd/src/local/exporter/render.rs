@@ -64,7 +64,7 @@ impl Renderer {
             readings.write(text, &self.exposed, &self.mounts);
             facts::write(text, &latest, now, &self.system, &local.lanes);
         }
-        own::write(text, &local.lanes, now);
+        own::write(text, &local.lanes, local.link(), now);
         text.end()
     }
 }

@@ -262,3 +262,17 @@ async fn without_its_certificate_an_open_port_is_not_bound() {
     let refused = Exporter::bind(&settings, Arc::new(local(&[])), Path::new("/"));
     assert!(matches!(refused, Err(ExporterError::Certificate(_))));
 }
+
+#[test]
+fn an_agent_with_a_controller_tells_how_it_stands_with_it_and_one_without_does_not() {
+    let of_link = ["horcrux_agent_controller_connected", "horcrux_agent_controller_unstored_records"];
+    let local = local(&[]);
+    let mut renderer = Renderer::new(Path::new("/nonexistent"));
+    let alone = renderer.render(&local, Format::Prometheus).to_owned();
+    assert!(of_link.iter().all(|family| lines(&alone, family).is_empty()), "{alone}");
+    local.linked(Arc::default());
+    let linked = renderer.render(&local, Format::Prometheus);
+    assert_eq!(of_link.map(|family| lines(linked, family).concat()), of_link.map(|family| format!("{family} 0")));
+    let expiry = lines(linked, "horcrux_agent_certificate_expiry_timestamp_seconds");
+    assert!(expiry.is_empty(), "no certificate was shown yet");
+}
