@@ -177,11 +177,14 @@ mod tests {
         ids.into_iter().map(|id| Series { id, ..Series::default() }).collect()
     }
 
-    /// By id: gauges come in another order.
-    fn sorted(batch: &SampleBatch) -> (Vec<(u32, u64)>, Vec<(u32, u64)>) {
-        let mut counters: Vec<_> =
+    /// Values by id.
+    type Column = Vec<(u32, u64)>;
+
+    /// Counters and gauges in the order of their ids: gauges come in another order.
+    fn sorted(batch: &SampleBatch) -> (Column, Column) {
+        let mut counters: Column =
             batch.counter_ids.iter().copied().zip(batch.counters.iter().copied()).collect();
-        let mut gauges: Vec<_> =
+        let mut gauges: Column =
             batch.gauge_ids.iter().copied().zip(batch.gauges.iter().map(|value| value.to_bits())).collect();
         counters.sort_unstable();
         gauges.sort_unstable();

@@ -48,6 +48,9 @@ const FOREIGN: [&str; 5] = [
 ];
 /// What Prometheus itself says of a scrape.
 const OF_SCRAPES: [&str; 2] = ["up", "scrape_duration_seconds"];
+/// What only an agent with a controller tells.
+const OF_LINKS: [&str; 2] =
+    ["horcrux_agent_controller_connected", "horcrux_agent_certificate_expiry_timestamp_seconds"];
 
 /// An agent on its own beside a VM, a container and a node_exporter, and who scrapes them.
 struct Scraped {
@@ -130,7 +133,7 @@ impl Scraped {
             names.collect::<BTreeSet<String>>()
         };
         let mut known = Named { metrics: names("label/__name__/values"), labels: names("labels") };
-        known.metrics.extend(FOREIGN.into_iter().chain(OF_SCRAPES).map(str::to_owned));
+        known.metrics.extend(FOREIGN.into_iter().chain(OF_SCRAPES).chain(OF_LINKS).map(str::to_owned));
         for (metric, label) in families() {
             known.metrics.insert(metric);
             known.labels.insert(label.to_owned());

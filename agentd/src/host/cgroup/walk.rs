@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 
 use super::identity::{Identity, holds_pods, identity};
 
@@ -170,8 +170,9 @@ impl Dir {
         let is_leaf = self.children.is_empty() && self.links == NO_CHILDREN && self.inode != 0;
         if is_leaf && let Some(parent) = within {
             // The common case where there are many, without looking up the whole path.
-            let now = rustix::fs::statat(parent, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-            if now.st_ino == self.inode && u64::from(now.st_nlink) == NO_CHILDREN {
+            let wanted = StatxFlags::INO | StatxFlags::NLINK;
+            let now = statx(parent, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
+            if now.stx_ino == self.inode && u64::from(now.stx_nlink) == NO_CHILDREN {
                 return Some(false);
             }
         }

@@ -272,7 +272,10 @@ fn an_agent_with_a_controller_tells_how_it_stands_with_it_and_one_without_does_n
     assert!(of_link.iter().all(|family| lines(&alone, family).is_empty()), "{alone}");
     local.linked(Arc::default());
     let linked = renderer.render(&local, Format::Prometheus);
-    assert_eq!(of_link.map(|family| lines(linked, family).concat()), of_link.map(|family| format!("{family} 0")));
+    assert_eq!(
+        of_link.map(|family| lines(linked, family).concat()),
+        of_link.map(|family| format!("{family} 0"))
+    );
     let expiry = lines(linked, "horcrux_agent_certificate_expiry_timestamp_seconds");
     assert!(expiry.is_empty(), "no certificate was shown yet");
 }
