@@ -167,7 +167,11 @@ fn names_labels_and_units_are_those_of_the_exporters_that_people_know() {
         reading(Metric::VmCpuTime, "", Value::Counter(2_500_000_000)),
         reading(Metric::VmDiskReadBytes, "vda", Value::Counter(7)),
     ];
-    let of_container = vec![reading(Metric::ContainerCpuTime, "", Value::Counter(500_000_000))];
+    let of_container = vec![
+        reading(Metric::ContainerCpuTime, "", Value::Counter(500_000_000)),
+        reading(Metric::ContainerNetworkRxBytes, "", Value::Counter(7)),
+        reading(Metric::ContainerNetworkRxBytes, "eth0", Value::Counter(7)),
+    ];
     let text = rendered(
         &[("node", node(readings)), ("vms", vm("a\"b", of_vm)), ("containers", container(of_container))],
         Format::Prometheus,
@@ -185,6 +189,8 @@ fn names_labels_and_units_are_those_of_the_exporters_that_people_know() {
         "libvirt_domain_info_vstate{domain=\"a\\\"b\",uuid=\"5c0a1a3e-0000-0000-0000-00000000000a\"} 3",
         "libvirt_up 0",
         "container_cpu_usage_seconds_total{cpu=\"total\",id=\"/docker/4b3d\",name=\"web\",image=\"nginx:1\",pod=\"web-0\"} 0.5",
+        "container_network_receive_bytes_total{id=\"/docker/4b3d\",name=\"web\",image=\"nginx:1\",pod=\"web-0\",\
+         interface=\"eth0\"} 7",
         "horcrux_container_info{id=\"/docker/4b3d\",name=\"web\",image=\"nginx:1\",pod=\"web-0\",container_id=\"4b3d\",\
          runtime=\"docker\",container_label_a_b=\"dash\",container_label_io_kubernetes_pod_name=\"web-0\"} 1",
         "horcrux_agent_source_state{source=\"libvirt\",state=\"failing\"} 1",
