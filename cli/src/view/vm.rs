@@ -3,6 +3,7 @@
 use horcrux_proto::v1::{GuestFacts, GuestFilesystem, GuestInterface, Vm, VmServiceGetResponse};
 use serde::Serialize;
 
+use super::known::{Known, held, node_state};
 use super::quantity::whole_bytes;
 use super::table::{Facts, Table};
 use super::time::ago;
@@ -32,6 +33,8 @@ pub struct VmView {
     pub guest: Option<GuestView>,
     /// Why that is null.
     pub guest_unknown_reason: String,
+    /// How its node is: of one that isn't connected, all of this is the last known.
+    pub node_state: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,6 +94,7 @@ impl From<&Vm> for VmView {
             interfaces: facts.interfaces,
             guest: facts.guest.map(GuestView::from),
             guest_unknown_reason: facts.guest_unknown_reason,
+            node_state: node_state(wire.node_state()),
             unmanaged: facts.unmanaged,
             simulated: facts.simulated,
             connection: Some(facts.connection).filter(|uri| !uri.is_empty()),
@@ -173,7 +177,7 @@ impl View for VmListView {
             table.row(vec![
                 shown(&vm.display_name),
                 shown(bare(&vm.node)),
-                vm.state_in_words(),
+                held(&vm.node_state, vm.state_in_words()),
                 or_dash(vm.vcpus.map(|n| n.to_string())),
                 or_dash(vm.memory_max_bytes.map(whole_bytes)),
                 or_dash(vm.last_sample_unix_ms.map(|at| ago(at, now_ms))),
@@ -191,7 +195,8 @@ impl View for VmDetailView {
         facts.fact("name", shown(&vm.display_name));
         facts.fact("uuid", shown(bare(&vm.name)));
         facts.fact("node", shown(bare(&vm.node)));
-        facts.fact("state", vm.state_in_words());
+        let known = Known { node: &vm.node, node_state: &vm.node_state, sampled_ms: vm.last_sample_unix_ms };
+        facts.fact("state", known.told(vm.state_in_words(), now_ms));
         facts.fact("libvirt", vm.connection.as_deref().map_or_else(|| "-".to_owned(), shown));
         facts.fact("vcpus", or_dash(vm.vcpus.map(|n| n.to_string())));
         facts.fact("memory", or_dash(vm.memory_max_bytes.map(whole_bytes)));

@@ -30,6 +30,7 @@ export function staleness(
             return { label: "not seen", ageMs };
         case NodeState.UNSPECIFIED:
         case NodeState.CONNECTED:
+        case NodeState.HERE:
             // Of what is off nothing is measured: its silence is no failure.
             return whyOff(thing) === undefined && ageMs !== undefined && ageMs > STALE_AFTER_MS
                 ? { label: "stale", ageMs }
