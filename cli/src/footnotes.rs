@@ -31,7 +31,9 @@ pub fn missing(listed: Listed, nodes: &[Node], only: Option<&str>) -> Vec<String
         .collect();
     if lines.len() > LINES {
         let more = lines.split_off(LINES - 1).len();
-        lines.push(format!("and {more} more: `horcruxctl node get NODE` shows how each of its sources is doing"));
+        lines.push(format!(
+            "and {more} more: `horcruxctl node get NODE` shows how each of its sources is doing"
+        ));
     }
     lines
 }
@@ -112,12 +114,7 @@ mod tests {
             ..SourceStatus::default()
         };
         let facts = NodeFacts { sources: sources.iter().map(status).collect(), ..NodeFacts::default() };
-        Node {
-            name: format!("nodes/{name}"),
-            state: state.into(),
-            facts: Some(facts),
-            ..Node::default()
-        }
+        Node { name: format!("nodes/{name}"), state: state.into(), facts: Some(facts), ..Node::default() }
     }
 
     #[test]

@@ -168,13 +168,7 @@ impl App {
     }
 
     /// What a list can't show, for people.
-    async fn footnotes(
-        &self,
-        session: &Session,
-        listed: Listed,
-        only: Option<&str>,
-        notes: Vec<String>,
-    ) {
+    async fn footnotes(&self, session: &Session, listed: Listed, only: Option<&str>, notes: Vec<String>) {
         if self.output == Output::Table {
             for note in notes.into_iter().chain(inventory::missing(session, listed, only).await) {
                 self.say(&format!("note: {note}"));

@@ -123,7 +123,9 @@ impl ValueView {
         match (self.value, self.kind) {
             (None, _) => shown(&self.absent_reason),
             (Some(_), Kind::Counter) => "total".to_owned(),
-            (Some(_), Kind::Gauge | Kind::Unspecified) if self.instance.is_empty() => of_what(self.number, all),
+            (Some(_), Kind::Gauge | Kind::Unspecified) if self.instance.is_empty() => {
+                of_what(self.number, all)
+            }
             (Some(_), Kind::Gauge | Kind::Unspecified) => String::new(),
         }
     }

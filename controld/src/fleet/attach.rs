@@ -1,8 +1,8 @@
 //! One agent's stream, from its first message to its end. What a node may say is in [`said`](super::said), how fast it is
 //! listened to in [`pace`](super::pace).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{
@@ -287,7 +287,10 @@ impl Attachments {
 
     /// Within which time agents come back when this controller has gone: fifty in a second at most, on average.
     fn spread_ms(&self) -> u32 {
-        u32::try_from(self.streams.count()).unwrap_or(u32::MAX).saturating_mul(1000 / RETURN_PER_SECOND).max(SPREAD_MS)
+        u32::try_from(self.streams.count())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(1000 / RETURN_PER_SECOND)
+            .max(SPREAD_MS)
     }
 
     /// Asks for all declarations anew, unless an answer is awaited already.

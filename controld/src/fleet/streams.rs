@@ -54,9 +54,8 @@ impl Streams {
     /// A node's stream begins; the one before it is replaced. Learns when this one is to end.
     pub fn begin(&self, node_id: &str, link: LinkId) -> oneshot::Receiver<Ending> {
         let (sender, ending) = oneshot::channel();
-        let older = self.known(|all| {
-            all.entry(node_id.to_owned()).or_default().current.replace((link, sender))
-        });
+        let older =
+            self.known(|all| all.entry(node_id.to_owned()).or_default().current.replace((link, sender)));
         tell(older, Ending::Replaced);
         ending
     }
@@ -150,8 +149,9 @@ mod tests {
         streams.end("a", Ending::Removed);
         assert_eq!(third.try_recv(), Ok(Ending::Removed));
         assert_eq!(streams.count(), 0);
-        let texts = [Ending::Replaced, Ending::Locked, Ending::Removed, Ending::EnrolledAgain, Ending::Stopping]
-            .map(|why| Status::from(why).message().to_owned());
+        let texts =
+            [Ending::Replaced, Ending::Locked, Ending::Removed, Ending::EnrolledAgain, Ending::Stopping]
+                .map(|why| Status::from(why).message().to_owned());
         assert!(texts.iter().all(|text| !text.contains(" or ")), "each has its own: {texts:?}");
     }
 
