@@ -95,7 +95,20 @@ const LONGEST_URI: usize = 256;
 /// Where the settings are looked for.
 pub const USUAL: &str = "/etc/horcrux/agentd.toml";
 
+/// Settings that are well formed, and of no use on this host.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("root: {} is not there: the agent would see nothing", .0.display())]
+    Root(PathBuf),
+}
+
 impl Config {
+    /// Whether this host has what the settings name.
+    pub fn check(&self) -> Result<(), Unusable> {
+        let proc = self.root.join("proc");
+        if proc.is_dir() { Ok(()) } else { Err(Unusable::Root(proc)) }
+    }
+
     /// From `given`, or from [`USUAL`] where that exists.
     pub fn load(given: Option<&Path>) -> Result<Self, SettingsError> {
         Self::read(Settings::load_or_default(given, Path::new(USUAL))?)

@@ -10,11 +10,13 @@ use horcrux_transport::client::{Connect, ConnectError, Pin, Target, Trust};
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
 use horcrux_transport::tls::CONTROLLER_NAME;
-use tonic::Response;
 
 use crate::identity::{Change, Enrolled, Facts, IdentityError, NewKey};
 
 const DEADLINE: Duration = Duration::from_secs(15);
+
+/// A server that lets others in too may say nothing at first.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// A join token's parts.
 #[derive(Debug)]
@@ -38,6 +40,11 @@ pub enum EnrollError {
     WhichController,
     #[error("the controller refused: {0}")]
     Refused(String),
+    #[error(
+        "{0} is a port for agents that are enrolled already: pass --controller with the address that people open, whose port \
+         is 8006 unless it was set otherwise"
+    )]
+    AgentsPort(Target),
     #[error("the controller's answer is incomplete")]
     Answer,
     #[error("keep this node's identity")]
@@ -141,8 +148,14 @@ async fn redeem(
         enrolled_as,
     });
     request.set_timeout(DEADLINE);
-    let answer = EnrollmentClient::new(channel).enroll(request).await;
-    answer.map(Response::into_inner).map_err(|status| EnrollError::Refused(status.message().to_owned()))
+    match EnrollmentClient::new(channel).enroll(request).await {
+        Ok(answer) => Ok(answer.into_inner()),
+        // Whom TLS turned away has no answer, and no reason.
+        Err(_) if (Connect { deadline: PROBE, ..connect }).needs_certificate().await => {
+            Err(EnrollError::AgentsPort(controller.clone()))
+        }
+        Err(status) => Err(EnrollError::Refused(status.message().to_owned())),
+    }
 }
 
 #[cfg(test)]

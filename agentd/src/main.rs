@@ -58,6 +58,12 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Read the settings, tell all problems, change nothing
+    CheckConfig {
+        /// The settings; without it /etc/horcrux/agentd.toml where that exists
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
     /// Print what the agent sees
     Sample {
         /// Read each lane once, and end
@@ -87,13 +93,24 @@ const LOOK: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     horcrux_transport::log::init();
+    let is_service = matches!(cli.command, Command::Run { .. });
     match start(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            if is_service {
+                tracing::error!("{error:#}");
+            } else {
+                say(&format!("error: {error:#}"));
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// To whoever typed the command.
+fn say(text: &str) {
+    // Nobody is left to hear that nobody hears.
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 fn start(command: Command) -> anyhow::Result<()> {
@@ -122,11 +139,19 @@ fn start(command: Command) -> anyhow::Result<()> {
         }
         Command::Run { no_controller, config } => {
             let mut config = Config::load(config.as_deref())?;
+            config.check()?;
             config.no_controller |= no_controller;
             run(&config)
         }
+        Command::CheckConfig { config: file } => {
+            Config::load(file.as_deref())?.check()?;
+            let file = file.as_deref().unwrap_or(Path::new(config::USUAL));
+            say(&format!("the settings in {} are good", file.display()));
+            Ok(())
+        }
         Command::Sample { once: _, output: Output::Json, config } => {
             let config = Config::load(config.as_deref())?;
+            config.check()?;
             let cycles: Vec<_> = lanes(&config)
                 .into_iter()
                 .map(|(mut lane, _)| {
@@ -157,10 +182,10 @@ fn pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
 fn tell_enrolled(outcome: &Outcome) {
     let Outcome { node, id, before } = outcome;
     match before {
-        None => tracing::info!(node, id, "enrolled"),
-        Some((_, was)) if was == id => tracing::info!(node, id, "enrolled again"),
+        None => say(&format!("enrolled as {node} ({id})")),
+        Some((_, was)) if was == id => say(&format!("enrolled again as {node} ({id})")),
         Some((was, was_id)) => {
-            tracing::warn!(node, id, was, was_id, "enrolled as another node than this was");
+            say(&format!("enrolled as {node} ({id}): another node than this was, {was} ({was_id})"));
         }
     }
 }

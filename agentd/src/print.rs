@@ -14,7 +14,7 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
         Found::Node(facts) => json!({
             "hostname": facts.hostname, "os": facts.os, "kernel": facts.kernel,
             "architecture": facts.architecture, "cpu_model": facts.cpu_model, "cpus": facts.cpus,
-            "memory_bytes": facts.memory_bytes, "cgroup_mode": facts.cgroup_mode().as_str_name(),
+            "memory_bytes": facts.memory_bytes, "cgroup_mode": word(facts.cgroup_mode().as_str_name(), "CGROUP_MODE_"),
             "boot_unix_ms": facts.boot_unix_ms,
             "network_devices": facts.network_devices.iter().map(network_device).collect::<Vec<_>>(),
             "disks": facts.disks.iter().map(disk).collect::<Vec<_>>(),
@@ -25,7 +25,7 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
             .iter()
             .map(|vm| {
                 json!({
-                    "uuid": vm.uuid, "name": vm.display_name, "state": vm.state().as_str_name(),
+                    "uuid": vm.uuid, "name": vm.display_name, "state": word(vm.state().as_str_name(), "VM_STATE_"),
                     "vcpus": vm.vcpus, "memory_max_bytes": vm.memory_max_bytes, "persistent": vm.persistent,
                     "interfaces": vm.interfaces, "absent": absences(&vm.absences),
                 })
@@ -35,11 +35,12 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
             .iter()
             .map(|container| {
                 json!({
-                    "id": container.id, "runtime": container.runtime().as_str_name(),
+                    "id": container.id, "runtime": word(container.runtime().as_str_name(), "CONTAINER_RUNTIME_"),
                     "cgroup_path": container.cgroup_path, "name": container.display_name,
                     "name_unknown_reason": container.name_unknown_reason,
                     "image": container.image, "labels": container.labels,
-                    "state": container.state().as_str_name(), "health": container.health().as_str_name(),
+                    "state": word(container.state().as_str_name(), "CONTAINER_STATE_"),
+                    "health": word(container.health().as_str_name(), "CONTAINER_HEALTH_"),
                     "absent": absences(&container.absences),
                 })
             })
@@ -75,7 +76,7 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
     let sources: Vec<Json> = cycle
         .sources
         .iter()
-        .map(|s| json!({ "source": source_name(s.source), "state": s.state.as_str_name(), "detail": s.detail }))
+        .map(|s| json!({ "source": source_name(s.source), "state": word(s.state.as_str_name(), "SOURCE_STATE_"), "detail": s.detail }))
         .collect();
     json!({
         "lane": lane, "taken_unix_ms": cycle.taken.unix_ms, "found": found, "samples": samples,
@@ -85,7 +86,8 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
 
 fn network_device(device: &NetworkDevice) -> Json {
     json!({
-        "name": device.name, "kind": device.kind().as_str_name(), "state": device.state().as_str_name(),
+        "name": device.name, "kind": word(device.kind().as_str_name(), "NETWORK_DEVICE_KIND_"),
+        "state": word(device.state().as_str_name(), "LINK_STATE_"),
         "master": device.master, "parent": device.parent,
         "speed_bits_per_second": device.speed_bits_per_second, "mac": device.mac, "mtu_bytes": device.mtu_bytes,
     })
@@ -99,7 +101,8 @@ fn disk(disk: &Disk) -> Json {
 
 fn hypervisor(features: &HypervisorFeatures) -> Json {
     json!({
-        "cpu_virtualization": features.cpu_virtualization().as_str_name(), "nested": features.nested,
+        "cpu_virtualization": word(features.cpu_virtualization().as_str_name(), "CPU_VIRTUALIZATION_"),
+        "nested": features.nested,
         "iommu": features.iommu, "is_guest": features.is_guest, "machine": features.machine,
     })
 }
@@ -116,6 +119,42 @@ fn name(metric: Metric) -> &'static str {
 }
 
 fn unit(metric: Metric) -> String {
-    catalogue::info(metric)
-        .map_or_else(String::new, |info| info.unit.as_str_name().trim_start_matches("UNIT_").to_lowercase())
+    catalogue::info(metric).map_or_else(String::new, |info| word(info.unit.as_str_name(), "UNIT_"))
+}
+
+/// As all else that shows it says it: `SOURCE_STATE_OK` is `ok`, and what isn't told is `unknown`.
+fn word(name: &str, prefix: &str) -> String {
+    let word = name.strip_prefix(prefix).unwrap_or(name);
+    if word == "UNSPECIFIED" { "unknown".to_owned() } else { word.to_lowercase() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use horcrux_proto::v1::{ContainerFacts, Source, SourceState};
+
+    use super::*;
+    use crate::sample::{SourceReport, Taken};
+
+    #[test]
+    fn states_are_words_as_everywhere_else() {
+        let report = SourceReport {
+            source: Source::CgroupV2,
+            instance: Arc::default(),
+            state: SourceState::Ok,
+            detail: String::new(),
+        };
+        let read = Cycle {
+            taken: Taken { unix_ms: 1, boottime_ns: 1 },
+            found: Found::Containers(vec![ContainerFacts::default()]),
+            events: Vec::new(),
+            samples: Vec::new(),
+            sources: vec![report],
+        };
+        let printed = cycle("containers", &read);
+        assert_eq!(printed["sources"][0]["state"], "ok");
+        assert_eq!(printed["found"][0]["state"], "unknown");
+        assert!(!printed.to_string().contains("STATE_"), "{printed}");
+    }
 }

@@ -9,6 +9,7 @@ use horcrux_proto::v1::{
 };
 
 use crate::failure::Failure;
+use crate::footnotes::{self, Listed};
 use crate::pages;
 use crate::session::{MESSAGE_LIMIT, Session, Wire};
 use crate::view::container::{ContainerDetailView, ContainerListView, ContainerView};
@@ -16,13 +17,26 @@ use crate::view::node::{NodeDetailView, NodeListView, NodeView};
 use crate::view::vm::{VmDetailView, VmListView, VmView};
 
 pub async fn nodes(session: &Session) -> Result<NodeListView, Failure> {
-    let all: Vec<Node> = pages::all(|page_token| async {
+    let all = all_nodes(session).await?;
+    Ok(NodeListView(all.iter().map(NodeView::from).collect()))
+}
+
+async fn all_nodes(session: &Session) -> Result<Vec<Node>, Failure> {
+    pages::all(|page_token| async {
         let request = NodeServiceListRequest { page_size: 0, page_token };
         let list = |wire, r| async move { on_nodes(wire).list(r).await };
         session.send(request, list).await.map(|page| (page.nodes, page.next_page_token))
     })
-    .await?;
-    Ok(NodeListView(all.iter().map(NodeView::from).collect()))
+    .await
+}
+
+/// Why a list that was just given may lack something.
+pub async fn missing(session: &Session, listed: Listed, only: Option<&str>) -> Vec<String> {
+    match all_nodes(session).await {
+        Ok(nodes) => footnotes::missing(listed, &nodes, only),
+        // The list itself stands.
+        Err(failure) => vec![format!("whether all nodes could tell is not known: {}", failure.text())],
+    }
 }
 
 pub async fn node(session: &Session, name: &str) -> Result<NodeDetailView, Failure> {

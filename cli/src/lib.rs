@@ -15,6 +15,7 @@ pub mod failure;
 mod feed;
 pub mod field;
 pub mod fleet;
+pub mod footnotes;
 pub mod grants;
 mod held;
 mod hidden;
@@ -53,6 +54,7 @@ use crate::args::sign_in::ContextCommand;
 use crate::args::{Cli, Command, Global};
 use crate::contexts::{ContextName, Contexts};
 use crate::failure::Failure;
+use crate::footnotes::Listed;
 use crate::private::Home;
 use crate::session::{Session, channel, unsigned};
 use crate::view::whoami::VersionView;
@@ -98,13 +100,21 @@ impl App {
             Command::Totp(command) => self.totp(command).await,
             Command::Node(command) => self.nodes(command).await,
             Command::Vm(VmCommand::List { node }) => {
-                self.print(&inventory::vms(&self.session().await?, node.as_deref()).await?)
+                let session = self.session().await?;
+                self.print(&inventory::vms(&session, node.as_deref()).await?)?;
+                self.footnotes(&session, Listed::Vms, node.as_deref(), Vec::new()).await;
+                Ok(())
             }
             Command::Vm(VmCommand::Get { name }) => {
                 self.print(&inventory::vm(&self.session().await?, &name).await?)
             }
             Command::Container(ContainerCommand::List { node }) => {
-                self.print(&inventory::containers(&self.session().await?, node.as_deref()).await?)
+                let session = self.session().await?;
+                let containers = inventory::containers(&session, node.as_deref()).await?;
+                self.print(&containers)?;
+                let unnamed = footnotes::unnamed(&containers);
+                self.footnotes(&session, Listed::Containers, node.as_deref(), unnamed).await;
+                Ok(())
             }
             Command::Container(ContainerCommand::Get { name }) => {
                 self.print(&inventory::container(&self.session().await?, &name).await?)
@@ -155,6 +165,15 @@ impl App {
             return Session::with_agent(path, self.deadline).await;
         }
         Session::open(&self.home, self.context.as_ref(), self.deadline).await
+    }
+
+    /// What a list can't show, for people.
+    async fn footnotes(&self, session: &Session, listed: Listed, only: Option<&str>, notes: Vec<String>) {
+        if self.output == Output::Table {
+            for note in notes.into_iter().chain(inventory::missing(session, listed, only).await) {
+                self.say(&format!("note: {note}"));
+            }
+        }
     }
 
     /// What to do next about a list that `is_empty`, to a person who may.

@@ -156,6 +156,7 @@ fn vm(display_name: &str) -> Vm {
             guest_unknown_reason: "the guest agent is not configured".into(),
             job: VmJob::MigrationOut.into(),
         }),
+        node_state: NodeState::Connected.into(),
     }
 }
 
@@ -172,6 +173,7 @@ fn container() -> Container {
             name_unknown_reason: "podman's state can't be read".into(),
             ..ContainerFacts::default()
         }),
+        node_state: NodeState::Connected.into(),
     }
 }
 
@@ -194,7 +196,12 @@ fn nodes() {
 
 #[test]
 fn vms() {
-    golden("vm_list", &VmListView(vec![VmView::from(&vm("shop")), VmView::from(&Vm::default())]));
+    let silent = Vm { node_state: NodeState::Down.into(), ..vm("shop") };
+    let all = [vm("shop"), silent.clone(), Vm::default()];
+    golden("vm_list", &VmListView(all.iter().map(VmView::from).collect()));
+    let get = VmServiceGetResponse { vm: Some(silent), values: vec![] };
+    let text = VmDetailView::from(&get).table(NOW_MS);
+    assert!(text.contains("shutting_down (simulated), last known 1.0s ago: web1 is down\n"), "{text}");
     let values = vec![
         value(Metric::VmCpuUsage, "", Some(100.0), ""),
         value(Metric::VmMemoryUsable, "", None, "the guest has no balloon driver"),
@@ -210,7 +217,6 @@ fn vms() {
 
 #[test]
 fn containers() {
-    golden("container_list", &ContainerListView(vec![ContainerView::from(&container())]));
     let values = vec![value(Metric::ContainerMemoryWorkingSet, "", Some(5e6), "")];
     let response = ContainerServiceGetResponse { container: Some(container()), values };
     golden("container_get", &ContainerDetailView::from(&response));
@@ -225,6 +231,9 @@ fn containers() {
         ..container().facts.unwrap_or_default()
     };
     let named = Container { facts: Some(named), ..container() };
+    let silent = Container { node_state: NodeState::Late.into(), ..named.clone() };
+    let all = [container(), named.clone(), silent];
+    golden("container_list", &ContainerListView(all.iter().map(ContainerView::from).collect()));
     let response = ContainerServiceGetResponse { container: Some(named), values: vec![] };
     golden("container_get_named", &ContainerDetailView::from(&response));
 }

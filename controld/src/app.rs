@@ -24,6 +24,7 @@ use crate::access::setup::SetupCode;
 use crate::access::signin::SharedSignIns;
 use crate::fleet::attach::Attachments;
 use crate::fleet::enrollment::{Enrolled, Enrollment};
+use crate::fleet::streams::Ending;
 use crate::live::{Live, past, select};
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Recent;
@@ -141,7 +142,7 @@ impl App {
     /// Makes an enrolled node part of the live state.
     pub async fn node_enrolled(&self, enrolled: &Enrolled) -> Result<(), Status> {
         // A stream of the certificate that was replaced doesn't go on.
-        self.attachments.end(&enrolled.id);
+        self.attachments.end(&enrolled.id, Ending::EnrolledAgain);
         let rows = self.store.nodes().await?;
         if let Some(row) = rows.into_iter().find(|row| row.id == enrolled.id) {
             let name = row.name.parse();
@@ -182,7 +183,7 @@ impl App {
     /// What follows from a lock, or its end, that is on record.
     async fn follow_lock(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
         if reason.is_some() {
-            self.attachments.end(&row.id);
+            self.attachments.end(&row.id, Ending::Locked);
         }
         if let Ok(name) = row.name.parse() {
             self.live.locked(&name, reason).await?;
@@ -200,7 +201,7 @@ impl App {
                 self.store.forget_object(&path).await?;
             }
         }
-        self.attachments.end(&row.id);
+        self.attachments.end(&row.id, Ending::Removed);
         self.recent.forget(name.as_str()).await?;
         self.live.deleted(&name).await?;
         Ok(())

@@ -1,6 +1,7 @@
 //! The controller's command line.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -92,13 +93,24 @@ fn main() -> ExitCode {
     horcrux_transport::log::init();
     // The databases hold hashes, names and numbers of others: nothing that is made here is for other users.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let is_service = matches!(cli.command, Command::Run { .. });
     match start(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            if is_service {
+                tracing::error!("{error:#}");
+            } else {
+                say(&format!("error: {error:#}"));
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// To whoever typed the command.
+fn say(text: &str) {
+    // Nobody is left to hear that nobody hears.
+    drop(writeln!(io::stderr(), "{text}"));
 }
 
 fn start(command: Command) -> anyhow::Result<()> {
@@ -108,9 +120,16 @@ fn start(command: Command) -> anyhow::Result<()> {
             runtime()?.block_on(daemon::run(config))?;
         }
         Command::CheckConfig { config } => {
-            daemon::check(&Config::load(config.as_deref())?)?;
+            let checked = Config::load(config.as_deref())?;
+            daemon::check(&checked)?;
             let file = config.as_deref().unwrap_or(Path::new(USUAL));
-            tracing::info!(file = %file.display(), "the settings are good");
+            say(&format!("the settings in {} are good", file.display()));
+            for role in checked.own_roles() {
+                say(&format!(
+                    "note: second_factor_roles: {role:?} is no built-in role: unless it was made with `horcruxctl role create`, \
+                     nobody is held to it"
+                ));
+            }
         }
         Command::RecoverAdmin { config, code_file } => {
             let config = Config::load(config.as_deref())?;
@@ -122,7 +141,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             });
             files::write_private(&code_file, format!("{}\n", made?.expose()).as_bytes())
                 .with_context(|| format!("write {}", code_file.display()))?;
-            tracing::info!(file = %code_file.display(), "setup code written: it works once, for an hour");
+            say(&format!("setup code written to {}: it works once, for an hour", code_file.display()));
         }
         Command::Man { directory } => {
             let mut whole = Cli::command().disable_help_subcommand(true);
@@ -157,7 +176,11 @@ fn start(command: Command) -> anyhow::Result<()> {
             let (token, _) = made?;
             files::write_private(&token_file, format!("{}\n", token.expose()).as_bytes())
                 .with_context(|| format!("write {}", token_file.display()))?;
-            tracing::info!(file = %token_file.display(), "join token written");
+            say(&format!(
+                "join token for {name} written to {}: it works once, for {} minutes",
+                token_file.display(),
+                ttl.as_secs() / 60
+            ));
         }
     }
     Ok(())

@@ -117,6 +117,11 @@ impl Controller {
         Self { port, pin, told, _serving: serving }
     }
 
+    /// Where only who is enrolled comes in.
+    pub(crate) fn agents_port(&self) -> u16 {
+        self.told.agents_port
+    }
+
     /// A join token of this id. All are good: what is checked is who redeems them.
     pub(crate) fn token(&self, id: &str) -> String {
         format!("hxj_{id}.secret.{}", self.pin)

@@ -224,3 +224,31 @@ async fn a_locked_node_says_so_once_and_comes_back_when_it_is_unlocked() {
     assert_eq!(log.matches("shut this node out").count(), 1, "{log}");
     assert!(node.agent.as_mut().unwrap().try_wait().unwrap().is_none(), "it ran on");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_enrolls_at_the_agents_port_learns_which_one_it_is() {
+    let (controller, node) = (Controller::start().await, Node::new());
+    let url = format!("https://127.0.0.1:{}", controller.agents_port());
+    let refused = node.enroll(&controller, "first", &["--controller", &url]).await;
+    assert!(!refused.status.success());
+    let said = said(&refused);
+    assert!(said.starts_with("error: ") && said.contains("is a port for agents"), "{said}");
+    assert!(said.contains(&url) && said.contains("8006"), "{said}");
+    let url = format!("https://127.0.0.1:{}", controller.port);
+    let enrolled = node.enroll(&controller, "first", &["--controller", &url]).await;
+    assert!(enrolled.status.success(), "the token is not used up: {enrolled:?}");
+}
+
+#[test]
+fn settings_that_would_show_nothing_are_refused() {
+    let node = Node::new();
+    let check = |node: &Node| node.command("check-config").output().unwrap();
+    assert!(check(&node).status.success(), "{}", said(&check(&node)));
+    let file = node.dir.path().join("agentd.toml");
+    fs::write(&file, "root = \"/nonexist\"\n").unwrap();
+    for verb in ["check-config", "run"] {
+        let refused = node.command(verb).output().unwrap();
+        assert!(!refused.status.success(), "{verb}");
+        assert!(said(&refused).contains("/nonexist/proc"), "{verb}: {}", said(&refused));
+    }
+}

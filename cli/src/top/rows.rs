@@ -129,7 +129,7 @@ pub(super) fn nodes(fleet: &Fleet, now: Instant) -> Vec<Row> {
         Row {
             name: name.to_owned(),
             freshness: match node.state() {
-                NodeState::Connected => freshness(age),
+                NodeState::Connected | NodeState::Here => freshness(age),
                 NodeState::Unspecified | NodeState::NeverSeen | NodeState::Late | NodeState::Down => {
                     Freshness::Stale
                 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use horcrux_proto::v1::{Container, ContainerHealth, ContainerServiceGetResponse, ContainerState};
 use serde::Serialize;
 
+use super::known::{Known, held, node_state};
 use super::table::{Facts, Table};
 use super::time::ago;
 use super::value::{self, AbsenceView, ValueView};
@@ -25,6 +26,8 @@ pub struct ContainerView {
     pub cgroup_path: String,
     pub last_sample_unix_ms: Option<i64>,
     pub absent: Vec<AbsenceView>,
+    /// How its node is: of one that isn't connected, all of this is the last known.
+    pub node_state: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,6 +62,7 @@ impl From<&Container> for ContainerView {
             cgroup_path: facts.cgroup_path,
             last_sample_unix_ms: wire.last_sample_unix_ms,
             absent: facts.absences.iter().map(AbsenceView::from).collect(),
+            node_state: node_state(wire.node_state()),
         }
     }
 }
@@ -87,16 +91,35 @@ pub fn short_id(id: &str) -> &str {
     if is_hash { id.get(..SHORT_ID).unwrap_or(id) } else { id }
 }
 
+/// An image without its digest, which is longer than all the rest of a line.
+#[must_use]
+pub fn short_image(image: &str) -> &str {
+    let name = image.split_once("@sha256:").map_or(image, |(name, _)| name);
+    let hash = image.strip_prefix("sha256:").unwrap_or(name);
+    short_id(if name.is_empty() { image } else { hash })
+}
+
+impl ContainerView {
+    /// With its health; `-` where its runtime doesn't tell.
+    #[must_use]
+    pub fn state_in_words(&self) -> String {
+        let health = self.health.as_ref().map_or_else(String::new, |health| format!(" ({health})"));
+        or_dash(self.state.as_ref().map(|state| format!("{state}{health}")))
+    }
+}
+
 impl View for ContainerListView {
     fn table(&self, now_ms: i64) -> String {
         if self.0.is_empty() {
             return "no containers\n".to_owned();
         }
-        let mut table = Table::new(&["NAME", "NODE", "RUNTIME", "ID", "LAST SAMPLE"]);
+        let mut table = Table::new(&["NAME", "NODE", "STATE", "IMAGE", "RUNTIME", "ID", "LAST SAMPLE"]);
         for container in &self.0 {
             table.row(vec![
                 or_dash(container.display_name.as_deref().map(shown)),
                 shown(bare(&container.node)),
+                held(&container.node_state, container.state_in_words()),
+                or_dash(container.image.as_deref().map(|image| shown(short_image(image)))),
                 container.runtime.clone(),
                 shown(short_id(&container.id)),
                 or_dash(container.last_sample_unix_ms.map(|at| ago(at, now_ms))),
@@ -115,8 +138,12 @@ impl View for ContainerDetailView {
         facts.fact("id", shown(&container.id));
         facts.fact("node", shown(bare(&container.node)));
         facts.fact("runtime", container.runtime.clone());
-        let health = container.health.as_ref().map_or_else(String::new, |health| format!(" ({health})"));
-        facts.fact("state", or_dash(container.state.as_ref().map(|state| format!("{state}{health}"))));
+        let known = Known {
+            node: &container.node,
+            node_state: &container.node_state,
+            sampled_ms: container.last_sample_unix_ms,
+        };
+        facts.fact("state", known.told(container.state_in_words(), now_ms));
         facts.fact("image", or_dash(container.image.as_deref().map(shown)));
         for (name, value) in &container.labels {
             facts.fact("label", format!("{}={}", shown(name), shown(value)));

@@ -6,6 +6,7 @@ pub mod container;
 pub mod context;
 pub mod grant;
 pub mod hardware;
+pub mod known;
 pub mod node;
 pub mod people;
 pub mod pool;

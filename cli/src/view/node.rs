@@ -68,6 +68,11 @@ pub struct NodeDetailView {
     pub values: Vec<ValueView>,
 }
 
+/// Of a node that answers by itself: there is no controller.
+const HERE: &str = "here";
+/// A clock's offset below it is the network's delay as likely as the clock's.
+const MEANT_MS: u64 = 1000;
+
 impl From<&Node> for NodeView {
     fn from(wire: &Node) -> Self {
         let facts = wire.facts.as_ref().map(|facts| NodeFactsView {
@@ -166,7 +171,7 @@ impl View for NodeDetailView {
         if !node.id.is_empty() {
             facts.fact("id", shown(&node.id));
         }
-        facts.fact("state", format!("{} since {}", node.state, ago(node.state_since_unix_ms, now_ms)));
+        facts.fact("state", node.state_in_words(now_ms));
         if let Some(locked) = node.locked() {
             facts.fact(
                 "locked",
@@ -181,7 +186,9 @@ impl View for NodeDetailView {
             facts.fact("certificate expires", utc(node.certificate_expires_unix_ms));
         }
         facts.fact("agent", node.agent_version.as_deref().map_or_else(never_attached, shown));
-        facts.fact("clock", or_dash(node.clock_offset_ms.map(clock)));
+        if node.state != HERE {
+            facts.fact("clock", or_dash(node.clock_offset_ms.map(clock)));
+        }
         let known = &node.facts;
         let Some(kernel) = &known.kernel else {
             return facts.text() + &value::table(&self.values, now_ms);
@@ -209,6 +216,16 @@ impl View for NodeDetailView {
 }
 
 impl NodeView {
+    /// `connected for 3d 4h`.
+    fn state_in_words(&self, now_ms: i64) -> String {
+        let state = self.state.replace('_', " ");
+        let length = millis(now_ms.saturating_sub(self.state_since_unix_ms).max(0));
+        if self.state == HERE {
+            return format!("{state}: its agent was asked, and has run for {length}");
+        }
+        format!("{state} for {length}")
+    }
+
     /// Why it is locked, or that it is.
     fn locked(&self) -> Option<String> {
         let reason = self.locked_reason.as_deref()?;
@@ -216,8 +233,11 @@ impl NodeView {
     }
 }
 
-/// When it attached, against the controller's.
+/// Against the controller's.
 fn clock(offset_ms: i64) -> String {
+    if offset_ms.unsigned_abs() < MEANT_MS {
+        return "agrees with the controller's (within 1 s)".to_owned();
+    }
     let side = if offset_ms < 0 { "behind" } else { "ahead of" };
     format!("{} {side} the controller's", millis(offset_ms.saturating_abs()))
 }

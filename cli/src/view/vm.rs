@@ -3,6 +3,7 @@
 use horcrux_proto::v1::{GuestFacts, GuestFilesystem, GuestInterface, Vm, VmJob, VmServiceGetResponse};
 use serde::Serialize;
 
+use super::known::{Known, held, node_state};
 use super::quantity::whole_bytes;
 use super::table::{Facts, Table};
 use super::time::ago;
@@ -34,6 +35,8 @@ pub struct VmView {
     pub guest_unknown_reason: String,
     /// What is done with it now, such as `migration_out`; its progress is among its values.
     pub job: Option<String>,
+    /// How its node is: of one that isn't connected, all of this is the last known.
+    pub node_state: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -94,6 +97,7 @@ impl From<&Vm> for VmView {
             interfaces: facts.interfaces,
             guest: facts.guest.map(GuestView::from),
             guest_unknown_reason: facts.guest_unknown_reason,
+            node_state: node_state(wire.node_state()),
             unmanaged: facts.unmanaged,
             simulated: facts.simulated,
             connection: Some(facts.connection).filter(|uri| !uri.is_empty()),
@@ -180,7 +184,7 @@ impl View for VmListView {
             table.row(vec![
                 shown(&vm.display_name),
                 shown(bare(&vm.node)),
-                vm.state_in_words(),
+                held(&vm.node_state, vm.state_in_words()),
                 or_dash(vm.vcpus.map(|n| n.to_string())),
                 or_dash(vm.memory_max_bytes.map(whole_bytes)),
                 or_dash(vm.last_sample_unix_ms.map(|at| ago(at, now_ms))),
@@ -198,7 +202,8 @@ impl View for VmDetailView {
         facts.fact("name", shown(&vm.display_name));
         facts.fact("uuid", shown(bare(&vm.name)));
         facts.fact("node", shown(bare(&vm.node)));
-        facts.fact("state", vm.state_in_words());
+        let known = Known { node: &vm.node, node_state: &vm.node_state, sampled_ms: vm.last_sample_unix_ms };
+        facts.fact("state", known.told(vm.state_in_words(), now_ms));
         if let Some(job) = &vm.job {
             facts.fact("job", job.replace('_', " "));
         }

@@ -12,6 +12,8 @@ pub mod realms;
 
 use realms::RealmSettings;
 
+use crate::access::privileges::built_in;
+
 /// Settings that have been checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -71,6 +73,13 @@ impl Config {
     /// From `given`, or from [`USUAL`] where that exists.
     pub fn load(given: Option<&Path>) -> Result<Self, SettingsError> {
         Self::read(Settings::load_or_default(given, Path::new(USUAL))?)
+    }
+
+    /// Roles that are named here and aren't built in: whether they were made is for the running controller to say.
+    #[must_use]
+    pub fn own_roles(&self) -> Vec<&str> {
+        let roles = self.second_factor_roles.iter().map(String::as_str);
+        roles.filter(|role| !built_in().contains_key(role)).collect()
     }
 
     fn read(mut from: Settings) -> Result<Self, SettingsError> {
@@ -254,6 +263,12 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part} is missing in: {error}");
         }
+    }
+
+    #[test]
+    fn a_role_that_may_not_exist_is_found_without_a_controller() {
+        let config = parse("second_factor_roles = ['Administrater', 'Administrator']").unwrap();
+        assert_eq!(config.own_roles(), ["Administrater"]);
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! One agent's stream, from its first message to its end. What a node may say is in [`said`](super::said), how fast it is
 //! listened to in [`pace`](super::pace).
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{
@@ -12,6 +11,7 @@ use horcrux_proto::agent::v1::{
 };
 use horcrux_proto::name::NodeName;
 use horcrux_proto::packed::Last;
+use horcrux_proto::v1::EventKind;
 use horcrux_transport::backoff::draw;
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -24,6 +24,7 @@ use super::pace::{self, PER_STREAM, Pace};
 use super::said::{
     Malformed, Pieces, bounded, checked_batch, checked_event, checked_gap, checked_inventory, merge,
 };
+use super::streams::{Ending, Speaker, Streams};
 use crate::config::Cadence;
 use crate::live::Live;
 use crate::live::fleet::{Applied, LinkId};
@@ -53,8 +54,7 @@ pub struct Attachments {
     cadence: Cadence,
     next_link: Arc<AtomicU64>,
     pace: Arc<Pace>,
-    /// Ends a node's stream when another one, or none, is to be its.
-    current: Arc<Mutex<HashMap<String, (LinkId, Stop)>>>,
+    streams: Arc<Streams>,
 }
 
 /// One stream, from its hello to its end.
@@ -104,16 +104,13 @@ impl Attachments {
     #[must_use]
     pub fn new(live: Live, store: Store, recorder: Recorder, cadence: Cadence) -> Self {
         let next_link = Arc::new(AtomicU64::new(1));
-        Self { live, store, recorder, cadence, next_link, pace: Arc::default(), current: Arc::default() }
+        Self { live, store, recorder, cadence, next_link, pace: Arc::default(), streams: Arc::default() }
     }
 
-    /// Ends a node's stream: it was deleted.
-    pub fn end(&self, node_id: &str) {
+    /// Ends a node's stream.
+    pub fn end(&self, node_id: &str, why: Ending) {
         self.pace.forget(node_id);
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, stop)) = current.remove(node_id) {
-            stop.cancel();
-        }
+        self.streams.end(node_id, why);
     }
 
     /// Serves one stream of the node that `row` says its certificate is for.
@@ -125,13 +122,7 @@ impl Attachments {
         stop: Stop,
     ) {
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        let replaced = stop.child_token();
-        {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, older)) = current.insert(row.id.clone(), (link, replaced.clone())) {
-                older.cancel();
-            }
-        }
+        let ending = self.streams.begin(&row.id, link);
         let Ok(name) = row.name.parse::<NodeName>() else { return };
         // Asked after this stream can be ended: a lock or another enrollment from before that is seen here.
         match self.store.admit(&row.id, &row.serial).await {
@@ -162,16 +153,10 @@ impl Attachments {
         };
         let ended = tokio::select! {
             ended = self.run(&mut stream, &mut incoming) => ended,
-            () = replaced.cancelled() => Err(Status::aborted(
-                "another stream took this one's place, or its node was locked or deleted, or the controller is stopping",
-            )),
+            Ok(why) = ending => Err(why.into()),
+            () = stop.cancelled() => Err(Ending::Stopping.into()),
         };
-        {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.get(&row.id).is_some_and(|(id, _)| *id == link) {
-                current.remove(&row.id);
-            }
-        }
+        self.streams.ended(&row.id, link);
         match &ended {
             Ok(()) => tracing::info!(node = %name, "agent closed its stream"),
             Err(status) => tracing::info!(node = %name, reason = status.message(), "agent's stream ended"),
@@ -205,6 +190,7 @@ impl Attachments {
             tracing::warn!(error = %Chain(&error), "sighting of a node not stored");
         }
         stream.of.epoch = hello.epoch;
+        self.check_speaker(row, name, hello.epoch, now_ms).await?;
         self.live.attached(name, link, hello).await?;
         let welcome = Welcome {
             node: format!("nodes/{name}"),
@@ -282,10 +268,33 @@ impl Attachments {
         }
     }
 
+    /// Says where two agents take turns at being this node: each is thrown out by the other, and what they tell mixes.
+    async fn check_speaker(
+        &self,
+        row: &NodeRow,
+        name: &NodeName,
+        epoch: u64,
+        now_ms: i64,
+    ) -> Result<(), Status> {
+        match self.streams.hello(&row.id, epoch, clock::monotonic()) {
+            Speaker::Same | Speaker::AnotherAgain => return Ok(()),
+            Speaker::Another => {}
+        }
+        tracing::warn!(node = %name, epoch, "two agents use this node's identity, or its agent's state was put back");
+        let name = name.clone();
+        let told = self.live.ask(move |fleet| {
+            let detail = "two agents use it, or its state was put back: remove the copy, or enroll one of the two anew";
+            fleet.node_event(&name, EventKind::NodeIdentityShared, detail.to_owned(), now_ms);
+        });
+        Ok(told.await?)
+    }
+
     /// Within which time agents come back when this controller has gone: fifty in a second at most, on average.
     fn spread_ms(&self) -> u32 {
-        let attached = self.current.lock().unwrap_or_else(PoisonError::into_inner).len();
-        u32::try_from(attached).unwrap_or(u32::MAX).saturating_mul(1000 / RETURN_PER_SECOND).max(SPREAD_MS)
+        u32::try_from(self.streams.count())
+            .unwrap_or(u32::MAX)
+            .saturating_mul(1000 / RETURN_PER_SECOND)
+            .max(SPREAD_MS)
     }
 
     /// Asks for all declarations anew, unless an answer is awaited already.

@@ -5,3 +5,4 @@ pub mod ca;
 pub mod enrollment;
 pub mod pace;
 pub mod said;
+pub mod streams;

@@ -225,6 +225,7 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
         | EventKind::NodeDeleted
         | EventKind::NodeLocked
         | EventKind::NodeUnlocked
+        | EventKind::NodeIdentityShared
         | EventKind::ClockSkewed
         | EventKind::ClockAgrees => Err(Malformed("an event is of a kind that nodes don't tell")),
     }

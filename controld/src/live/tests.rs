@@ -8,7 +8,7 @@ use horcrux_proto::agent::v1::{Event, Hello, Inventory, SampleBatch, Series, eve
 use horcrux_proto::authz::Privilege;
 use horcrux_proto::name::NodeName;
 use horcrux_proto::v1::{
-    EventKind, Metric, MetricsFrame, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse,
+    EventKind, Metric, MetricsFrame, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse, entity,
     watch_response::Message,
 };
 use horcrux_transport::clock;
@@ -17,7 +17,7 @@ use prost::Message as _;
 use super::feed;
 use super::fleet::{Applied, Fleet, LinkId, Patience};
 use super::object::Facts;
-use super::{Filter, Viewer, past};
+use super::{Filter, Viewer, past, select};
 use crate::access::rights::{Level, Rights};
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Past;
@@ -392,4 +392,39 @@ fn a_clock_that_is_off_is_told_once_and_that_it_agrees_again() {
     assert_eq!(seen(61, 1_060_900), [(EventKind::ClockAgrees, "0.0 s ahead of the controller".to_owned())]);
     assert_eq!(seen(62, 1_050_000), []);
     assert_eq!(seen(123, 1_112_000), [(EventKind::ClockSkewed, "11.0 s behind the controller".to_owned())]);
+}
+
+#[test]
+fn a_guest_is_told_with_how_its_node_is() {
+    let mut model = Model::with(&["a"]);
+    model.attach("a", 1);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2));
+    let told = |model: &Model| {
+        let (object, _) = select::whole(&model.fleet, &format!("vms/{VM}").parse().unwrap()).unwrap();
+        let listed = select::vm_list(select::objects(&model.fleet, |_, _| true), 0, "");
+        let entity::Object::Vm(vm) = object else { panic!("{object:?}") };
+        assert_eq!(listed.vms[0].node_state(), vm.node_state());
+        vm.node_state()
+    };
+    assert_eq!(told(&model), NodeState::Connected);
+    model.fleet.detached(&node("a"), LinkId(1), 1);
+    assert_eq!(told(&model), NodeState::Late);
+    model.fleet.pass_time(model.start + Duration::from_secs(30), 2);
+    assert_eq!(told(&model), NodeState::Down);
+}
+
+#[test]
+fn the_node_that_this_program_runs_on_is_here_and_has_no_other_clock() {
+    let mut model = Model::with(&["a"]);
+    model.fleet.is_here(&node("a"), LinkId(1), "1", model.start, 0);
+    for seconds in [0, 61, 122] {
+        let now = model.start + Duration::from_secs(seconds);
+        model.fleet.heard(&node("a"), now, 0);
+        model.fleet.clock_seen(&node("a"), 0, now, 100_000);
+    }
+    assert_eq!(model.state("a"), NodeState::Here);
+    let (object, _) = select::whole(&model.fleet, &"nodes/a".parse().unwrap()).unwrap();
+    let entity::Object::Node(told) = object else { panic!("{object:?}") };
+    assert_eq!(told.clock_offset_ms, None);
+    assert_eq!(model.events(), [], "nobody came");
 }

@@ -87,7 +87,7 @@ fn an_agent_on_its_own_shows_its_node() {
     let node = asked.node();
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(node["hostname"], hostname.trim());
-    assert_eq!(node["state"], "connected");
+    assert_eq!(node["state"], "here");
     let total = value(&node, "node_memory_total").unwrap();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap();
     let kibibytes: f64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();

@@ -8,6 +8,7 @@ use horcrux_proto::v1::{
 use tonic::Status;
 
 use crate::fleet::Fleet;
+use crate::object::Object;
 use crate::page::page;
 
 /// Objects by name.
@@ -43,13 +44,24 @@ pub fn node_name(text: &str) -> Result<NodeName, Status> {
 #[must_use]
 pub fn objects(fleet: &Fleet, wanted: impl Fn(&Resource, &NodeName) -> bool) -> Objects {
     let passing = fleet.objects().filter(|o| wanted(&o.resource, &o.node));
-    passing.filter_map(|o| Some((o.resource.to_string(), o.entity().object?))).collect()
+    passing.filter_map(|o| Some((o.resource.to_string(), alone(fleet, o)?))).collect()
 }
 
 #[must_use]
 pub fn whole(fleet: &Fleet, resource: &Resource) -> Option<Whole> {
     let object = fleet.find(resource)?;
-    Some((object.entity().object?, object.values()))
+    Some((alone(fleet, object)?, object.values()))
+}
+
+/// As one is told who gets this object and maybe not its node: with how that is, for the object's state is no newer.
+fn alone(fleet: &Fleet, object: &Object) -> Option<entity::Object> {
+    let mut told = object.entity().object?;
+    match &mut told {
+        entity::Object::Node(_) => {}
+        entity::Object::Vm(vm) => vm.set_node_state(fleet.node_state(&object.node)),
+        entity::Object::Container(container) => container.set_node_state(fleet.node_state(&object.node)),
+    }
+    Some(told)
 }
 
 /// Whether it is a VM, on `node` where one is given.

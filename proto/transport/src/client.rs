@@ -13,6 +13,7 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
@@ -187,6 +188,19 @@ impl Connect {
             .map_err(|source| ConnectError::Http { target: self.target.clone(), source })
     }
 
+    /// Whether the server lets nobody in without a certificate, as the port for agents does. It says so only when the
+    /// client's side of TLS 1.3 is through, so that a request that was sent by then is lost without a reason.
+    pub async fn needs_certificate(&self) -> bool {
+        let Ok(config) = self.config() else { return false };
+        let Ok(mut stream) =
+            handshake(&self.target, self.server_name, &Arc::new(config), self.deadline).await
+        else {
+            return false;
+        };
+        let read = tokio::time::timeout(self.deadline, stream.read_u8()).await;
+        read.is_ok_and(|read| read.is_err_and(|error| is_certificate_required(&error)))
+    }
+
     fn config(&self) -> Result<ClientConfig, TlsError> {
         let verifier: Arc<dyn ServerCertVerifier> = match &self.trust {
             Trust::Pinned(pin) => Arc::new(PinnedAuthority(*pin)),
@@ -249,9 +263,19 @@ async fn handshake(
 }
 
 fn is_untrusted(error: &io::Error) -> bool {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some_and(|error| {
+    of_rustls(error).is_some_and(|error| {
         matches!(error, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
     })
+}
+
+fn is_certificate_required(error: &io::Error) -> bool {
+    of_rustls(error).is_some_and(|error| {
+        matches!(error, rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired))
+    })
+}
+
+fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 /// Trusts the authority with the pinned key, wherever it stands in the chain that is shown.

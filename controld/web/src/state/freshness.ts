@@ -6,8 +6,11 @@ import { whyOff } from "./off";
 /** Three samples of the slowest usual cadence (5 s) have not come. */
 const STALE_AFTER_MS = 15_000;
 
+/** The label where a node is well and tells nothing of a thing. */
+export const NOTHING_COMES = "stale";
+
 export interface Staleness {
-    /** In a word: how its node is, or `stale` when the node is well and tells nothing of it. */
+    /** In a word: how its node is, or that nothing comes. */
     readonly label: string;
     readonly ageMs: number | undefined;
 }
@@ -30,9 +33,10 @@ export function staleness(
             return { label: "not seen", ageMs };
         case NodeState.UNSPECIFIED:
         case NodeState.CONNECTED:
+        case NodeState.HERE:
             // Of what is off nothing is measured: its silence is no failure.
             return whyOff(thing) === undefined && ageMs !== undefined && ageMs > STALE_AFTER_MS
-                ? { label: "stale", ageMs }
+                ? { label: NOTHING_COMES, ageMs }
                 : undefined;
     }
 }

@@ -1,5 +1,12 @@
 // What the tables hold: rows made from the fleet. Pure.
-import { ContainerRuntime, ContainerRuntimeSchema, VmState, VmStateSchema } from "../gen/horcrux/v1/inventory_pb";
+import {
+    ContainerRuntime,
+    ContainerRuntimeSchema,
+    ContainerState,
+    ContainerStateSchema,
+    VmState,
+    VmStateSchema,
+} from "../gen/horcrux/v1/inventory_pb";
 import type { Metric } from "../gen/horcrux/v1/metrics_pb";
 import { NodeStateSchema } from "../gen/horcrux/v1/node_service_pb";
 import { bare, plain, word } from "../words/text";
@@ -76,7 +83,8 @@ export function rows(fleet: Fleet, now: number): Rows {
 
 export function matches(row: Row, filter: string): boolean {
     const id = row.thing.kind === "container" ? (row.thing.object.facts?.id ?? "") : row.key;
-    const text = `${row.name} ${row.node} ${row.state} ${row.stale?.label ?? ""} ${id}`.toLowerCase();
+    const made = row.thing.kind === "container" ? `${runtime(row.thing)} ${image(row.thing)}` : "";
+    const text = `${row.name} ${row.node} ${row.state} ${row.stale?.label ?? ""} ${id} ${made}`.toLowerCase();
     return filter
         .toLowerCase()
         .split(/\s+/u)
@@ -87,6 +95,15 @@ export function matches(row: Row, filter: string): boolean {
 export function shortId(thing: ContainerThing): string {
     const id = plain(thing.object.facts?.id ?? bare(thing.object.name));
     return /^[0-9a-f]{32,}$/u.test(id) ? id.slice(0, 12) : id;
+}
+
+export function runtime(thing: ContainerThing): string {
+    return word(ContainerRuntimeSchema, thing.object.facts?.runtime ?? ContainerRuntime.UNSPECIFIED);
+}
+
+/** What it was made from, without a digest; empty where its runtime doesn't tell. */
+export function image(thing: ContainerThing): string {
+    return plain(thing.object.facts?.image ?? "").replace(/@sha256:.*$/u, "");
 }
 
 interface Naming {
@@ -121,7 +138,7 @@ function naming(thing: Thing): Naming {
         }
         case "container": {
             const { node, facts } = thing.object;
-            const state = word(ContainerRuntimeSchema, facts?.runtime ?? ContainerRuntime.UNSPECIFIED);
+            const state = word(ContainerStateSchema, facts?.state ?? ContainerState.UNSPECIFIED);
             return { name: plain(facts?.displayName ?? "") || shortId(thing), node: bare(node), state };
         }
     }

@@ -2,12 +2,14 @@
 import { VmState } from "../gen/horcrux/v1/inventory_pb";
 import { Metric } from "../gen/horcrux/v1/metrics_pb";
 import { NodeState } from "../gen/horcrux/v1/node_service_pb";
-import type { Rows } from "./rows";
+import { NOTHING_COMES } from "./freshness";
+import type { Row, Rows } from "./rows";
 
 export interface Summary {
     readonly nodes: { readonly all: number; readonly connected: number; readonly late: number; readonly down: number };
-    readonly vms: { readonly all: number; readonly running: number };
-    readonly containers: number;
+    /** Unknown are those of nodes that are silent: what they were then says nothing of now. */
+    readonly vms: { readonly all: number; readonly running: number; readonly unknown: number };
+    readonly containers: { readonly all: number; readonly unknown: number };
     readonly cpus: number;
     /** Of all cores. Unset: no node tells it. */
     readonly cpuPercent: number | undefined;
@@ -44,12 +46,18 @@ export function summary({ nodes, vms, containers }: Rows): Summary {
         },
         vms: {
             all: vms.length,
-            running: vms.filter((row) => row.thing.object.facts?.state === VmState.RUNNING).length,
+            running: vms.filter((row) => isKnown(row) && row.thing.object.facts?.state === VmState.RUNNING).length,
+            unknown: vms.filter((row) => !isKnown(row)).length,
         },
-        containers: containers.length,
+        containers: { all: containers.length, unknown: containers.filter((row) => !isKnown(row)).length },
         cpus,
         cpuPercent: cpus > 0 ? (busy / cpus) * 100 : undefined,
         memoryUsed: total > 0 ? used : undefined,
         memoryTotal: total > 0 ? total : undefined,
     };
+}
+
+/** Whether its node speaks for it. */
+function isKnown({ stale }: Row): boolean {
+    return stale === undefined || stale.label === NOTHING_COMES;
 }

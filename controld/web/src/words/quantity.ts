@@ -95,3 +95,17 @@ export function clock(unixMs: number): string {
 export function moment(unixMs: number): string {
     return new Date(unixMs).toISOString().replace("T", " ").replace(/\.\d+Z$/u, " UTC");
 }
+
+/** Below it a clock's offset is the network's delay as likely as the clock's. */
+const MEANT_MS = 1000;
+
+/** How far a node's clock is ahead of the controller's, in words. */
+export function clockOffset(ms: number | undefined): string {
+    if (ms === undefined) {
+        return "";
+    }
+    if (Math.abs(ms) < MEANT_MS) {
+        return "agrees with the controller's (within 1 s)";
+    }
+    return `${duration(Math.abs(ms))} ${ms < 0 ? "behind" : "ahead of"} the controller's`;
+}

@@ -5,7 +5,7 @@ import { VmState, VmStateSchema } from "../gen/horcrux/v1/inventory_pb";
 import { Unit } from "../gen/horcrux/v1/metrics_pb";
 import { NodeState, NodeStateSchema } from "../gen/horcrux/v1/node_service_pb";
 import { problem, problemSeeing } from "./problem";
-import { duration, quantity } from "./quantity";
+import { clockOffset, duration, quantity } from "./quantity";
 import { bare, plain, word } from "./text";
 
 it.each([
@@ -87,4 +87,11 @@ describe("a problem", () => {
         expect(problem(new TypeError("Failed to fetch"))).toMatch(/does not answer/u);
         expect(problem(new ConnectError("x", Code.Unavailable))).toMatch(/does not answer/u);
     });
+});
+
+it("takes a clock's offset for the network's delay until it is a second", () => {
+    expect(clockOffset(undefined)).toBe("");
+    expect(clockOffset(-116)).toBe("agrees with the controller's (within 1 s)");
+    expect(clockOffset(-62_000)).toMatch(/behind the controller's$/u);
+    expect(clockOffset(7_500)).toMatch(/ahead of the controller's$/u);
 });

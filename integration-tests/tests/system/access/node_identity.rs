@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use horcrux_agentd::identity::{Change, Enrolled, NewKey};
@@ -31,6 +31,19 @@ fn renew(state: &Path, key: &NewKey, generation: u64) -> Result<Certificate, Sta
 
 fn state(controller: &Controller) -> std::path::PathBuf {
     controller.path("agent-web1").into()
+}
+
+/// Another place with the same identity. What is kept there beside it stays where it is.
+fn copied_identity(controller: &Controller) -> PathBuf {
+    let copy = PathBuf::from(controller.path("copy"));
+    fs::create_dir(&copy).unwrap();
+    for file in fs::read_dir(state(controller)).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+    }
+    copy
 }
 
 fn is_shut_out(controller: &Controller) {
@@ -97,12 +110,7 @@ fn a_copied_certificate_that_a_newer_one_has_replaced_locks_the_node() {
     let controller = Controller::start().unwrap();
     let node = controller.play("web1", &[]).unwrap();
     // Whoever has the copy renews it, and uses what they get.
-    let copy = Path::new(&controller.path("copy")).to_owned();
-    fs::create_dir(&copy).unwrap();
-    for file in fs::read_dir(state(&controller)).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
-    }
+    let copy = copied_identity(&controller);
     let key = NewKey::generate().unwrap();
     let certificate = renew(&copy, &key, 1).unwrap();
     let renewed = Enrolled::load(&copy).unwrap().renewed(key, &certificate).unwrap();
@@ -114,6 +122,18 @@ fn a_copied_certificate_that_a_newer_one_has_replaced_locks_the_node() {
     is_found_out(&controller, &thief);
     let (_, status) = PlayedNode::attach(&copy, &[]).unwrap().end().unwrap();
     assert_eq!(status.code(), Code::PermissionDenied, "nor is the thief let in: {status}");
+}
+
+#[test]
+fn two_agents_with_one_identity_are_told() {
+    let controller = Controller::start().unwrap();
+    let _agent = controller.joined("web1").unwrap();
+    // An agent's epoch is when it was started; a played one's is long ago.
+    let copy = PlayedNode::attach(&copied_identity(&controller), &[]).unwrap();
+    let (_, status) = copy.end().unwrap();
+    assert_eq!(status.message(), "another stream of this node took this one's place");
+    let log = controller.daemon.log();
+    assert_eq!(log.matches("two agents use this node's identity").count(), 1, "{log}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Fleet {
 
     /// A reading came as it was taken: the clock may have moved since the stream began.
     pub fn clock_seen(&mut self, name: &NodeName, taken_ms: i64, now: Instant, now_ms: i64) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(node) = self.nodes.get_mut(name).filter(|node| !node.is_here) else { return };
         let seen = taken_ms.saturating_sub(now_ms);
         let (since, ahead) = match node.clock.window {
             Some((since, ahead)) => (since, ahead.max(seen)),

@@ -59,7 +59,7 @@ impl Fleet {
             name: resource.to_string(),
             node: format!("nodes/{node}"),
             facts: Some(facts.clone()),
-            last_sample_unix_ms: None,
+            ..v1::Vm::default()
         };
         Some(self.put(resource, node.clone(), Facts::Vm(Box::new(vm))))
     }
@@ -71,7 +71,7 @@ impl Fleet {
             name: resource.to_string(),
             node: format!("nodes/{node}"),
             facts: Some(facts.clone()),
-            last_sample_unix_ms: None,
+            ..v1::Container::default()
         };
         Some(self.put(resource, node.clone(), Facts::Container(Box::new(container))))
     }

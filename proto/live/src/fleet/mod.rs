@@ -93,6 +93,8 @@ struct Node {
     /// Until it is first heard of, it gets the time since this controller's start.
     known_since: Instant,
     ever_seen: bool,
+    /// This program runs on it.
+    is_here: bool,
     clock: clock::Clock,
 }
 

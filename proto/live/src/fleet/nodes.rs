@@ -50,6 +50,7 @@ impl Fleet {
                 heard: None,
                 known_since: now,
                 ever_seen,
+                is_here: false,
                 clock: Clock::default(),
             },
         );
@@ -85,21 +86,27 @@ impl Fleet {
         now: Instant,
         now_ms: i64,
     ) {
-        self.is_here(name, link, &hello.agent_version, now, now_ms);
+        self.begins(name, link, &hello.agent_version, now, now_ms);
         self.clock_told(name, hello.node_unix_ms, now_ms);
     }
 
-    /// As [`Fleet::attached`], of a node whose clock is the one that is read here: the node that this program runs on.
+    /// As [`Fleet::attached`], of the node that this program runs on: there is no controller, and no clock but its own.
     pub fn is_here(&mut self, name: &NodeName, link: LinkId, agent_version: &str, now: Instant, now_ms: i64) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.is_here = true;
+        self.begins(name, link, agent_version, now, now_ms);
+    }
+
+    fn begins(&mut self, name: &NodeName, link: LinkId, agent_version: &str, now: Instant, now_ms: i64) {
         self.replays(name, link, now);
         let Some(node) = self.nodes.get_mut(name) else { return };
-        (node.heard, node.ever_seen) = (Some(now), true);
+        node.ever_seen = true;
         let slot = node.slot;
         if let Some(Facts::Node(facts)) = self.objects.get_mut(&slot).map(|o| &mut o.facts) {
             facts.agent_version = Some(agent_version.to_owned());
         }
         self.touch_facts(slot);
-        self.set_state(name, NodeState::Connected, now_ms);
+        self.heard(name, now, now_ms);
     }
 
     /// What comes next is of `link`, which may be a stream of the past: it says nothing of the node now.
@@ -120,10 +127,19 @@ impl Fleet {
 
     /// Whether a node was silent for so long that it no longer speaks for its guests.
     pub(super) fn is_down(&self, name: &NodeName) -> bool {
+        match self.node_state(name) {
+            NodeState::Down | NodeState::NeverSeen | NodeState::Unspecified => true,
+            NodeState::Connected | NodeState::Late | NodeState::Here => false,
+        }
+    }
+
+    /// Unspecified: there is no such node.
+    #[must_use]
+    pub fn node_state(&self, name: &NodeName) -> NodeState {
         let object = self.nodes.get(name).and_then(|node| self.objects.get(&node.slot));
-        object.is_none_or(|object| match &object.facts {
-            Facts::Node(node) => matches!(node.state(), NodeState::Down | NodeState::NeverSeen),
-            Facts::Vm(_) | Facts::Container(_) => false,
+        object.map_or(NodeState::Unspecified, |object| match &object.facts {
+            Facts::Node(node) => node.state(),
+            Facts::Vm(_) | Facts::Container(_) => NodeState::Unspecified,
         })
     }
 
@@ -132,7 +148,8 @@ impl Fleet {
         let Some(node) = self.nodes.get_mut(name) else { return };
         node.heard = Some(now);
         if node.link.is_some() {
-            self.set_state(name, NodeState::Connected, now_ms);
+            let state = if node.is_here { NodeState::Here } else { NodeState::Connected };
+            self.set_state(name, state, now_ms);
         }
     }
 
@@ -207,7 +224,7 @@ impl Fleet {
             NodeState::Connected => EventKind::NodeConnected,
             NodeState::Late => EventKind::NodeLate,
             NodeState::Down => EventKind::NodeDown,
-            NodeState::Unspecified | NodeState::NeverSeen => return,
+            NodeState::Unspecified | NodeState::NeverSeen | NodeState::Here => return,
         };
         self.node_event(name, kind, String::new(), now_ms);
     }
