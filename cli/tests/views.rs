@@ -153,6 +153,7 @@ fn vm(display_name: &str) -> Vm {
             connection: "qemu+ssh://b/system".into(),
             guest: None,
             guest_unknown_reason: "the guest agent is not configured".into(),
+            state_unknown_reason: String::new(),
         }),
     }
 }
@@ -168,6 +169,7 @@ fn container() -> Container {
             cgroup_path: "/machine.slice/libpod-3f2a.scope".into(),
             display_name: None,
             name_unknown_reason: "podman's state can't be read".into(),
+            state_unknown_reason: "podman's state can't be read".into(),
             ..ContainerFacts::default()
         }),
     }
@@ -203,6 +205,11 @@ fn vms() {
     let facts = Some(VmFacts { state: VmState::ShutOff.into(), ..VmFacts::default() });
     let off = VmServiceGetResponse { vm: Some(Vm { facts, ..Vm::default() }), values: vec![] };
     let text = VmDetailView::from(&off).table(NOW_MS);
+    let state_unknown_reason = "libvirt: connect: refused".into();
+    let facts = Some(VmFacts { state_unknown_reason, ..VmFacts::default() });
+    let unknown = VmServiceGetResponse { vm: Some(Vm { facts, ..Vm::default() }), values: vec![] };
+    let unknown = VmDetailView::from(&unknown).table(NOW_MS);
+    assert!(unknown.contains("unknown: libvirt: connect: refused"), "{unknown}");
     assert!(text.ends_with("no values: the VM is shut off\n"), "{text}");
 }
 

@@ -21,6 +21,7 @@ pub struct ContainerView {
     pub image: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub state: Option<String>,
+    pub state_unknown_reason: String,
     pub health: Option<String>,
     pub cgroup_path: String,
     pub last_sample_unix_ms: Option<i64>,
@@ -52,6 +53,7 @@ impl From<&Container> for ContainerView {
             health: health(facts.health()),
             display_name: facts.display_name,
             name_unknown_reason: facts.name_unknown_reason,
+            state_unknown_reason: facts.state_unknown_reason,
             node: wire.node.clone(),
             id: facts.id,
             image: facts.image,
@@ -109,14 +111,19 @@ impl View for ContainerListView {
 impl View for ContainerDetailView {
     fn table(&self, now_ms: i64) -> String {
         let container = &self.container;
-        let unnamed = || format!("- ({})", shown(&container.name_unknown_reason)).replace(" ()", "");
+        let unknown = |why: &str| format!("- ({})", shown(why)).replace(" ()", "");
+        let unnamed = || unknown(&container.name_unknown_reason);
         let mut facts = Facts::default();
         facts.fact("name", container.display_name.as_deref().map_or_else(unnamed, shown));
         facts.fact("id", shown(&container.id));
         facts.fact("node", shown(bare(&container.node)));
         facts.fact("runtime", container.runtime.clone());
         let health = container.health.as_ref().map_or_else(String::new, |health| format!(" ({health})"));
-        facts.fact("state", or_dash(container.state.as_ref().map(|state| format!("{state}{health}"))));
+        let stateless = || unknown(&container.state_unknown_reason);
+        facts.fact(
+            "state",
+            container.state.as_ref().map_or_else(stateless, |state| format!("{state}{health}")),
+        );
         facts.fact("image", or_dash(container.image.as_deref().map(shown)));
         for (name, value) in &container.labels {
             facts.fact("label", format!("{}={}", shown(name), shown(value)));

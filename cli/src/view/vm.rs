@@ -32,6 +32,7 @@ pub struct VmView {
     pub guest: Option<GuestView>,
     /// Why that is null.
     pub guest_unknown_reason: String,
+    pub state_unknown_reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,6 +92,7 @@ impl From<&Vm> for VmView {
             interfaces: facts.interfaces,
             guest: facts.guest.map(GuestView::from),
             guest_unknown_reason: facts.guest_unknown_reason,
+            state_unknown_reason: facts.state_unknown_reason,
             unmanaged: facts.unmanaged,
             simulated: facts.simulated,
             connection: Some(facts.connection).filter(|uri| !uri.is_empty()),
@@ -191,7 +193,11 @@ impl View for VmDetailView {
         facts.fact("name", shown(&vm.display_name));
         facts.fact("uuid", shown(bare(&vm.name)));
         facts.fact("node", shown(bare(&vm.node)));
-        facts.fact("state", vm.state_in_words());
+        let why = Some(&vm.state_unknown_reason).filter(|why| !why.is_empty());
+        facts.fact(
+            "state",
+            vm.state_in_words() + &why.map_or_else(String::new, |why| format!(": {}", shown(why))),
+        );
         facts.fact("libvirt", vm.connection.as_deref().map_or_else(|| "-".to_owned(), shown));
         facts.fact("vcpus", or_dash(vm.vcpus.map(|n| n.to_string())));
         facts.fact("memory", or_dash(vm.memory_max_bytes.map(whole_bytes)));

@@ -65,7 +65,7 @@ fn value(cycle: &Cycle, metric: Metric, instance: &str) -> Option<Value> {
 fn facts(cycle: &Cycle) -> &NodeFacts {
     match &cycle.found {
         Found::Node(facts) => facts,
-        Found::Vms(_) | Found::Containers(_) | Found::Nothing => panic!("{cycle:?}"),
+        Found::Vms(_) | Found::VmsSoFar(_) | Found::Containers(_) | Found::Nothing => panic!("{cycle:?}"),
     }
 }
 
