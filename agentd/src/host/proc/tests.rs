@@ -176,6 +176,11 @@ fn what_changes_slowly_is_read_rarely() {
     let slow = [
         Metric::NodePressureCpuSomeAvg300,
         Metric::NodePageFaults,
+        Metric::NodeMemorySlabReclaimable,
+        Metric::NodeFilesOpen,
+        Metric::NodeSocketsUsed,
+        Metric::NodeTcpEstablished,
+        Metric::NodeTcpListenDrops,
         Metric::NodeProcesses,
         Metric::NodeMemoryCommitted,
         Metric::NodeZfsArcSize,
