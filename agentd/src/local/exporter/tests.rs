@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use horcrux_proto::catalogue::{CATALOGUE, EntityKind, Kind};
 use horcrux_proto::v1::{
-    ContainerFacts, ContainerRuntime, LinkState, Metric, NetworkDevice, NodeFacts, Source, SourceState, VmFacts, VmState,
+    ContainerFacts, ContainerRuntime, LinkState, Metric, NetworkDevice, NodeFacts, Source, SourceState,
+    VmFacts, VmState,
 };
 
 use super::text::tests::parsed;
@@ -240,7 +241,10 @@ fn a_network_device_is_up_or_not_and_has_what_is_known_of_it() {
     let facts = NodeFacts { network_devices, ..NodeFacts::default() };
     let found = Found::Node(Box::new(facts));
     let text = rendered(&[("node", cycle(found, Object::Node, Vec::new()))], Format::Prometheus);
-    assert_eq!(lines(&text, "node_network_up"), ["node_network_up{device=\"eth0\"} 1", "node_network_up{device=\"lo\"} 0"]);
+    assert_eq!(
+        lines(&text, "node_network_up"),
+        ["node_network_up{device=\"eth0\"} 1", "node_network_up{device=\"lo\"} 0"]
+    );
     assert_eq!(lines(&text, "node_network_mtu_bytes"), ["node_network_mtu_bytes{device=\"eth0\"} 9000"]);
     let info = "node_network_info{device=\"eth0\",operstate=\"up\",address=\"52:54:00:00:00:01\"} 1";
     assert_eq!(lines(&text, "node_network_info")[0], info);
