@@ -211,11 +211,14 @@ fn docker_s_containers_have_names_images_and_states_where_privd_runs_and_the_rea
     assert!(unnamed["display_name"].is_null() && unnamed["state"].is_null(), "{unnamed}");
     let why = unnamed["name_unknown_reason"].as_str().unwrap();
     assert!(why.starts_with("horcrux-privd is not running: ") && why.contains("privd.sock"), "{why}");
+    assert_eq!(unnamed["state_unknown_reason"], why);
+    node.source("container_runtimes", "absent");
 
     let privd = node.lab.start_privd(1).unwrap();
     let named = container("its name", &|c| c["display_name"] == "web");
     assert_eq!((&named["image"], &named["state"]), (&"lab/busybox".into(), &"running".into()), "{named}");
     assert_eq!(named["name_unknown_reason"], "");
+    node.source("container_runtimes", "ok");
     assert_eq!(node.controller.json(&["container", "get", "web"]).unwrap()["id"], id.as_str());
     let docker = |verb| node.lab.exec(1, &["docker", "-H", "unix:///run/docker.sock", verb, "web"]).unwrap();
     docker("pause");
@@ -227,6 +230,8 @@ fn docker_s_containers_have_names_images_and_states_where_privd_runs_and_the_rea
     drop(privd);
     let later = container("its state to be withdrawn", &|c| c["state"].is_null());
     assert_eq!(later["display_name"], "web");
+    let why = node.source("container_runtimes", "failing");
+    assert!(why.contains("horcrux-privd is not running"), "{why}");
 }
 
 #[test]
