@@ -222,6 +222,7 @@ fn containers() {
     let named = ContainerFacts {
         display_name: Some("web".into()),
         name_unknown_reason: String::new(),
+        state_unknown_reason: String::new(),
         image: Some("nginx:1.27".into()),
         // Whoever starts a container chooses them, and a terminal must not obey them.
         labels: [("team", "shop"), ("x", "\u{1b}[2J")].map(|(k, v)| (k.into(), v.into())).into(),

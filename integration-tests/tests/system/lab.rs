@@ -130,7 +130,7 @@ fn a_vm_that_ran_before_the_agent_is_seen_while_no_libvirt_answers_and_is_libvir
     let agent = lab.agent(&controller, 1).unwrap();
     let node = OneNode { _agent: agent, controller, lab };
     let uuid = node.vm("it to be seen by its process", "web1", |vm| {
-        vm["state"] == "unspecified"
+        vm["state"] == "unknown"
             && has(vm, "vm_cpu_usage")
             && vm["state_unknown_reason"].as_str().is_some_and(|why| why.starts_with("libvirt: "))
             && reason(vm, "vm_memory_balloon").contains("libvirt")
