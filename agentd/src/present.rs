@@ -23,11 +23,25 @@ pub struct Present {
     sources: BTreeMap<(i32, Arc<str>), SourceStatus>,
     vms: BTreeMap<String, VmFacts>,
     /// By the lane that lists them: several do. A VM is in one list at a time.
-    listed: HashMap<&'static str, BTreeSet<String>>,
+    listed: HashMap<&'static str, Listed>,
     /// VMs of which it was told what happened to them, so that their next state is no news.
     told: HashSet<VmUuid>,
     containers: BTreeMap<String, ContainerFacts>,
     containers_known: bool,
+}
+
+/// A lane's list of VMs, by uuid.
+#[derive(Debug)]
+struct Listed {
+    uuids: BTreeSet<String>,
+    extent: Extent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All that the lane may ever know were in it.
+    Whole,
+    SoFar,
 }
 
 /// Controllers take messages of 4 MiB.
@@ -94,7 +108,12 @@ impl Present {
                     inventory.node = self.node_facts();
                 }
             }
-            Found::Vms(list) => self.found_vms(lane, list, at_unix_ms, &mut inventory, &mut events),
+            Found::Vms(list) => {
+                self.found_vms(lane, (list, Extent::Whole), at_unix_ms, &mut inventory, &mut events);
+            }
+            Found::VmsSoFar(list) => {
+                self.found_vms(lane, (list, Extent::SoFar), at_unix_ms, &mut inventory, &mut events);
+            }
             Found::Containers(list) => {
                 let mut tell = |kind, id: &str, detail: String| {
                     events.push(happened(kind, &About::Container(id), detail, at_unix_ms));
@@ -134,7 +153,7 @@ impl Present {
     fn found_vms(
         &mut self,
         lane: &'static str,
-        list: &[VmFacts],
+        (list, extent): (&[VmFacts], Extent),
         at_unix_ms: i64,
         inventory: &mut Inventory,
         events: &mut Vec<Event>,
@@ -143,16 +162,17 @@ impl Present {
             events.push(happened(kind, &About::Vm(uuid), detail, at_unix_ms));
         };
         let listed = self.listed.get(lane);
+        // A lane's first list is how things are, not something that happened.
+        let is_first = listed.is_none_or(|before| before.extent == Extent::SoFar);
         let mut now = BTreeSet::new();
         for vm in list {
             let told = vm.uuid.parse().is_ok_and(|uuid| self.told.remove(&uuid));
             let before = self.vms.get(&vm.uuid);
             match before {
-                // A lane's first list is how things are, not something that happened.
-                None if listed.is_some() => {
+                None if !is_first => {
                     tell(EventKind::VmAppeared, &vm.uuid, vm.display_name.clone());
                 }
-                Some(before) if before.state != vm.state && !told => {
+                Some(before) if before.state != vm.state && !told && !is_first => {
                     let states = format!("{}: {} → {}", vm.display_name, word(before), word(vm));
                     tell(EventKind::VmStateChanged, &vm.uuid, states);
                 }
@@ -165,8 +185,9 @@ impl Present {
             now.insert(vm.uuid.clone());
         }
         let elsewhere =
-            |uuid: &String| self.listed.iter().any(|(of, list)| *of != lane && list.contains(uuid));
-        let gone = listed.into_iter().flatten().filter(|uuid| !now.contains(*uuid) && !elsewhere(uuid));
+            |uuid: &String| self.listed.iter().any(|(of, list)| *of != lane && list.uuids.contains(uuid));
+        let before = listed.into_iter().flat_map(|list| &list.uuids);
+        let gone = before.filter(|uuid| !now.contains(*uuid) && !elsewhere(uuid));
         for uuid in gone {
             if let Ok(uuid) = uuid.parse() {
                 self.told.remove(&uuid);
@@ -176,7 +197,7 @@ impl Present {
                 tell(EventKind::VmGone, uuid, vm.display_name);
             }
         }
-        self.listed.insert(lane, now);
+        self.listed.insert(lane, Listed { uuids: now, extent });
     }
 
     /// What lanes saw happen, as news.
@@ -364,6 +385,19 @@ mod tests {
             (vec![EventKind::VmGone], vec!["a".into()])
         );
         assert_eq!(present.vms().len(), 1);
+    }
+
+    #[test]
+    fn what_is_seen_before_all_is_told_is_no_news_when_it_is_told() {
+        let mut present = Present::default();
+        let seen = Found::VmsSoFar(vec![vm("a", VmState::Unspecified), vm("b", VmState::Unspecified)]);
+        assert_eq!(present.found("vms", &seen, 1).events, vec![]);
+        assert_eq!(present.vms().len(), 2);
+        let all = [vm("a", VmState::Running), vm("off", VmState::ShutOff)];
+        let news = present.found("vms", &Found::Vms(all.to_vec()), 2);
+        assert_eq!(kinds(&news), [EventKind::VmGone], "of b libvirt doesn't know");
+        let next = present.found("vms", &Found::Vms(all[..1].to_vec()), 3);
+        assert_eq!(kinds(&next), [EventKind::VmGone], "from then on the list is whole");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub fn cycle(lane: &str, cycle: &Cycle) -> Json {
             "hypervisor": facts.hypervisor.as_ref().map(hypervisor),
             "absent": absences(&facts.absences),
         }),
-        Found::Vms(vms) => vms
+        Found::Vms(vms) | Found::VmsSoFar(vms) => vms
             .iter()
             .map(|vm| {
                 json!({

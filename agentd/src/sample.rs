@@ -51,11 +51,13 @@ pub struct ObjectSample {
     pub readings: Vec<Reading>,
 }
 
-/// What a lane found to exist. A list is complete: what is not in it is gone.
+/// What a lane found to exist. What was in its last list and isn't in this one is gone.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
     Node(Box<NodeFacts>),
     Vms(Vec<VmFacts>),
+    /// Those that are seen, before who knows them all has told of any.
+    VmsSoFar(Vec<VmFacts>),
     Containers(Vec<ContainerFacts>),
     /// This lane lists nothing, or couldn't: what was known stays.
     Nothing,

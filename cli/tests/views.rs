@@ -155,6 +155,7 @@ fn vm(display_name: &str) -> Vm {
             guest: None,
             guest_unknown_reason: "the guest agent is not configured".into(),
             job: VmJob::MigrationOut.into(),
+            state_unknown_reason: String::new(),
         }),
         node_state: NodeState::Connected.into(),
     }
@@ -171,6 +172,7 @@ fn container() -> Container {
             cgroup_path: "/machine.slice/libpod-3f2a.scope".into(),
             display_name: None,
             name_unknown_reason: "podman's state can't be read".into(),
+            state_unknown_reason: "podman's state can't be read".into(),
             ..ContainerFacts::default()
         }),
         node_state: NodeState::Connected.into(),
@@ -212,6 +214,11 @@ fn vms() {
     let facts = Some(VmFacts { state: VmState::ShutOff.into(), ..VmFacts::default() });
     let off = VmServiceGetResponse { vm: Some(Vm { facts, ..Vm::default() }), values: vec![] };
     let text = VmDetailView::from(&off).table(NOW_MS);
+    let state_unknown_reason = "libvirt: connect: refused".into();
+    let facts = Some(VmFacts { state_unknown_reason, ..VmFacts::default() });
+    let unknown = VmServiceGetResponse { vm: Some(Vm { facts, ..Vm::default() }), values: vec![] };
+    let unknown = VmDetailView::from(&unknown).table(NOW_MS);
+    assert!(unknown.contains("unknown: libvirt: connect: refused"), "{unknown}");
     assert!(text.ends_with("no values: the VM is shut off\n"), "{text}");
 }
 
@@ -223,6 +230,7 @@ fn containers() {
     let named = ContainerFacts {
         display_name: Some("web".into()),
         name_unknown_reason: String::new(),
+        state_unknown_reason: String::new(),
         image: Some("nginx:1.27".into()),
         // Whoever starts a container chooses them, and a terminal must not obey them.
         labels: [("team", "shop"), ("x", "\u{1b}[2J")].map(|(k, v)| (k.into(), v.into())).into(),

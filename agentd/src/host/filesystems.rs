@@ -58,6 +58,24 @@ const TYPES: [&str; 27] = [
     "virtiofs",
 ];
 
+/// Memory that is used as a disk: full, it stops services as a disk does.
+const MEMORY: &str = "tmpfs";
+/// Below these a tmpfs is no place of the host: the kernel's own, a container's or a pod's, and secrets of a service.
+const NOT_THE_HOST_S: [&str; 9] = [
+    "/dev/",
+    "/proc/",
+    "/sys/",
+    "/run/credentials/",
+    "/run/containerd/",
+    "/run/docker/",
+    "/var/lib/containers/",
+    "/var/lib/docker/",
+    "/var/lib/kubelet/",
+];
+/// Each session of a user has one, of which a host may have hundreds: those of the system come first.
+const OF_SESSIONS: &str = "/run/user/";
+const MOST_MEMORY: usize = 64;
+
 /// What `statvfs` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Space {
@@ -103,8 +121,16 @@ struct Known {
 struct Place {
     point: String,
     device: String,
+    kind: Kind,
     /// `None` where the host's own mounts can't be read, or have another filesystem there.
     read_only_on_host: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Stored,
+    /// A tmpfs.
+    Memory,
 }
 
 /// What one reading gave beside values.
@@ -137,20 +163,24 @@ impl FilesystemLane {
         }
     }
 
-    fn mounted(&mut self) -> Result<Vec<Place>, ReadError> {
+    /// What to ask about, and how many are left out.
+    fn mounted(&mut self) -> Result<(Vec<Place>, usize), ReadError> {
         let found =
             self.mountinfo.parse(&mut self.buffer, |text| mounts(text).map(|mounts| distinct(&mounts)));
         let mut places = found?;
         let on_host = self
             .of_host
             .parse(&mut self.buffer, |text| mounts(text).map(|mounts| tell_read_only(&mut places, &mounts)));
-        if let Err(error) = on_host {
-            tracing::debug!(
+        match on_host {
+            // The agent's own service has some that hide the host's directories from it.
+            Ok(()) => places.retain(|place| place.kind == Kind::Stored || place.read_only_on_host.is_some()),
+            Err(error) => tracing::debug!(
                 error = chain(&error),
                 "mounts of process 1 not read: statvfs says what is read-only"
-            );
+            ),
         }
-        Ok(places)
+        let left_out = bound_memory(&mut places);
+        Ok((places, left_out))
     }
 
     fn all(&mut self, places: &[Place], readings: &mut Readings) -> Outcome {
@@ -164,6 +194,8 @@ impl FilesystemLane {
         for place in places {
             let path = self.root.join(place.point.trim_start_matches('/'));
             let problem = match self.workers.ask(&place.point, path) {
+                // One without a limit is as full as the host's memory, which is told.
+                Ok(Ok(answer)) if place.kind == Kind::Memory && answer.size_bytes == 0 => continue,
                 Ok(Ok(answer)) => {
                     let read_only = place.read_only_on_host.unwrap_or(answer.read_only);
                     let space = Space { read_only, ..answer };
@@ -203,13 +235,15 @@ impl Lane for FilesystemLane {
 
     fn read(&mut self, taken: Taken) -> Cycle {
         let mut readings = Readings::new(&self.whole, self.known.len() * METRICS.len());
-        let outcome = match self.mounted() {
-            Ok(places) => self.all(&places, &mut readings),
-            Err(error) => Outcome { problems: vec![chain(&error)], lost: true, ..Outcome::default() },
+        let (outcome, left_out) = match self.mounted() {
+            Ok((places, left_out)) => (self.all(&places, &mut readings), left_out),
+            Err(error) => (Outcome { problems: vec![chain(&error)], lost: true, ..Outcome::default() }, 0),
         };
         self.lacking.replace(self.name(), outcome.absences);
         let state = if outcome.problems.is_empty() { SourceState::Ok } else { SourceState::Failing };
-        let detail = outcome.problems.join("; ");
+        let mut details = outcome.problems;
+        details.extend((left_out > 0).then(|| format!("{left_out} more tmpfs are not shown")));
+        let detail = details.join("; ");
         let samples = readings.into_samples(Object::Node, outcome.lost);
         let sources = vec![SourceReport { source: Source::Statvfs, instance: Arc::default(), state, detail }];
         Cycle { taken, found: Found::Nothing, samples, sources, events: outcome.events }
@@ -242,21 +276,45 @@ fn distinct(mounts: &[Mount<'_>]) -> Vec<Place> {
     for mount in mounts {
         visible.insert(&mount.point, mount);
     }
-    let mut points: HashMap<&str, &str> = HashMap::new();
-    for mount in visible.into_values().filter(|mount| TYPES.contains(&mount.filesystem)) {
-        let point = points.entry(mount.device).or_insert(&mount.point);
+    let mut points: HashMap<&str, (&str, Kind)> = HashMap::new();
+    for (mount, kind) in visible.into_values().filter_map(|mount| Some((mount, kind(mount)?))) {
+        let (point, _) = points.entry(mount.device).or_insert((&mount.point, kind));
         if (mount.point.len(), mount.point.as_str()) < (point.len(), *point) {
             *point = &mount.point;
         }
     }
-    let place = |(device, point): (&str, &str)| Place {
+    let place = |(device, (point, kind)): (&str, (&str, Kind))| Place {
         point: point.to_owned(),
         device: device.to_owned(),
+        kind,
         read_only_on_host: None,
     };
     let mut places: Vec<Place> = points.into_iter().map(place).collect();
     places.sort_unstable_by(|a, b| a.point.cmp(&b.point));
     places
+}
+
+fn kind(mount: &Mount<'_>) -> Option<Kind> {
+    if TYPES.contains(&mount.filesystem) {
+        return Some(Kind::Stored);
+    }
+    // A service whose devices are its own has a tmpfs for them; shared memory is the host's, and fills up.
+    let is_the_host_s = mount.point == "/dev/shm"
+        || mount.point != "/dev" && !NOT_THE_HOST_S.iter().any(|below| mount.point.starts_with(below));
+    (mount.filesystem == MEMORY && is_the_host_s).then_some(Kind::Memory)
+}
+
+/// Leaves out what is too much; gives how many those are.
+fn bound_memory(places: &mut Vec<Place>) -> usize {
+    let (mut memory, stored): (Vec<_>, Vec<_>) =
+        std::mem::take(places).into_iter().partition(|place| place.kind == Kind::Memory);
+    memory.sort_by_key(|place| place.point.starts_with(OF_SESSIONS));
+    let left_out = memory.len().saturating_sub(MOST_MEMORY);
+    memory.truncate(MOST_MEMORY);
+    places.extend(stored);
+    places.append(&mut memory);
+    places.sort_unstable_by(|a, b| a.point.cmp(&b.point));
+    left_out
 }
 
 /// Notes which of them the host itself may not write to.
@@ -339,7 +397,7 @@ mod tests {
 
     #[test]
     fn pseudo_filesystems_are_left_out() {
-        assert_eq!(points(REAL), ["/"]);
+        assert_eq!(points(REAL), ["/", "/dev/shm"]);
     }
 
     #[test]
@@ -351,8 +409,58 @@ mod tests {
 
     #[test]
     fn a_mount_that_another_hides_is_not_asked_about() {
-        let text = "1 0 8:1 / /mnt rw - ext4 /dev/sda1 rw\n2 1 0:9 / /mnt rw - tmpfs tmpfs rw\n";
+        let text = "1 0 8:1 / /mnt rw - ext4 /dev/sda1 rw\n2 1 0:9 / /mnt rw - proc proc rw\n";
         assert_eq!(points(text), [""; 0]);
+        let text = "1 0 8:1 / /mnt rw - ext4 /dev/sda1 rw\n2 1 0:9 / /mnt rw - tmpfs tmpfs rw\n";
+        assert_eq!(points(text), ["/mnt"]);
+    }
+
+    fn tmpfs(points: &[&str]) -> String {
+        let line = |(at, point): (usize, &&str)| format!("{at} 0 0:{at} / {point} rw - tmpfs tmpfs rw\n");
+        points.iter().enumerate().map(line).collect()
+    }
+
+    #[test]
+    fn memory_that_is_used_as_a_disk_is_shown_where_it_is_the_host_s() {
+        let shown = ["/dev/shm", "/run", "/run/user/1000", "/srv/t1", "/tmp"];
+        let not = [
+            "/dev",
+            "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/a/shm",
+            "/run/credentials/web.service",
+            "/sys/fs/cgroup",
+            "/var/lib/docker/containers/a/mounts/shm",
+            "/var/lib/kubelet/pods/a/volumes/kubernetes.io~secret/b",
+        ];
+        assert_eq!(points(&tmpfs(&[&shown[..], &not].concat())), shown);
+    }
+
+    fn without_limit_at_srv(path: &Path) -> io::Result<Space> {
+        let size_bytes = if path.ends_with("srv") { 0 } else { SPACE.size_bytes };
+        Ok(Space { size_bytes, ..SPACE })
+    }
+
+    #[test]
+    fn memory_without_a_limit_or_of_the_agent_s_own_service_is_not_shown() {
+        let (dir, mut lane) = lane(&tmpfs(&["/run", "/srv", "/home"]), without_limit_at_srv);
+        assert_eq!(sizes(&lane.read(TAKEN)), ["/home", "/run"]);
+        fs::create_dir_all(dir.path().join("proc/1")).unwrap();
+        fs::write(dir.path().join("proc/1/mountinfo"), tmpfs(&["/run", "/srv"])).unwrap();
+        assert_eq!(sizes(&lane.read(TAKEN)), ["/run"]);
+    }
+
+    #[test]
+    fn of_hundreds_of_sessions_some_are_shown_and_how_many_are_not_is_told() {
+        let sessions: Vec<String> = (1000..1300).map(|user| format!("/run/user/{user}")).collect();
+        let all: Vec<&str> = sessions.iter().map(String::as_str).chain(["/run", "/tmp"]).collect();
+        let (_dir, mut lane) = lane(&tmpfs(&all), |_| Ok(SPACE));
+        let cycle = lane.read(TAKEN);
+        let shown = sizes(&cycle);
+        assert!(
+            shown.len() == MOST_MEMORY && shown.contains(&"/tmp") && shown.contains(&"/run"),
+            "{shown:?}"
+        );
+        let source = &cycle.sources[0];
+        assert_eq!((source.state, source.detail.as_str()), (SourceState::Ok, "238 more tmpfs are not shown"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn skipped(lanes: &[Running], report: &SourceReport) -> u64 {
 /// VMs that were found not to run.
 pub(crate) fn off(found: &Found) -> impl Iterator<Item = Object> {
     let vms = match found {
-        Found::Vms(vms) => vms.as_slice(),
+        Found::Vms(vms) | Found::VmsSoFar(vms) => vms.as_slice(),
         Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],
     };
     let off = vms.iter().filter(|vm| matches!(vm.state(), VmState::ShutOff | VmState::Crashed));

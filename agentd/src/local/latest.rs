@@ -116,7 +116,7 @@ impl Latest {
     fn forget_gone(&mut self, found: &Found) {
         let present = &self.present;
         match found {
-            Found::Vms(_) => self.objects.retain(|object, _| match object {
+            Found::Vms(_) | Found::VmsSoFar(_) => self.objects.retain(|object, _| match object {
                 Object::Vm(uuid) => present.vms().contains_key(&uuid.to_string()),
                 Object::Node | Object::Container(_) => true,
             }),

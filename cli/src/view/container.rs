@@ -22,6 +22,7 @@ pub struct ContainerView {
     pub image: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub state: Option<String>,
+    pub state_unknown_reason: String,
     pub health: Option<String>,
     pub cgroup_path: String,
     pub last_sample_unix_ms: Option<i64>,
@@ -55,6 +56,7 @@ impl From<&Container> for ContainerView {
             health: health(facts.health()),
             display_name: facts.display_name,
             name_unknown_reason: facts.name_unknown_reason,
+            state_unknown_reason: facts.state_unknown_reason,
             node: wire.node.clone(),
             id: facts.id,
             image: facts.image,
@@ -132,7 +134,8 @@ impl View for ContainerListView {
 impl View for ContainerDetailView {
     fn table(&self, now_ms: i64) -> String {
         let container = &self.container;
-        let unnamed = || format!("- ({})", shown(&container.name_unknown_reason)).replace(" ()", "");
+        let unknown = |why: &str| format!("- ({})", shown(why)).replace(" ()", "");
+        let unnamed = || unknown(&container.name_unknown_reason);
         let mut facts = Facts::default();
         facts.fact("name", container.display_name.as_deref().map_or_else(unnamed, shown));
         facts.fact("id", shown(&container.id));
@@ -143,7 +146,11 @@ impl View for ContainerDetailView {
             node_state: &container.node_state,
             sampled_ms: container.last_sample_unix_ms,
         };
-        facts.fact("state", known.told(container.state_in_words(), now_ms));
+        let state = match &container.state {
+            Some(_) => known.told(container.state_in_words(), now_ms),
+            None => unknown(&container.state_unknown_reason),
+        };
+        facts.fact("state", state);
         facts.fact("image", or_dash(container.image.as_deref().map(shown)));
         for (name, value) in &container.labels {
             facts.fact("label", format!("{}={}", shown(name), shown(value)));

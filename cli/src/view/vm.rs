@@ -35,6 +35,8 @@ pub struct VmView {
     pub guest_unknown_reason: String,
     /// What is done with it now, such as `migration_out`; its progress is among its values.
     pub job: Option<String>,
+    /// Why its state is not known.
+    pub state_unknown_reason: String,
     /// How its node is: of one that isn't connected, all of this is the last known.
     pub node_state: String,
 }
@@ -98,6 +100,7 @@ impl From<&Vm> for VmView {
             guest: facts.guest.map(GuestView::from),
             guest_unknown_reason: facts.guest_unknown_reason,
             node_state: node_state(wire.node_state()),
+            state_unknown_reason: facts.state_unknown_reason,
             unmanaged: facts.unmanaged,
             simulated: facts.simulated,
             connection: Some(facts.connection).filter(|uri| !uri.is_empty()),
@@ -203,7 +206,9 @@ impl View for VmDetailView {
         facts.fact("uuid", shown(bare(&vm.name)));
         facts.fact("node", shown(bare(&vm.node)));
         let known = Known { node: &vm.node, node_state: &vm.node_state, sampled_ms: vm.last_sample_unix_ms };
-        facts.fact("state", known.told(vm.state_in_words(), now_ms));
+        let why = Some(&vm.state_unknown_reason).filter(|why| !why.is_empty());
+        let state = vm.state_in_words() + &why.map_or_else(String::new, |why| format!(": {}", shown(why)));
+        facts.fact("state", known.told(state, now_ms));
         if let Some(job) = &vm.job {
             facts.fact("job", job.replace('_', " "));
         }

@@ -95,8 +95,10 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         bound_node(node);
     }
     for vm in &mut inventory.vms {
-        let VmFacts { display_name, absences, interfaces, connection, guest, guest_unknown_reason, .. } = vm;
-        *guest_unknown_reason = bounded(std::mem::take(guest_unknown_reason));
+        let VmFacts { display_name, absences, interfaces, connection, guest, .. } = vm;
+        for why in [&mut vm.guest_unknown_reason, &mut vm.state_unknown_reason] {
+            *why = bounded(std::mem::take(why));
+        }
         if let Some(guest) = guest {
             bound_guest(guest);
         }
@@ -109,10 +111,12 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         bound_absences(absences);
     }
     for container in &mut inventory.containers {
-        let ContainerFacts { cgroup_path, display_name, name_unknown_reason, absences, .. } = container;
+        let ContainerFacts { cgroup_path, display_name, absences, .. } = container;
         *cgroup_path = bounded(std::mem::take(cgroup_path));
         *display_name = display_name.take().map(bounded);
-        *name_unknown_reason = bounded(std::mem::take(name_unknown_reason));
+        for why in [&mut container.name_unknown_reason, &mut container.state_unknown_reason] {
+            *why = bounded(std::mem::take(why));
+        }
         bound_absences(absences);
         container.image = container.image.take().map(bounded);
         let labels = std::mem::take(&mut container.labels).into_iter().take(MAX_LABELS);

@@ -130,7 +130,9 @@ fn promtool_accepts_both_forms_of_a_real_scrape() {
     // 3: it can be read, and promtool would call something otherwise.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
     // node_exporter's own names are not as promtool likes them; ours are.
-    let ours: Vec<&str> = said.lines().filter(|line| !line.starts_with("node_memory_")).collect();
+    let theirs = ["node_memory_", "node_vmstat_", "node_sockstat_", "node_netstat_"];
+    let is_theirs = |line: &&str| theirs.iter().any(|family| line.starts_with(family));
+    let ours: Vec<&str> = said.lines().filter(|line| !is_theirs(line)).collect();
     assert_eq!(ours, Vec::<&str>::new());
 
     let open_metrics =
@@ -215,10 +217,21 @@ fn tolerance(name: &str, value: f64) -> Option<f64> {
         | "node_memory_SwapTotal_bytes"
         | "node_filesystem_size_bytes"
         | "node_filesystem_files"
-        | "node_filesystem_readonly" => 0.0,
+        | "node_filesystem_readonly"
+        | "node_filefd_maximum"
+        | "node_memory_CommitLimit_bytes"
+        | "node_network_up"
+        | "node_network_carrier"
+        | "node_network_mtu_bytes"
+        | "node_network_speed_bytes" => 0.0,
         "node_time_seconds" => 5.0,
         "node_load1" | "node_load5" | "node_load15" => 1.0,
         "node_cpu_seconds_total" | "node_cpu_guest_seconds_total" => 10.0,
+        "node_filefd_allocated" | "node_sockstat_sockets_used" => (value * 0.2).max(500.0),
+        _ if name.starts_with("node_sockstat_") && name.ends_with("_bytes") => 16.0 * 1024.0 * 1024.0,
+        _ if name.starts_with("node_sockstat_") => (value * 0.2).max(4096.0),
+        _ if name.starts_with("node_netstat_") => (value * 0.02).max(10_000.0),
+        _ if name.starts_with("node_vmstat_") => (value * 0.02).max(1_000_000.0),
         _ if name.starts_with("node_pressure_") => 10.0,
         _ if name.starts_with("node_memory_") => 512.0 * 1024.0 * 1024.0,
         _ if name.starts_with("node_filesystem_") => (value * 0.02).max(1000.0),
@@ -233,7 +246,7 @@ fn tolerance(name: &str, value: f64) -> Option<f64> {
 }
 
 /// Those that every Linux host with a disk and a network has.
-const COMPARED: [&str; 9] = [
+const COMPARED: [&str; 41] = [
     "node_cpu_seconds_total",
     "node_memory_MemTotal_bytes",
     "node_memory_MemAvailable_bytes",
@@ -243,6 +256,38 @@ const COMPARED: [&str; 9] = [
     "node_filesystem_size_bytes",
     "node_disk_read_bytes_total",
     "node_network_receive_bytes_total",
+    "node_memory_SReclaimable_bytes",
+    "node_memory_SUnreclaim_bytes",
+    "node_memory_AnonPages_bytes",
+    "node_memory_Mapped_bytes",
+    "node_memory_SwapCached_bytes",
+    "node_memory_CommitLimit_bytes",
+    "node_vmstat_pgfault",
+    "node_vmstat_pgmajfault",
+    "node_vmstat_pgpgin",
+    "node_vmstat_pgpgout",
+    "node_vmstat_pswpin",
+    "node_vmstat_pswpout",
+    "node_vmstat_oom_kill",
+    "node_filefd_allocated",
+    "node_filefd_maximum",
+    "node_sockstat_sockets_used",
+    "node_sockstat_TCP_inuse",
+    "node_sockstat_TCP_mem",
+    "node_sockstat_TCP_mem_bytes",
+    "node_sockstat_UDP_inuse",
+    "node_sockstat_UDP_mem_bytes",
+    "node_netstat_Tcp_CurrEstab",
+    "node_netstat_Tcp_ActiveOpens",
+    "node_netstat_Tcp_InSegs",
+    "node_netstat_Tcp_OutSegs",
+    "node_netstat_Tcp_RetransSegs",
+    "node_netstat_TcpExt_ListenDrops",
+    "node_netstat_TcpExt_ListenOverflows",
+    "node_netstat_Udp_InDatagrams",
+    "node_netstat_Udp_NoPorts",
+    "node_network_up",
+    "node_network_mtu_bytes",
 ];
 
 #[test]

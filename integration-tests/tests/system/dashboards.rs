@@ -39,13 +39,7 @@ const MAY_BE_ABSENT: &[(&str, &str)] = &[
 ];
 
 /// Names that other exporters have for what ours has too, of which no real one here says so.
-const FOREIGN: [&str; 5] = [
-    "node_hwmon_temp_celsius",
-    "node_hwmon_fan_rpm",
-    "node_zfs_arc_size",
-    "container_spec_cpu_quota",
-    "container_spec_cpu_period",
-];
+const FOREIGN: [&str; 3] = ["node_hwmon_temp_celsius", "node_hwmon_fan_rpm", "node_zfs_arc_size"];
 /// What Prometheus itself says of a scrape.
 const OF_SCRAPES: [&str; 2] = ["up", "scrape_duration_seconds"];
 /// What only an agent with a controller tells.

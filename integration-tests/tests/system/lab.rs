@@ -120,6 +120,32 @@ fn a_killed_libvirtd_is_told_and_what_the_kernel_knows_goes_on() {
 }
 
 #[test]
+fn a_vm_that_ran_before_the_agent_is_seen_while_no_libvirt_answers_and_is_libvirt_s_when_one_does() {
+    let node = OneNode::start();
+    node.lab.vm(1, "web1", 1, Work::Busy).unwrap();
+    node.vm("it to run", "web1", |vm| vm["state"] == "running" && has(vm, "vm_cpu_usage"));
+    node.lab.kill_libvirtd(1).unwrap();
+    let OneNode { _agent: agent, controller, lab } = node;
+    agent.stop().unwrap();
+    let agent = lab.agent(&controller, 1).unwrap();
+    let node = OneNode { _agent: agent, controller, lab };
+    let uuid = node.vm("it to be seen by its process", "web1", |vm| {
+        vm["state"] == "unknown"
+            && has(vm, "vm_cpu_usage")
+            && vm["state_unknown_reason"].as_str().is_some_and(|why| why.starts_with("libvirt: "))
+            && reason(vm, "vm_memory_balloon").contains("libvirt")
+    })["name"]
+        .clone();
+    let vms = node.controller.json(&["vm", "list"]).unwrap();
+    assert_eq!((vms.as_array().unwrap().len(), &vms[0]["unmanaged"]), (1, &false.into()), "{vms}");
+    node.lab.start_libvirtd(1).unwrap();
+    let told = node.vm("libvirt to tell of it", "web1", |vm| {
+        vm["state"] == "running" && has(vm, "vm_memory_balloon") && has(vm, "vm_network_rx_rate")
+    });
+    assert_eq!((&told["name"], &told["state_unknown_reason"]), (&uuid, &"".into()), "{told}");
+}
+
+#[test]
 fn a_qemu_that_hangs_costs_the_values_of_its_own_monitor_alone() {
     let node = OneNode::start();
     let hung = node.lab.vm(1, "hung", 1, Work::Idle).unwrap();
@@ -185,11 +211,14 @@ fn docker_s_containers_have_names_images_and_states_where_privd_runs_and_the_rea
     assert!(unnamed["display_name"].is_null() && unnamed["state"].is_null(), "{unnamed}");
     let why = unnamed["name_unknown_reason"].as_str().unwrap();
     assert!(why.starts_with("horcrux-privd is not running: ") && why.contains("privd.sock"), "{why}");
+    assert_eq!(unnamed["state_unknown_reason"], why);
+    node.source("container_runtimes", "absent");
 
     let privd = node.lab.start_privd(1).unwrap();
     let named = container("its name", &|c| c["display_name"] == "web");
     assert_eq!((&named["image"], &named["state"]), (&"lab/busybox".into(), &"running".into()), "{named}");
     assert_eq!(named["name_unknown_reason"], "");
+    node.source("container_runtimes", "ok");
     assert_eq!(node.controller.json(&["container", "get", "web"]).unwrap()["id"], id.as_str());
     let docker = |verb| node.lab.exec(1, &["docker", "-H", "unix:///run/docker.sock", verb, "web"]).unwrap();
     docker("pause");
@@ -201,6 +230,8 @@ fn docker_s_containers_have_names_images_and_states_where_privd_runs_and_the_rea
     drop(privd);
     let later = container("its state to be withdrawn", &|c| c["state"].is_null());
     assert_eq!(later["display_name"], "web");
+    let why = node.source("container_runtimes", "failing");
+    assert!(why.contains("horcrux-privd is not running"), "{why}");
 }
 
 #[test]

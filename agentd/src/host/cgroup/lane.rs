@@ -172,8 +172,9 @@ impl ContainerLane {
     }
 
     /// Brings what the runtimes call the containers up to date. Says whether that changed.
-    fn recall(&mut self, taken: Taken) -> bool {
-        if self.containers.is_empty() {
+    fn recall(&mut self, taken: Taken, slow: bool) -> bool {
+        // Where there are none only how who is asked is doing is of interest.
+        if self.containers.is_empty() && !slow {
             return false;
         }
         let is_new = self.containers.values().any(|container| container.recalled.is_new());
@@ -209,7 +210,8 @@ impl ContainerLane {
                 }
             }
         }
-        lists.map(|(source, mounted, failures)| report(source, mounted, &failures)).into()
+        let hierarchies = lists.map(|(source, mounted, failures)| report(source, mounted, &failures));
+        hierarchies.into_iter().chain(self.runtimes.report()).collect()
     }
 }
 
@@ -312,7 +314,7 @@ impl Lane for ContainerLane {
             self.containers.remove(key);
             changed = true;
         }
-        changed |= self.recall(taken);
+        changed |= self.recall(taken, slow);
         self.cycles += 1;
         let found = if discovered.is_ok() && changed {
             Found::Containers(self.containers.values().map(Container::facts).collect())

@@ -1,4 +1,8 @@
 //! The lane that finds VMs and reads what no monitor is needed for.
+//!
+//! ```text
+//!  libvirt hasn't told ──► seen by their processes ──libvirt tells──► as libvirt tells ◄──lost, back──► as it told last
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -6,16 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use horcrux_proto::name::VmUuid;
-use horcrux_proto::v1::{Absence, Metric, Source, SourceState, VmFacts, VmState};
+use horcrux_proto::v1::{Source, SourceState, VmState};
 
 use crate::collect::Bell;
-use crate::host::qemu::{Known, Outcome, Process, Processes};
+use crate::host::qemu::{Known, Process, Processes};
 use crate::host::readings::Readings;
 use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Others;
-use super::params::{Device, INTERFACE_METRICS};
+use super::domain::Domain;
+use super::params::Device;
 use super::raw::{Details, Wanted};
 use super::session::{Place, Session, Unavailable, ok};
 
@@ -39,7 +44,7 @@ pub struct VmLane {
     processes: Processes,
     /// As libvirt last told them.
     domains: BTreeMap<VmUuid, Domain>,
-    /// libvirt has told of its domains once: an empty list means that there are none.
+    /// libvirt has told of its domains once: the list is all there is.
     listed: bool,
     others: Others,
     /// VMs that another connection told of first, and whose they are.
@@ -58,20 +63,6 @@ struct Seen {
     state: VmState,
     interfaces: Vec<Device<8>>,
     details: Option<Details>,
-}
-
-#[derive(Debug)]
-struct Domain {
-    name: String,
-    state: VmState,
-    details: Option<Details>,
-    process: Result<Process, String>,
-    /// Names of interfaces, kept and shared.
-    interfaces: HashMap<String, Arc<str>>,
-    /// Those that it has now, as libvirt last told them.
-    attached: Vec<String>,
-    /// How many readings it gave last.
-    expected: usize,
 }
 
 impl VmLane {
@@ -121,15 +112,7 @@ impl VmLane {
                 self.elsewhere.insert(uuid, holder);
                 continue;
             }
-            let mut domain = before.remove(&uuid).unwrap_or_else(|| Domain {
-                name: String::new(),
-                state,
-                details: None,
-                process: Err(String::new()),
-                interfaces: HashMap::new(),
-                attached: Vec::new(),
-                expected: 0,
-            });
+            let mut domain = before.remove(&uuid).unwrap_or_default();
             domain.attached = devices.iter().map(|device| device.name.clone()).collect();
             (domain.name, domain.state) = (name, state);
             domain.details = details.or(domain.details);
@@ -140,6 +123,31 @@ impl VmLane {
             self.known.give_up(gone, &self.place.uri);
         }
         interfaces
+    }
+
+    /// Until libvirt has told of its domains once, those that it started before are seen by their processes.
+    fn see_processes(&mut self) {
+        if !self.place.is_system_s() || !self.cycles.is_multiple_of(SEARCH_EVERY) {
+            return;
+        }
+        let open = self.open_files();
+        let found = self.processes.of_system_libvirt(|uuid| self.domains.contains_key(uuid), open);
+        for (uuid, started) in found {
+            if self.known.claim(uuid, &self.place.uri).is_ok() {
+                self.domains.insert(uuid, Domain::seen(started));
+            }
+        }
+    }
+
+    /// Of one that was only seen by its process nothing is left with that.
+    fn forget_unseen(&mut self) {
+        for (gone, _) in self.domains.extract_if(.., |_, domain| domain.process.is_err()) {
+            self.known.give_up(&gone, &self.place.uri);
+        }
+    }
+
+    fn open_files(&self) -> usize {
+        self.domains.values().flat_map(|domain| domain.process.as_ref().map(Process::open_files)).sum()
     }
 
     /// That it answers, and what of it is not shown: a VM is one connection's.
@@ -171,113 +179,11 @@ impl VmLane {
         if wanted.is_empty() {
             return;
         }
-        let open =
-            self.domains.values().flat_map(|domain| domain.process.as_ref().map(Process::open_files)).sum();
+        let open = self.open_files();
         for (uuid, found) in self.processes.find(&wanted, open) {
             if let Some(domain) = self.domains.get_mut(&uuid) {
                 domain.process = found;
             }
-        }
-    }
-}
-
-impl Domain {
-    fn has_process(&self) -> bool {
-        match self.state {
-            VmState::Running
-            | VmState::Blocked
-            | VmState::Paused
-            | VmState::ShuttingDown
-            | VmState::PmSuspended => true,
-            VmState::ShutOff | VmState::Crashed | VmState::Unspecified => false,
-        }
-    }
-
-    fn read(
-        &mut self,
-        place: &Place,
-        processes: &mut Processes,
-        interfaces: &[Device<8>],
-        readings: &mut Readings,
-    ) {
-        if !self.has_process() {
-            self.process = Err(String::new());
-            return;
-        }
-        let source = place.source();
-        if let Ok(process) = &mut self.process
-            && process.read(processes, readings) == Outcome::Gone
-        {
-            self.process = Err("its process has gone, and libvirt has not said so yet".to_owned());
-        }
-        let mut sums = [None; INTERFACE_METRICS.len()];
-        for device in interfaces {
-            let instance =
-                self.interfaces.entry(device.name.clone()).or_insert_with(|| Arc::from(device.name.as_str()));
-            for ((metric, value), sum) in INTERFACE_METRICS.into_iter().zip(device.values).zip(&mut sums) {
-                if let Some(value) = value {
-                    readings.counter(source, metric, instance, value);
-                    *sum = Some(sum.unwrap_or(0_u64).wrapping_add(value));
-                }
-            }
-        }
-        for (metric, sum) in INTERFACE_METRICS.into_iter().zip(sums) {
-            if let Some(sum) = sum {
-                readings.whole_counter(source, metric, sum);
-            }
-        }
-    }
-
-    /// While libvirt says nothing, only that it ran, and that its process has gone, is known.
-    fn state_now(&self, libvirt_lost: Option<&str>) -> VmState {
-        let gone = self.has_process() && self.process.is_err();
-        if libvirt_lost.is_some() && gone { VmState::Unspecified } else { self.state }
-    }
-
-    fn facts(&self, uuid: VmUuid, place: &Place, libvirt_lost: Option<&str>, others: &Others) -> VmFacts {
-        let absent = |metric: Metric, reason: &str| Absence {
-            metric: metric.into(),
-            instance: String::new(),
-            reason: reason.to_owned(),
-        };
-        let mut absences = Vec::new();
-        if self.has_process() {
-            match &self.process {
-                Ok(process) => {
-                    absences.extend(process.absences.iter().map(|(metric, why)| absent(*metric, why)));
-                }
-                Err(why) => absences.extend(
-                    [
-                        Metric::VmCpuTime,
-                        Metric::VmVcpuTime,
-                        Metric::VmMemoryResident,
-                        Metric::VmIoReadBytes,
-                        Metric::VmIoWrittenBytes,
-                    ]
-                    .map(|metric| absent(metric, why)),
-                ),
-            }
-            if let Some(why) = libvirt_lost {
-                absences.extend(INTERFACE_METRICS.map(|metric| absent(metric, why)));
-            }
-            absences.extend(others.missing.of(&uuid));
-            absences.extend(others.jobs.absences(&uuid));
-        }
-        VmFacts {
-            uuid: uuid.to_string(),
-            display_name: self.name.clone(),
-            state: self.state_now(libvirt_lost).into(),
-            vcpus: self.details.map(|details| details.vcpus),
-            memory_max_bytes: self.details.map(|details| details.memory_max_bytes),
-            persistent: self.details.map(|details| details.persistent),
-            absences,
-            interfaces: self.attached.clone(),
-            unmanaged: false,
-            simulated: place.is_simulated(),
-            connection: place.uri.to_string(),
-            job: others.jobs.of(&uuid).into(),
-            guest: None,
-            guest_unknown_reason: String::new(),
         }
     }
 }
@@ -307,6 +213,9 @@ impl Lane for VmLane {
                 (HashMap::new(), why.report(self.place.source(), &self.place), Some(lost))
             }
         };
+        if !self.listed {
+            self.see_processes();
+        }
         self.find_processes();
         self.cycles += 1;
         let source = self.place.source();
@@ -316,11 +225,10 @@ impl Lane for VmLane {
             let mut readings = Readings::new(&self.whole, domain.expected);
             let devices = interfaces.get(uuid).map(Vec::as_slice).unwrap_or_default();
             domain.read(&self.place, &mut self.processes, devices, &mut readings);
-            if let Some(details) = domain.details.filter(|_| lost.is_none() && domain.has_process()) {
-                readings.whole_gauge(source, Metric::VmVcpus, f64::from(details.vcpus));
-                let bytes = details.memory_max_bytes as f64;
-                readings.whole_gauge(source, Metric::VmMemoryMax, bytes);
+            if !self.listed && domain.process.is_err() {
+                continue;
             }
+            domain.read_size(source, lost.as_deref(), &mut readings);
             domain.expected = readings.len();
             samples.push(ObjectSample { object: Object::Vm(*uuid), readings: readings.into_list() });
             let mut of_one = domain.facts(*uuid, &self.place, lost.as_deref(), &self.others);
@@ -332,7 +240,12 @@ impl Lane for VmLane {
             }
             facts.push(of_one);
         }
-        let found = if self.listed { Found::Vms(facts) } else { Found::Nothing };
+        let found = if self.listed {
+            Found::Vms(facts)
+        } else {
+            self.forget_unseen();
+            Found::VmsSoFar(facts)
+        };
         let sources: Vec<SourceReport> = vec![report];
         Cycle { taken, found, samples, sources, events: Vec::new() }
     }
@@ -374,5 +287,96 @@ impl Observer {
             });
         }
         Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use horcrux_proto::v1::{Metric, VmFacts};
+
+    use super::super::Missing;
+    use super::super::guest::Guests;
+    use super::super::jobs::Jobs;
+    use super::*;
+    use crate::collect;
+    use crate::config::LOCAL_LIBVIRT;
+    use crate::host::qemu::QemuLane;
+
+    const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+    const STAT: &str = "77 (qemu-system-x86) S 1 7 7 0 -1 1 1 0 9 0 120 30 0 0 20 0 5 0 4711 7 256 1\n";
+
+    fn host() -> tempfile::TempDir {
+        let host = tempfile::tempdir().unwrap();
+        let process = host.path().join("proc/77");
+        fs::create_dir_all(&process).unwrap();
+        let key = "{\"id\":\"masterKey0\",\"file\":\"/var/lib/libvirt/qemu/domain-1-web/master-key.aes\"}";
+        let line = format!(
+            "/usr/bin/qemu-system-x86_64 -name guest=web -object {key} -m size=65536k -smp 2 -uuid {UUID}"
+        );
+        fs::write(process.join("cmdline"), line.replace(' ', "\0")).unwrap();
+        fs::write(process.join("stat"), STAT).unwrap();
+        host
+    }
+
+    fn lane(host: &Path, known: &Known) -> VmLane {
+        let place = Place::new(LOCAL_LIBVIRT, host);
+        let others =
+            Others { missing: Missing::default(), guests: Guests::not_asked(), jobs: Jobs::default() };
+        VmLane::new("vms", host, place, others, Bell::default(), known.clone())
+    }
+
+    fn one(cycle: &Cycle) -> &VmFacts {
+        let (Found::Vms(vms) | Found::VmsSoFar(vms)) = &cycle.found else { panic!("{:?}", cycle.found) };
+        assert_eq!(vms.len(), 1);
+        &vms[0]
+    }
+
+    #[test]
+    fn a_vm_is_seen_by_its_process_until_libvirt_tells_of_it_for_the_first_time() {
+        let (host, known) = (host(), Known::default());
+        let mut lane = lane(host.path(), &known);
+        let cycle = lane.read(collect::now());
+        let vm = one(&cycle);
+        assert!(matches!(cycle.found, Found::VmsSoFar(_)));
+        assert_eq!((vm.uuid.as_str(), vm.display_name.as_str()), (UUID, "web"));
+        assert_eq!(
+            (vm.state(), vm.unmanaged, vm.connection.as_str()),
+            (VmState::Unspecified, false, LOCAL_LIBVIRT)
+        );
+        assert_eq!((vm.vcpus, vm.memory_max_bytes), (Some(2), Some(64 << 20)));
+        assert!(vm.state_unknown_reason.starts_with("libvirt: libvirtd is not running"), "{vm:?}");
+        let lacks = |metric: Metric| {
+            vm.absences.iter().any(|a| a.metric() == metric && a.reason.starts_with("libvirt: "))
+        };
+        assert!(lacks(Metric::VmMemoryBalloon) && lacks(Metric::VmNetworkRxBytes), "{vm:?}");
+        for metric in [Metric::VmCpuTime, Metric::VmMemoryResident, Metric::VmVcpus] {
+            assert!(cycle.samples[0].readings.iter().any(|reading| reading.metric == metric), "{cycle:?}");
+        }
+        let mut beside = QemuLane::new(host.path(), known.clone(), true);
+        assert_eq!(beside.read(collect::now()).found, Found::Vms(Vec::new()), "it is shown once");
+
+        let uuid = UUID.parse().unwrap();
+        let told =
+            Seen { uuid, name: "web".into(), state: VmState::Running, interfaces: Vec::new(), details: None };
+        lane.take_in(vec![told]);
+        assert!(lane.domains[&uuid].process.is_ok(), "its process needn't be looked for");
+        let cycle = lane.read(collect::now());
+        assert!(matches!(cycle.found, Found::Vms(_)));
+        assert_eq!((one(&cycle).state(), one(&cycle).state_unknown_reason.as_str()), (VmState::Running, ""));
+    }
+
+    #[test]
+    fn one_that_ends_before_libvirt_tells_of_it_is_gone() {
+        let (host, known) = (host(), Known::default());
+        let mut lane = lane(host.path(), &known);
+        lane.read(collect::now());
+        let process = host.path().join("proc/77");
+        fs::remove_file(process.join("cmdline")).unwrap();
+        // Open files of a process that ended tell nothing; these would go on to.
+        fs::write(process.join("stat"), STAT.replace("4711", "4712")).unwrap();
+        assert_eq!(lane.read(collect::now()).found, Found::VmsSoFar(Vec::new()));
+        assert!(!known.has(&UUID.parse().unwrap()));
     }
 }

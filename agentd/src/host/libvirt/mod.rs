@@ -18,6 +18,7 @@
 //! All unsafe code is in `dl`, `raw` and `events::callbacks`.
 
 mod dl;
+mod domain;
 mod events;
 mod fast;
 mod guest;
@@ -167,7 +168,7 @@ mod tests {
 
     fn vms(cycle: &Cycle) -> &[VmFacts] {
         match &cycle.found {
-            Found::Vms(vms) => vms,
+            Found::Vms(vms) | Found::VmsSoFar(vms) => vms,
             Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],
         }
     }

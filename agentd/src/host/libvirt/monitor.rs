@@ -209,7 +209,7 @@ fn absent(metric: Metric, reason: &str) -> Absence {
 }
 
 /// All that this lane reads is missing.
-fn nothing_read(reason: &str) -> Vec<Absence> {
+pub(super) fn nothing_read(reason: &str) -> Vec<Absence> {
     let all = BALLOON.iter().map(|(_, metric, ..)| *metric).chain(BLOCK_METRICS);
     all.map(|metric| absent(metric, reason)).collect()
 }

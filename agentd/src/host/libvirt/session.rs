@@ -86,6 +86,11 @@ impl Place {
         self.driver() == "qemu"
     }
 
+    /// Whether it is the libvirt whose files and groups mark what it starts on this host.
+    pub(super) fn is_system_s(&self) -> bool {
+        &*self.uri == crate::config::LOCAL_LIBVIRT
+    }
+
     /// Why its VMs have no process here.
     pub(super) fn without_processes(&self) -> Option<&'static str> {
         let host =

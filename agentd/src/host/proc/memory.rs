@@ -54,6 +54,26 @@ pub(super) fn memory(text: &str) -> Result<Memory, Malformed> {
                 rarely.push((Metric::NodeMemoryCommitted, bytes(rest)?));
                 continue;
             }
+            "SReclaimable" => {
+                rarely.push((Metric::NodeMemorySlabReclaimable, bytes(rest)?));
+                continue;
+            }
+            "SUnreclaim" => {
+                rarely.push((Metric::NodeMemorySlabUnreclaimable, bytes(rest)?));
+                continue;
+            }
+            "AnonPages" => {
+                rarely.push((Metric::NodeMemoryAnonymous, bytes(rest)?));
+                continue;
+            }
+            "Mapped" => {
+                rarely.push((Metric::NodeMemoryMapped, bytes(rest)?));
+                continue;
+            }
+            "SwapCached" => {
+                rarely.push((Metric::NodeSwapCached, bytes(rest)?));
+                continue;
+            }
             "HugePages_Total" => {
                 huge_total = rest.trim().parse::<u64>().ok();
                 continue;
@@ -81,7 +101,7 @@ pub(super) fn memory(text: &str) -> Result<Memory, Malformed> {
 
 /// How many metrics come from here.
 const METRICS: usize = 11;
-const RARE_METRICS: usize = 5;
+const RARE_METRICS: usize = 10;
 
 /// The kernel writes `kB` and means 1024 bytes.
 fn bytes(field: &str) -> Result<u64, Malformed> {

@@ -14,6 +14,7 @@ mod memory;
 mod network;
 mod numa;
 mod pressures;
+mod sockets;
 mod stat;
 mod vmstat;
 
@@ -37,10 +38,11 @@ use self::network::Interfaces;
 pub(in crate::host) use self::network::net_dev;
 use self::numa::Numa;
 use self::pressures::{Averages, Pressures};
+use self::sockets::Sockets;
 use self::stat::{MODES, Stat, stat};
 use self::vmstat::vmstat;
 
-/// Paging, NUMA and the states of links: they change rarely and cost as much as all the rest.
+/// Paging, sockets, NUMA and the states of links: they change rarely and cost as much as all the rest.
 const SLOW_EVERY: u64 = 10;
 /// What the node and its devices are: a minute of the default cadence. What comes is looked at when it comes.
 const LOOK_EVERY: u64 = 60;
@@ -72,6 +74,7 @@ pub struct NodeLane {
     vmstat: KeptFile,
     arcstats: KeptFile,
     pressures: Pressures,
+    sockets: Sockets,
     buffer: Buffer,
     disks: Disks,
     huge_pages: HugePages,
@@ -128,6 +131,7 @@ impl NodeLane {
             vmstat: file("vmstat", Shape::Records),
             arcstats: file("spl/kstat/zfs/arcstats", Shape::Records),
             pressures: Pressures::new(&root.join("proc/pressure")),
+            sockets: Sockets::new(&root.join("proc"), rustix::param::page_size() as u64),
             buffer: Buffer::default(),
             huge_pages: HugePages::new(root.join("sys/kernel/mm/hugepages")),
             disks: Disks::new(root.join("sys/block")),
@@ -217,6 +221,7 @@ impl NodeLane {
             Err(error) if error.is_gone() => {}
             Err(error) => problems.failing.push(chain(&error)),
         }
+        self.sockets.read(&mut self.buffer, readings, &mut problems);
         match processes(&self.root.join("proc")) {
             Ok(count) => readings.whole_gauge(Source::Proc, Metric::NodeProcesses, count as f64),
             Err(error) => problems.failing.push(format!("list /proc: {error}")),

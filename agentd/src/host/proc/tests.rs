@@ -65,7 +65,7 @@ fn value(cycle: &Cycle, metric: Metric, instance: &str) -> Option<Value> {
 fn facts(cycle: &Cycle) -> &NodeFacts {
     match &cycle.found {
         Found::Node(facts) => facts,
-        Found::Vms(_) | Found::Containers(_) | Found::Nothing => panic!("{cycle:?}"),
+        Found::Vms(_) | Found::VmsSoFar(_) | Found::Containers(_) | Found::Nothing => panic!("{cycle:?}"),
     }
 }
 
@@ -176,6 +176,11 @@ fn what_changes_slowly_is_read_rarely() {
     let slow = [
         Metric::NodePressureCpuSomeAvg300,
         Metric::NodePageFaults,
+        Metric::NodeMemorySlabReclaimable,
+        Metric::NodeFilesOpen,
+        Metric::NodeSocketsUsed,
+        Metric::NodeTcpEstablished,
+        Metric::NodeTcpListenDrops,
         Metric::NodeProcesses,
         Metric::NodeMemoryCommitted,
         Metric::NodeZfsArcSize,

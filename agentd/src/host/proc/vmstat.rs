@@ -7,7 +7,7 @@ use crate::host::read::Malformed;
 
 /// Counters in the units of their metrics. A kernel that doesn't have a line gives no value for it.
 pub(super) fn vmstat(text: &str, page_bytes: u64) -> Result<Vec<(Metric, u64)>, Malformed> {
-    let mut values = Vec::with_capacity(5);
+    let mut values = Vec::with_capacity(7);
     for line in text.lines() {
         let Some((key, rest)) = line.split_once(' ') else { continue };
         let (metric, unit) = match key {
@@ -15,6 +15,9 @@ pub(super) fn vmstat(text: &str, page_bytes: u64) -> Result<Vec<(Metric, u64)>, 
             "pgmajfault" => (Metric::NodeMajorPageFaults, 1),
             "pswpin" => (Metric::NodeSwappedIn, page_bytes),
             "pswpout" => (Metric::NodeSwappedOut, page_bytes),
+            // Of block devices the kernel counts in KiB, whatever its pages.
+            "pgpgin" => (Metric::NodePagedIn, 1024),
+            "pgpgout" => (Metric::NodePagedOut, 1024),
             "oom_kill" => (Metric::NodeOomKills, 1),
             _ => continue,
         };
@@ -35,7 +38,7 @@ mod tests {
     #[test]
     fn a_real_file_gives_every_counter_and_swapping_in_bytes() {
         let values = vmstat(&TEXT.replace("pswpin 0", "pswpin 3"), 4096).unwrap();
-        assert_eq!(values.len(), 5);
+        assert_eq!(values.len(), 7);
         assert!(values.contains(&(Metric::NodeSwappedIn, 3 * 4096)));
         let faults = values.iter().find(|(metric, _)| *metric == Metric::NodePageFaults).unwrap().1;
         assert!(faults > 1_000_000, "{faults}");

@@ -4,18 +4,18 @@ use horcrux_proto::name::VmUuid;
 
 /// As `/proc/PID/cmdline` has it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct CommandLine {
+pub(in crate::host) struct CommandLine {
     /// The file name of the program.
-    pub(super) program: String,
+    pub(in crate::host) program: String,
     pub(super) uuid: Option<VmUuid>,
-    pub(super) name: Option<String>,
-    pub(super) vcpus: Option<u32>,
-    pub(super) memory_bytes: Option<u64>,
+    pub(in crate::host) name: Option<String>,
+    pub(in crate::host) vcpus: Option<u32>,
+    pub(in crate::host) memory_bytes: Option<u64>,
     pub(super) started_by: StartedBy,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum StartedBy {
+pub(in crate::host) enum StartedBy {
     /// The libvirt of the system: `qemu:///system` tells of it, or will.
     SystemLibvirt,
     /// Another libvirt, such as a user's own.

@@ -2,7 +2,8 @@
 //!
 //! A process is left to libvirt where libvirt has told of its uuid, where it is in a cgroup that libvirt made, and where its
 //! command line names files of the system's libvirt while that is asked. The last two hold when libvirt is lost, or was
-//! never there since the agent's start; so nothing is shown twice, and nothing of libvirt's turns up as unmanaged.
+//! never there since the agent's start: then its lane shows them itself, by [`Processes::of_system_libvirt`]. So nothing is
+//! shown twice, nothing is missing, and nothing of libvirt's turns up as unmanaged.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -16,13 +17,14 @@ use horcrux_proto::v1::{Absence, Metric, Source, SourceState, VmFacts, VmState};
 use crate::host::readings::Readings;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
-use super::command_line::{CommandLine, StartedBy};
+use super::command_line::CommandLine;
+use super::of_libvirt::Started;
 use super::{Known, Outcome, Process, Processes};
 
 /// What a process is may change once, shortly after its start: all are looked at again this often.
 const LOOK_AGAIN_EVERY: u64 = 12;
 /// A host has room for few QEMUs; processes that only look like some are cheap to make.
-const MOST: usize = 1024;
+pub(super) const MOST: usize = 1024;
 /// What only a monitor and libvirt tell of a VM.
 const UNTOLD: [Metric; 4] =
     [Metric::VmNetworkRxBytes, Metric::VmNetworkTxBytes, Metric::VmMemoryBalloon, Metric::VmDiskCapacity];
@@ -104,13 +106,14 @@ impl QemuLane {
         // A process that ended meanwhile has no command line; a thread of the kernel has an empty one.
         let Ok(line) = fs::read(dir.join("cmdline")) else { return };
         let Some(told) = CommandLine::parse(&line) else { return };
-        let is_libvirt_s = told.started_by == StartedBy::SystemLibvirt && self.has_system_libvirt;
         let is_known = told.uuid.is_some_and(|uuid| self.known.has(&uuid));
         let open = self.vms.values().map(|vm| vm.process.open_files()).sum();
         let Ok(process) = self.processes.at(dir, open) else { return };
-        if is_libvirt_s || is_known || (process.is_in_libvirt_s_group() && self.has_system_libvirt) {
+        let started = Started { told, process };
+        if is_known || (started.is_system_libvirt_s() && self.has_system_libvirt) {
             return;
         }
+        let Started { told, process } = started;
         let taken = |uuid: &VmUuid| self.vms.values().any(|vm| vm.uuid == *uuid);
         let uuid = told.uuid.filter(|uuid| !taken(uuid));
         let uuid = uuid.unwrap_or_else(|| made_up(self.boot_id, pid, process.started()));
@@ -181,6 +184,7 @@ impl Unmanaged {
             absences: read.chain(untold).map(absence).collect(),
             unmanaged: true,
             guest_unknown_reason: NOBODY_TELLS.to_owned(),
+            state_unknown_reason: NOBODY_TELLS.to_owned(),
             ..VmFacts::default()
         }
     }
@@ -246,7 +250,9 @@ mod tests {
     fn vms(lane: &mut QemuLane) -> Vec<VmFacts> {
         match lane.read(crate::collect::now()).found {
             Found::Vms(vms) => vms,
-            other @ (Found::Node(_) | Found::Containers(_) | Found::Nothing) => panic!("{other:?}"),
+            other @ (Found::Node(_) | Found::VmsSoFar(_) | Found::Containers(_) | Found::Nothing) => {
+                panic!("{other:?}")
+            }
         }
     }
 

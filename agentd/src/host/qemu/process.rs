@@ -79,6 +79,12 @@ impl Processes {
     }
 
     #[cfg(feature = "libvirt")]
+    /// Where /proc is found.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    #[cfg(feature = "libvirt")]
     /// Finds the processes of VMs by the `-uuid` that libvirt starts QEMU with. Anyone may give a process such an
     /// argument; only one in a group that libvirt made is believed when there are several.
     pub(in crate::host) fn find(

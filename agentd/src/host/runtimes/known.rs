@@ -66,9 +66,15 @@ impl Recalled {
         } else {
             self.why.clone().unwrap_or_else(|| "its runtime knows it and has no name for it".to_owned())
         };
+        let state_unknown_reason = if self.known.state == ContainerState::Unspecified {
+            self.why.clone().unwrap_or_else(|| "its runtime doesn't tell it".to_owned())
+        } else {
+            String::new()
+        };
         ContainerFacts {
             display_name,
             name_unknown_reason,
+            state_unknown_reason,
             image: self.known.image.clone(),
             labels: self.known.labels.clone(),
             state: self.known.state.into(),
@@ -101,6 +107,7 @@ mod tests {
         assert_eq!(facts(&recalled), (Some("web".into()), String::new(), ContainerState::Running));
         assert!(recalled.update(Err(Unknown::Silent("away".into()))));
         assert_eq!(facts(&recalled), (Some("web".into()), String::new(), ContainerState::Unspecified));
+        assert_eq!(recalled.add_to(ContainerFacts::default()).state_unknown_reason, "away");
         assert!(recalled.update(Err(Unknown::Unheard("never heard of it".into()))));
         assert_eq!(facts(&recalled), (None, "never heard of it".into(), ContainerState::Unspecified));
     }

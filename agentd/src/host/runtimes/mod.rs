@@ -7,16 +7,18 @@ mod known;
 mod told;
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use horcrux_proto::v1::ContainerRuntime;
+use horcrux_privd::AskError;
+use horcrux_proto::v1::{ContainerRuntime, Source, SourceState};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 
 use crate::host::worker::{NoAnswer, Worker};
-use crate::sample::Taken;
+use crate::sample::{SourceReport, Taken};
 
 pub use self::known::Recalled;
 use self::known::Unknown;
@@ -29,8 +31,20 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// For privd, which gives each runtime two seconds.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// A detail is read by people: a host may have many users with a runtime of their own.
+const SHOWN_FAILURES: usize = 3;
+
 /// What all runtimes said last, or why privd said nothing.
-type Answer = Result<Told, String>;
+type Answer = Result<Told, Silence>;
+
+/// Why privd says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Silence {
+    NotYet,
+    /// This host does without it.
+    Absent(String),
+    Failing(String),
+}
 
 /// Asks privd, for the lane that lists the containers.
 pub struct Runtimes {
@@ -66,12 +80,14 @@ impl Runtimes {
     /// By the privd that listens at `socket`, if one does.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        let first = failed("horcrux-privd has not answered yet");
+        let first: Arc<Answer> = Arc::new(Err(Silence::NotYet));
         let heard = Heard(Arc::new(Mutex::new((Arc::clone(&first), Duration::ZERO))));
         let (socket, hears) = (socket.to_owned(), heard.clone());
+        let mut had = false;
         let worker = Worker::start("runtimes", move |()| {
             let began = clock::monotonic();
-            let answer = Arc::new(ask(&socket));
+            let answer = Arc::new(ask(&socket, had));
+            had |= answer.is_ok();
             hears.put(answer, clock::monotonic() - began);
         });
         let worker = worker.map_err(|error| format!("horcrux-privd is not asked: start a thread: {error}"));
@@ -115,9 +131,27 @@ impl Runtimes {
     ) -> bool {
         let found = match self.last.as_ref() {
             Ok(told) => told.of(id, runtime, cgroup_path),
-            Err(why) => Err(Unknown::Silent(why.clone())),
+            Err(silence) => Err(Unknown::Silent(silence.why().to_owned())),
         };
         recalled.update(found)
+    }
+
+    /// How who is asked is doing, once that is known.
+    pub(crate) fn report(&self) -> Option<SourceReport> {
+        let (state, detail) = match self.last.as_ref() {
+            Ok(told) => {
+                let failing: Vec<String> = told.failing().collect();
+                let more = failing.len().saturating_sub(SHOWN_FAILURES);
+                let more = (more > 0).then(|| format!("and {more} more"));
+                let shown: Vec<String> = failing.into_iter().take(SHOWN_FAILURES).chain(more).collect();
+                let state = if shown.is_empty() { SourceState::Ok } else { SourceState::Failing };
+                (state, shown.join("; "))
+            }
+            Err(Silence::NotYet) => return None,
+            Err(Silence::Absent(why)) => (SourceState::Absent, why.clone()),
+            Err(Silence::Failing(why)) => (SourceState::Failing, why.clone()),
+        };
+        Some(SourceReport { source: Source::ContainerRuntimes, instance: Arc::default(), state, detail })
     }
 }
 
@@ -135,17 +169,40 @@ impl Heard {
     }
 }
 
-fn failed(why: &str) -> Arc<Answer> {
-    Arc::new(Err(why.to_owned()))
+impl Silence {
+    fn why(&self) -> &str {
+        match self {
+            Self::NotYet => "horcrux-privd has not answered yet",
+            Self::Absent(why) | Self::Failing(why) => why,
+        }
+    }
 }
 
-fn ask(socket: &Path) -> Answer {
-    match horcrux_privd::containers(socket, DEADLINE) {
-        Ok(answer) => Ok(Told::from(answer)),
-        Err(error @ horcrux_privd::AskError::Connect(_)) => {
-            Err(format!("horcrux-privd is not running: {} at {}", Chain(&error), socket.display()))
+fn failed(why: &str) -> Arc<Answer> {
+    Arc::new(Err(Silence::Failing(why.to_owned())))
+}
+
+/// `had`: it has answered before, and so is missed when it is gone.
+fn ask(socket: &Path, had: bool) -> Answer {
+    horcrux_privd::containers(socket, DEADLINE).map(Told::from).map_err(|error| silence(&error, socket, had))
+}
+
+fn silence(error: &AskError, socket: &Path, had: bool) -> Silence {
+    let at = socket.display();
+    let kind = if let AskError::Connect(source) = error { Some(source.kind()) } else { None };
+    match kind {
+        Some(io::ErrorKind::NotFound) => {
+            let why = format!("horcrux-privd is not running: no socket at {at}");
+            if had { Silence::Failing(why) } else { Silence::Absent(why) }
         }
-        Err(error) => Err(format!("horcrux-privd: {}", Chain(&error))),
+        Some(io::ErrorKind::ConnectionRefused) => {
+            Silence::Failing(format!("horcrux-privd is not running: nobody listens at {at}"))
+        }
+        Some(io::ErrorKind::PermissionDenied) => {
+            let user = rustix::process::geteuid().as_raw();
+            Silence::Failing(format!("horcrux-privd: user {user} may not connect to {at}: permission denied"))
+        }
+        Some(_) | None => Silence::Failing(format!("horcrux-privd: {}", Chain(error))),
     }
 }
 

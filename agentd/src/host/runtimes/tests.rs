@@ -65,7 +65,47 @@ fn without_privd_the_reason_says_so() {
     let facts = facts(&runtimes, &mut Recalled::default());
     assert_eq!(facts.display_name, None);
     assert!(facts.name_unknown_reason.starts_with("horcrux-privd is not running: "), "{facts:?}");
-    assert!(facts.name_unknown_reason.contains("No such file"), "{facts:?}");
+    assert!(facts.name_unknown_reason.contains("no socket at "), "{facts:?}");
+    assert_eq!(facts.state_unknown_reason, facts.name_unknown_reason);
+    let report = runtimes.report().unwrap();
+    assert_eq!((report.state, report.detail), (SourceState::Absent, facts.name_unknown_reason));
+}
+
+#[test]
+fn how_privd_and_the_runtimes_do_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("privd.sock");
+    let serving = privd(UnixListener::bind(&socket).unwrap(), 1);
+    let mut runtimes = Runtimes::new(&socket);
+    assert_eq!(runtimes.report(), None, "it isn't known before it was asked");
+    runtimes.look(at(1), true);
+    assert_eq!(runtimes.report().unwrap().state, SourceState::Ok);
+    serving.join().unwrap();
+    // Killed, it leaves its socket behind.
+    runtimes.look(at(2), true);
+    let report = runtimes.report().unwrap();
+    assert!(report.state == SourceState::Failing && report.detail.contains("nobody listens"), "{report:?}");
+    std::fs::remove_file(&socket).unwrap();
+    runtimes.look(at(3), true);
+    assert_eq!(runtimes.report().unwrap().state, SourceState::Failing, "it was there, and is missed");
+
+    let answer = |runtime: Runtime, outcome: Outcome| RuntimeAnswer {
+        runtime: runtime.into(),
+        outcome: outcome.into(),
+        reason: "no answer in 2 s".into(),
+        ..RuntimeAnswer::default()
+    };
+    let all = vec![answer(Runtime::Podman, Outcome::Absent), answer(Runtime::Docker, Outcome::Failing)];
+    runtimes.last = Arc::new(Ok(Told::from(ContainersAnswer { runtimes: all })));
+    let report = runtimes.report().unwrap();
+    assert_eq!((report.state, report.detail.as_str()), (SourceState::Failing, "docker: no answer in 2 s"));
+}
+
+#[test]
+fn a_socket_that_may_not_be_used_is_no_privd_that_is_not_there() {
+    let refused = AskError::Connect(io::ErrorKind::PermissionDenied.into());
+    let Silence::Failing(why) = silence(&refused, Path::new("/run/privd.sock"), false) else { panic!() };
+    assert!(why.contains("may not connect to /run/privd.sock") && !why.contains("not running"), "{why}");
 }
 
 #[test]

@@ -69,6 +69,14 @@ impl Told {
     }
 }
 
+impl Told {
+    /// Which runtimes are there and don't answer as they should, and why.
+    pub(super) fn failing(&self) -> impl Iterator<Item = String> {
+        let failing = self.0.iter().filter(|said| said.outcome == Outcome::Failing);
+        failing.map(|said| format!("{}: {}", said.name(), said.reason))
+    }
+}
+
 impl Said {
     /// Whether it may speak of what is there: a user's own runtime speaks of what is in that user's slice, where nobody
     /// else's containers are.

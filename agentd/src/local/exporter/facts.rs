@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use horcrux_proto::v1::{ContainerFacts, Source, SourceState, VmFacts};
+use horcrux_proto::v1::{ContainerFacts, LinkState, NetworkDevice, Source, SourceState, VmFacts};
 
 use crate::collect::Watched;
 use crate::host::read::read_text;
@@ -70,6 +70,7 @@ fn own_labels(container: &ContainerFacts) -> BTreeMap<String, &str> {
 
 pub(super) fn write(text: &mut Text, latest: &Latest, now: Taken, system: &System, lanes: &[Watched]) {
     node(text, latest, now, system);
+    network(text, latest);
     vms(text, latest);
     containers(text, latest);
     sources(text, latest, now, lanes);
@@ -93,6 +94,48 @@ fn node(text: &mut Text, latest: &Latest, now: Taken, system: &System) {
     if let Some(os) = &node.os {
         text.family("node_os_info", Type::Gauge, "What /etc/os-release says; always 1.");
         text.line("node_os_info").label("pretty_name", os).value(Number::Whole(1));
+    }
+}
+
+/// As `ip link` has them.
+fn network(text: &mut Text, latest: &Latest) {
+    let devices = latest.present().node().map_or(&[] as &[NetworkDevice], |node| &node.network_devices);
+    let told = || devices.iter().filter(|device| device.state() != LinkState::Unspecified);
+    if told().next().is_some() {
+        let name = "node_network_up";
+        text.family(name, Type::Gauge, "1 for a device whose state is up, otherwise 0.");
+        for device in told() {
+            let value = Number::Whole(u64::from(device.state() == LinkState::Up));
+            text.line(name).label("device", &device.name).value(value);
+        }
+        let name = "node_network_info";
+        text.family(name, Type::Gauge, "What is known of a device; always 1.");
+        for device in told() {
+            let line =
+                text.line(name).label("device", &device.name).label("operstate", operstate(device.state()));
+            let mac = device.mac.as_deref();
+            mac.into_iter().fold(line, |line, mac| line.label("address", mac)).value(Number::Whole(1));
+        }
+    }
+    if devices.iter().any(|device| device.mtu_bytes.is_some()) {
+        let name = "node_network_mtu_bytes";
+        text.family(name, Type::Gauge, "Longest packet that a device sends whole.");
+        for (device, mtu) in devices.iter().filter_map(|device| Some((device, device.mtu_bytes?))) {
+            text.line(name).label("device", &device.name).value(Number::Whole(mtu.into()));
+        }
+    }
+}
+
+/// The kernel's word.
+fn operstate(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Up => "up",
+        LinkState::Down => "down",
+        LinkState::LowerLayerDown => "lowerlayerdown",
+        LinkState::Dormant => "dormant",
+        LinkState::Testing => "testing",
+        LinkState::NotPresent => "notpresent",
+        LinkState::Unknown | LinkState::Unspecified => "unknown",
     }
 }
 

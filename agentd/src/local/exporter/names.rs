@@ -11,8 +11,26 @@ pub(super) struct Known {
     pub(super) name: &'static str,
     /// What tells the metrics of one family apart, as it is written; empty: it is a family alone.
     pub(super) label: &'static str,
-    /// Of a family of several; empty: the catalogue's.
+    /// Of a family of several, or where it isn't what the catalogue says; empty: the catalogue's.
     pub(super) help: &'static str,
+    pub(super) of: Of,
+}
+
+/// What a value is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Prometheus' base unit.
+    Base,
+    /// Bytes by so many.
+    Bytes(u64),
+    /// Bytes by the kernel's pages.
+    Pages,
+    /// Bits.
+    Bits,
+    /// Cores, of each of which there is so much.
+    Cores(u64),
+    /// What is the same wherever there is a value.
+    Always(u64),
 }
 
 /// One metric under one of its names.
@@ -22,21 +40,31 @@ pub(super) struct Exposed {
     pub(super) name: String,
     pub(super) label: &'static str,
     pub(super) help: &'static str,
+    pub(super) of: Of,
 }
 
 const fn known(metric: Metric, name: &'static str) -> Known {
-    Known { metric, name, label: "", help: "" }
+    Known { metric, name, label: "", help: "", of: Of::Base }
+}
+
+const fn written(metric: Metric, name: &'static str, of: Of, help: &'static str) -> Known {
+    Known { metric, name, label: "", help, of }
 }
 
 const fn mode(metric: Metric, label: &'static str) -> Known {
     let help = "Seconds the CPUs spent in each mode.";
-    Known { metric, name: "node_cpu_seconds_total", label, help }
+    Known { metric, name: "node_cpu_seconds_total", label, help, of: Of::Base }
 }
 
 const fn guest(metric: Metric, label: &'static str) -> Known {
     let help = "Seconds the CPUs spent in guests (VMs) for each mode.";
-    Known { metric, name: "node_cpu_guest_seconds_total", label, help }
+    Known { metric, name: "node_cpu_guest_seconds_total", label, help, of: Of::Base }
 }
+
+/// In which the kernel counts what it reads from block devices and writes to them.
+const KIB: Of = Of::Bytes(1024);
+/// Of a container's limit only cores are known. They are written as most runtimes set them: microseconds of each 100 ms.
+const PERIOD_US: u64 = 100_000;
 
 /// Families stand together, each in the order in which it is written. A metric may have several names.
 pub(super) const KNOWN: &[Known] = &[
@@ -73,8 +101,44 @@ pub(super) const KNOWN: &[Known] = &[
     known(Metric::NodeMemoryPageTables, "node_memory_PageTables_bytes"),
     known(Metric::NodeMemoryCommitted, "node_memory_Committed_AS_bytes"),
     known(Metric::NodeMemoryCommitLimit, "node_memory_CommitLimit_bytes"),
+    known(Metric::NodeMemorySlabReclaimable, "node_memory_SReclaimable_bytes"),
+    known(Metric::NodeMemorySlabUnreclaimable, "node_memory_SUnreclaim_bytes"),
+    known(Metric::NodeMemoryAnonymous, "node_memory_AnonPages_bytes"),
+    known(Metric::NodeMemoryMapped, "node_memory_Mapped_bytes"),
+    known(Metric::NodeSwapCached, "node_memory_SwapCached_bytes"),
     known(Metric::NodeSwapTotal, "node_memory_SwapTotal_bytes"),
     known(Metric::NodeSwapFree, "node_memory_SwapFree_bytes"),
+    known(Metric::NodePageFaults, "node_vmstat_pgfault"),
+    known(Metric::NodeMajorPageFaults, "node_vmstat_pgmajfault"),
+    written(Metric::NodePagedIn, "node_vmstat_pgpgin", KIB, "KiB read from block devices into memory."),
+    written(Metric::NodePagedOut, "node_vmstat_pgpgout", KIB, "KiB written from memory to block devices."),
+    written(Metric::NodeSwappedIn, "node_vmstat_pswpin", Of::Pages, "Pages read back from swap."),
+    written(Metric::NodeSwappedOut, "node_vmstat_pswpout", Of::Pages, "Pages written to swap."),
+    known(Metric::NodeOomKills, "node_vmstat_oom_kill"),
+    known(Metric::NodeFilesOpen, "node_filefd_allocated"),
+    known(Metric::NodeFilesMax, "node_filefd_maximum"),
+    known(Metric::NodeSocketsUsed, "node_sockstat_sockets_used"),
+    known(Metric::NodeTcpInUse, "node_sockstat_TCP_inuse"),
+    known(Metric::NodeTcpOrphans, "node_sockstat_TCP_orphan"),
+    known(Metric::NodeTcpTimeWait, "node_sockstat_TCP_tw"),
+    known(Metric::NodeTcpAllocated, "node_sockstat_TCP_alloc"),
+    written(Metric::NodeTcpMemory, "node_sockstat_TCP_mem", Of::Pages, "Pages of TCP's buffers."),
+    known(Metric::NodeTcpMemory, "node_sockstat_TCP_mem_bytes"),
+    known(Metric::NodeUdpInUse, "node_sockstat_UDP_inuse"),
+    written(Metric::NodeUdpMemory, "node_sockstat_UDP_mem", Of::Pages, "Pages of UDP's buffers."),
+    known(Metric::NodeUdpMemory, "node_sockstat_UDP_mem_bytes"),
+    known(Metric::NodeTcpEstablished, "node_netstat_Tcp_CurrEstab"),
+    known(Metric::NodeTcpActiveOpens, "node_netstat_Tcp_ActiveOpens"),
+    known(Metric::NodeTcpPassiveOpens, "node_netstat_Tcp_PassiveOpens"),
+    known(Metric::NodeTcpSegmentsReceived, "node_netstat_Tcp_InSegs"),
+    known(Metric::NodeTcpSegmentsSent, "node_netstat_Tcp_OutSegs"),
+    known(Metric::NodeTcpSegmentsRetransmitted, "node_netstat_Tcp_RetransSegs"),
+    known(Metric::NodeTcpListenOverflows, "node_netstat_TcpExt_ListenOverflows"),
+    known(Metric::NodeTcpListenDrops, "node_netstat_TcpExt_ListenDrops"),
+    known(Metric::NodeUdpDatagramsReceived, "node_netstat_Udp_InDatagrams"),
+    known(Metric::NodeUdpDatagramsSent, "node_netstat_Udp_OutDatagrams"),
+    known(Metric::NodeUdpReceiveErrors, "node_netstat_Udp_InErrors"),
+    known(Metric::NodeUdpNoPort, "node_netstat_Udp_NoPorts"),
     known(Metric::NodePressureCpuSomeTime, "node_pressure_cpu_waiting_seconds_total"),
     known(Metric::NodePressureMemorySomeTime, "node_pressure_memory_waiting_seconds_total"),
     known(Metric::NodePressureMemoryFullTime, "node_pressure_memory_stalled_seconds_total"),
@@ -99,6 +163,12 @@ pub(super) const KNOWN: &[Known] = &[
     known(Metric::NodeNetworkTxDrops, "node_network_transmit_drop_total"),
     known(Metric::NodeNetworkRxMulticast, "node_network_receive_multicast_total"),
     known(Metric::NodeNetworkCarrier, "node_network_carrier"),
+    written(
+        Metric::NodeNetworkSpeed,
+        "node_network_speed_bytes",
+        Of::Bits,
+        "Bytes per second that the link has agreed on; of a bond, of its active members.",
+    ),
     known(Metric::NodeFilesystemSize, "node_filesystem_size_bytes"),
     known(Metric::NodeFilesystemFree, "node_filesystem_free_bytes"),
     known(Metric::NodeFilesystemAvailable, "node_filesystem_avail_bytes"),
@@ -143,7 +213,21 @@ pub(super) const KNOWN: &[Known] = &[
         name: "container_cpu_usage_seconds_total",
         label: "cpu=\"total\"",
         help: "",
+        of: Of::Base,
     },
+    written(
+        Metric::ContainerCpuLimit,
+        "container_spec_cpu_quota",
+        Of::Cores(PERIOD_US),
+        "Microseconds of CPU time that the container may use in each container_spec_cpu_period.",
+    ),
+    written(
+        Metric::ContainerCpuLimit,
+        "container_spec_cpu_period",
+        Of::Always(PERIOD_US),
+        "Microseconds to which container_spec_cpu_quota is reckoned.",
+    ),
+    known(Metric::ContainerCpuLimit, "horcrux_container_cpu_limit"),
     known(Metric::ContainerCpuUserTime, "container_cpu_user_seconds_total"),
     known(Metric::ContainerCpuSystemTime, "container_cpu_system_seconds_total"),
     known(Metric::ContainerCpuPeriods, "container_cpu_cfs_periods_total"),
@@ -183,10 +267,16 @@ pub(super) fn exposed() -> Vec<Exposed> {
     let known = KNOWN.iter().filter_map(|known| {
         let info = horcrux_proto::catalogue::info(known.metric)?;
         let help = if known.help.is_empty() { info.help } else { known.help };
-        Some(Exposed { info, name: known.name.to_owned(), label: known.label, help })
+        Some(Exposed { info, name: known.name.to_owned(), label: known.label, help, of: known.of })
     });
     let unknown = CATALOGUE.iter().filter(|info| KNOWN.iter().all(|known| known.metric != info.metric));
-    let ours = unknown.map(|info| Exposed { info, name: systematic(info), label: "", help: info.help });
+    let ours = unknown.map(|info| Exposed {
+        info,
+        name: systematic(info),
+        label: "",
+        help: info.help,
+        of: Of::Base,
+    });
     known.chain(ours).collect()
 }
 
@@ -260,7 +350,9 @@ mod tests {
                     && name.starts_with(|c: char| c.is_ascii_lowercase()),
                 "{name}"
             );
-            assert_eq!(counts(exposed.info.kind), name.ends_with("_total"), "{name}");
+            // node_exporter writes these as of no type, because their names don't say it.
+            let is_untyped = name.starts_with("node_vmstat_") || name.starts_with("node_netstat_");
+            assert_eq!(counts(exposed.info.kind) && !is_untyped, name.ends_with("_total"), "{name}");
             assert!(!exposed.help.is_empty() && !name.contains("_time_time"), "{name}");
         }
     }
@@ -303,6 +395,6 @@ mod tests {
         );
         assert_eq!(name(Metric::NodePressureCpuSomeAvg10), "horcrux_node_pressure_cpu_some_avg10_ratio");
         assert_eq!(name(Metric::NodeUptime), "horcrux_node_uptime_seconds");
-        assert_eq!(name(Metric::ContainerCpuLimit), "horcrux_container_cpu_limit");
+        assert_eq!(name(Metric::NodeThreads), "horcrux_node_threads");
     }
 }

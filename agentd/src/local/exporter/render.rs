@@ -13,7 +13,7 @@ use crate::local::{Latest, Local};
 use crate::sample::{Object, Reading, Taken, Value};
 
 use super::mounts::MountLabels;
-use super::names::{self, Exposed};
+use super::names::{self, Exposed, Of};
 use super::text::{Format, Number, Text, Type, label};
 use super::{facts, own};
 
@@ -121,12 +121,16 @@ impl<'a> Readings<'a> {
                 let has_instances = !exposed.info.instance.is_empty()
                     && of_object.iter().any(|(_, reading)| !reading.instance.is_empty());
                 for (object, reading) in of_object {
-                    let Some(number) = number(reading.value, exposed.info.unit) else { continue };
+                    let Some(number) =
+                        number(reading.value, exposed.info.unit).map(|n| written(n, exposed.of))
+                    else {
+                        continue;
+                    };
                     if has_instances && reading.instance.is_empty() {
                         continue;
                     }
                     if family != exposed.name {
-                        text.family(&exposed.name, kind(exposed.info.kind), exposed.help);
+                        text.family(&exposed.name, kind(exposed), exposed.help);
                         family = &exposed.name;
                     }
                     let labels = &self.rendered[self.labels[*object].clone()];
@@ -148,10 +152,32 @@ fn index(metric: Metric) -> usize {
     usize::try_from(metric as i32).unwrap_or(0)
 }
 
-fn kind(kind: Kind) -> Type {
-    match kind {
-        Kind::Counter => Type::Counter,
+/// OpenMetrics has no counter whose name doesn't say that it is one.
+fn kind(exposed: &Exposed) -> Type {
+    match exposed.info.kind {
+        Kind::Counter if exposed.name.ends_with("_total") => Type::Counter,
+        Kind::Counter => Type::Untyped,
         Kind::Gauge | Kind::Unspecified => Type::Gauge,
+    }
+}
+
+/// In the unit that its name promises.
+fn written(number: Number, of: Of) -> Number {
+    let divided = |by: u64| match number {
+        Number::Whole(value) => Number::Whole(value / by.max(1)),
+        Number::Float(value) => Number::Float(value / by.max(1) as f64),
+        Number::Nanoseconds(_) => number,
+    };
+    match of {
+        Of::Base => number,
+        Of::Bytes(by) => divided(by),
+        Of::Pages => divided(rustix::param::page_size() as u64),
+        Of::Bits => divided(8),
+        Of::Cores(each) => match number {
+            Number::Float(cores) => Number::Float((cores * each as f64).round()),
+            Number::Whole(_) | Number::Nanoseconds(_) => number,
+        },
+        Of::Always(value) => Number::Whole(value),
     }
 }
 

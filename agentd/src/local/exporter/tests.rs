@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use horcrux_proto::catalogue::{CATALOGUE, EntityKind, Kind};
 use horcrux_proto::v1::{
-    ContainerFacts, ContainerRuntime, Metric, NodeFacts, Source, SourceState, VmFacts, VmState,
+    ContainerFacts, ContainerRuntime, LinkState, Metric, NetworkDevice, NodeFacts, Source, SourceState,
+    VmFacts, VmState,
 };
 
 use super::text::tests::parsed;
@@ -201,6 +202,58 @@ fn names_labels_and_units_are_those_of_the_exporters_that_people_know() {
         assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
     }
     assert_eq!(lines(&text, "node_cpu_seconds_total").len(), 2, "the sum would be counted twice");
+}
+
+#[test]
+fn a_value_is_in_the_unit_that_its_name_promises() {
+    let page = rustix::param::page_size() as u64;
+    let of_node = node(vec![
+        reading(Metric::NodeSwappedIn, "", Value::Counter(3 * page)),
+        reading(Metric::NodePagedIn, "", Value::Counter(7 << 10)),
+        reading(Metric::NodeTcpMemory, "", Value::Gauge((2 * page) as f64)),
+        reading(Metric::NodeNetworkSpeed, "eth0", Value::Gauge(1e9)),
+    ]);
+    let of_container = container(vec![reading(Metric::ContainerCpuLimit, "", Value::Gauge(1.5))]);
+    let cycles = [("node", of_node), ("containers", of_container)];
+    let text = rendered(&cycles, Format::OpenMetrics);
+    let value = |name: &str| parsed(lines(&text, name)[0]).2;
+    for (name, expected) in [
+        ("node_vmstat_pswpin", 3.0),
+        ("node_vmstat_pgpgin", 7.0),
+        ("node_sockstat_TCP_mem", 2.0),
+        ("node_sockstat_TCP_mem_bytes", (2 * page) as f64),
+        ("node_network_speed_bytes", 125e6),
+        ("container_spec_cpu_quota", 150_000.0),
+        ("container_spec_cpu_period", 100_000.0),
+        ("horcrux_container_cpu_limit", 1.5),
+    ] {
+        assert!((value(name) - expected).abs() < 1e-9, "{name}: {text}");
+    }
+    assert!(text.contains("# TYPE node_vmstat_pswpin unknown\n"), "OpenMetrics' counters end in _total");
+    assert!(!text.contains("horcrux_node_swapped_in"), "once");
+}
+
+#[test]
+fn a_network_device_is_up_or_not_and_has_what_is_known_of_it() {
+    let device = |name: &str, state: LinkState, mtu_bytes| NetworkDevice {
+        name: name.into(),
+        state: state.into(),
+        mac: (name == "eth0").then(|| "52:54:00:00:00:01".into()),
+        mtu_bytes,
+        ..NetworkDevice::default()
+    };
+    let network_devices =
+        vec![device("eth0", LinkState::Up, Some(9000)), device("lo", LinkState::Unknown, None)];
+    let facts = NodeFacts { network_devices, ..NodeFacts::default() };
+    let found = Found::Node(Box::new(facts));
+    let text = rendered(&[("node", cycle(found, Object::Node, Vec::new()))], Format::Prometheus);
+    assert_eq!(
+        lines(&text, "node_network_up"),
+        ["node_network_up{device=\"eth0\"} 1", "node_network_up{device=\"lo\"} 0"]
+    );
+    assert_eq!(lines(&text, "node_network_mtu_bytes"), ["node_network_mtu_bytes{device=\"eth0\"} 9000"]);
+    let info = "node_network_info{device=\"eth0\",operstate=\"up\",address=\"52:54:00:00:00:01\"} 1";
+    assert_eq!(lines(&text, "node_network_info")[0], info);
 }
 
 #[test]

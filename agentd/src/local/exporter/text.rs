@@ -25,6 +25,7 @@ impl Format {
 pub(super) enum Type {
     Counter,
     Gauge,
+    Untyped,
 }
 
 /// A value as it is written.
@@ -75,6 +76,8 @@ impl Text {
             (Type::Counter, Format::OpenMetrics) => (name.strip_suffix("_total").unwrap_or(name), "counter"),
             (Type::Counter, Format::Prometheus) => (name, "counter"),
             (Type::Gauge, _) => (name, "gauge"),
+            (Type::Untyped, Format::Prometheus) => (name, "untyped"),
+            (Type::Untyped, Format::OpenMetrics) => (name, "unknown"),
         };
         let out = &mut self.out;
         out.extend(["# HELP ", name, " "]);
