@@ -331,8 +331,8 @@ mod tests {
 
     fn one(cycle: &Cycle) -> &VmFacts {
         match &cycle.found {
-            Found::Vms(vms) | Found::VmsSoFar(vms) if vms.len() == 1 => &vms[0],
-            other => panic!("{other:?}"),
+            Found::Vms(vms) | Found::VmsSoFar(vms) => vms.first().unwrap(),
+            other @ (Found::Node(_) | Found::Containers(_) | Found::Nothing) => panic!("{other:?}"),
         }
     }
 
