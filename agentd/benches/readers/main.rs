@@ -6,6 +6,8 @@ mod exporter;
 mod floor;
 mod node;
 mod side_by_side;
+#[cfg(feature = "libvirt")]
+mod vms;
 
 use horcrux_agentd::sample::Taken;
 
@@ -20,8 +22,13 @@ fn main() {
     // cargo passes `--bench`.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let benches: [(&str, fn()); 3] =
-        [("node", node::bench), ("containers", containers::bench), ("exporter", exporter::bench)];
+    let benches: &[(&str, fn())] = &[
+        ("node", node::bench),
+        ("containers", containers::bench),
+        #[cfg(feature = "libvirt")]
+        ("vms", vms::bench),
+        ("exporter", exporter::bench),
+    ];
     for (name, bench) in benches {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             bench();
