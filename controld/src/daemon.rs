@@ -1,5 +1,6 @@
 //! From settings to a running controller: open, bind, tell, serve, drain.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -322,12 +323,15 @@ fn send_again(owed: &mut Vec<mpsc::Sender<Result<AttachResponse, Status>>>) {
     });
 }
 
-/// An ack covers those before it: one that finds its queue full may be left out.
+/// An ack covers those before it: only the last of each stream's is said, and one that finds its queue full is left out.
 fn acknowledge(acks: impl Iterator<Item = AckTo>) {
-    for AckTo { replies, ack, owes } in acks {
-        if owes.load(Ordering::Relaxed) {
-            continue;
-        }
+    let mut last: HashMap<(usize, u64, bool), AckTo> = HashMap::new();
+    for to in acks.filter(|to| !to.owes.load(Ordering::Relaxed)) {
+        // A stream is known by what it owes.
+        let stream = Arc::as_ptr(&to.owes).addr();
+        last.insert((stream, to.ack.epoch, to.ack.backfill), to);
+    }
+    for AckTo { replies, ack, .. } in last.into_values() {
         let response = AttachResponse { message: Some(attach_response::Message::Ack(ack)) };
         if replies.try_send(Ok(response)).is_err() {
             tracing::trace!(sequence = ack.sequence, "ack left out");
@@ -426,4 +430,38 @@ async fn reload(
 
 fn stamp(path: &Path) -> Option<std::time::SystemTime> {
     std::fs::metadata(path).and_then(|m| m.modified()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use horcrux_proto::agent::v1::Ack;
+
+    use super::*;
+
+    #[test]
+    fn of_many_acks_the_last_of_each_kind_is_said_however_short_the_queue() {
+        let (replies, mut said) = mpsc::channel(2);
+        let (owes, broken) = (Arc::default(), Arc::new(true.into()));
+        let of = |sequence, backfill, owes: &Arc<_>| AckTo {
+            replies: replies.clone(),
+            ack: Ack { epoch: 1, sequence, backfill },
+            owes: Arc::clone(owes),
+        };
+        let acks =
+            (1..=300).flat_map(|n| [of(n, true, &owes), of(n + 1000, false, &owes), of(n, true, &broken)]);
+        acknowledge(acks);
+        let mut sequences: Vec<u64> = std::iter::from_fn(|| said.try_recv().ok())
+            .filter_map(|answer| match answer.unwrap().message {
+                Some(attach_response::Message::Ack(ack)) => Some(ack.sequence),
+                Some(
+                    attach_response::Message::Welcome(_)
+                    | attach_response::Message::Configure(_)
+                    | attach_response::Message::Command(_),
+                )
+                | None => None,
+            })
+            .collect();
+        sequences.sort_unstable();
+        assert_eq!(sequences, [300, 1300]);
+    }
 }

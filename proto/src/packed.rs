@@ -68,7 +68,12 @@ impl Last {
     ///
     /// What breaks the contract. What this end knows is of no use then: the stream has to end.
     pub fn unpack(&mut self, mut batch: SampleBatch) -> Result<(SampleBatch, bool), Malformed> {
-        let Some(packed) = batch.packed.take() else { return Ok((batch, false)) };
+        let Some(packed) = batch.packed.take() else {
+            self.declared(&batch);
+            self.said(&batch);
+            self.retired(&batch);
+            return Ok((batch, false));
+        };
         let plain =
             [batch.counter_ids.len(), batch.counters.len(), batch.gauge_ids.len(), batch.gauges.len()];
         if plain != [0; 4] {
@@ -81,48 +86,56 @@ impl Last {
             return Err(Malformed::Lengths);
         }
         self.declared(&batch);
-        let mut unknown = false;
-        let mut at = 0;
-        batch.counter_ids.reserve_exact(packed.counter_id_steps.len());
-        batch.counters.reserve_exact(packed.counter_id_steps.len());
-        for (step, change) in packed.counter_id_steps.into_iter().zip(packed.counter_changes) {
-            let id = stepped(&mut at, step)?;
-            let Some(last) = self.0.get_mut(&id) else {
-                unknown = true;
-                continue;
-            };
-            *last = last.wrapping_add(change.cast_unsigned());
-            batch.counter_ids.push(id);
-            batch.counters.push(*last);
-        }
-        let gauges = packed.whole_id_steps.len() + packed.gauge_id_steps.len();
-        batch.gauge_ids.reserve_exact(gauges);
-        batch.gauges.reserve_exact(gauges);
-        at = 0;
-        for (step, change) in packed.whole_id_steps.into_iter().zip(packed.whole_changes) {
-            let id = stepped(&mut at, step)?;
-            let Some(last) = self.0.get_mut(&id) else {
-                unknown = true;
-                continue;
-            };
-            let value = whole(f64::from_bits(*last)).ok_or(Malformed::NotWhole)?.wrapping_add(change) as f64;
-            *last = value.to_bits();
-            batch.gauge_ids.push(id);
-            batch.gauges.push(value);
-        }
-        at = 0;
-        for (step, change) in packed.gauge_id_steps.into_iter().zip(packed.gauge_changes) {
-            let id = stepped(&mut at, step)?;
-            let Some(last) = self.0.get_mut(&id) else {
-                unknown = true;
-                continue;
-            };
-            *last ^= change.reverse_bits();
-            batch.gauge_ids.push(id);
-            batch.gauges.push(f64::from_bits(*last));
-        }
+        let SampleBatch { counter_ids, counters, gauge_ids, gauges, .. } = &mut batch;
+        let mut unknown = self.each(
+            packed.counter_id_steps.into_iter().zip(packed.counter_changes),
+            |last, change: i64| Ok(last.wrapping_add(change.cast_unsigned())),
+            |id, value| {
+                counter_ids.push(id);
+                counters.push(value);
+            },
+        )?;
+        let mut gauge = |id, bits| {
+            gauge_ids.push(id);
+            gauges.push(f64::from_bits(bits));
+        };
+        unknown |= self.each(
+            packed.whole_id_steps.into_iter().zip(packed.whole_changes),
+            |last, change: i64| {
+                let last = whole(f64::from_bits(last)).ok_or(Malformed::NotWhole)?;
+                Ok((last.wrapping_add(change) as f64).to_bits())
+            },
+            &mut gauge,
+        )?;
+        unknown |= self.each(
+            packed.gauge_id_steps.into_iter().zip(packed.gauge_changes),
+            |last, change: u64| Ok(last ^ change.reverse_bits()),
+            &mut gauge,
+        )?;
         self.retired(&batch);
         Ok((batch, unknown))
+    }
+
+    /// Applies changes, and gives each series and what it is now to `take`. Says whether there were series of which nothing
+    /// is known.
+    fn each<C>(
+        &mut self,
+        steps: impl Iterator<Item = (i32, C)>,
+        changed: impl Fn(u64, C) -> Result<u64, Malformed>,
+        mut take: impl FnMut(u32, u64),
+    ) -> Result<bool, Malformed> {
+        let (mut id, mut unknown) = (0_u32, false);
+        for (step, change) in steps {
+            id = id.checked_add_signed(step).ok_or(Malformed::Id)?;
+            match self.0.get_mut(&id) {
+                Some(last) => {
+                    *last = changed(*last, change)?;
+                    take(id, *last);
+                }
+                None => unknown = true,
+            }
+        }
+        Ok(unknown)
     }
 
     /// Series of which something is known.
@@ -138,6 +151,17 @@ impl Last {
 
     fn declared(&mut self, batch: &SampleBatch) {
         self.0.extend(batch.declared.iter().map(|series| (series.id, 0)));
+    }
+
+    /// What a batch that isn't packed says of series that were declared.
+    fn said(&mut self, batch: &SampleBatch) {
+        let counters = batch.counter_ids.iter().zip(batch.counters.iter().copied());
+        let gauges = batch.gauge_ids.iter().zip(batch.gauges.iter().map(|value| value.to_bits()));
+        for (id, value) in counters.chain(gauges) {
+            if let Some(last) = self.0.get_mut(id) {
+                *last = value;
+            }
+        }
     }
 
     fn retired(&mut self, batch: &SampleBatch) {
@@ -159,11 +183,6 @@ fn step(before: &mut u32, id: u32) -> i32 {
     let step = id.wrapping_sub(*before).cast_signed();
     *before = id;
     step
-}
-
-fn stepped(at: &mut u32, step: i32) -> Result<u32, Malformed> {
-    *at = at.checked_add_signed(step).ok_or(Malformed::Id)?;
-    Ok(*at)
 }
 
 #[cfg(test)]

@@ -113,9 +113,17 @@ impl Buffer {
         self.lines(length, path)
     }
 
-    fn lines(&self, length: usize, path: &Path) -> Result<&str, ReadError> {
+    /// Names in it may be any bytes, and anyone may have made them: those that are no UTF-8 become question marks, and a
+    /// name costs itself alone.
+    fn lines(&mut self, length: usize, path: &Path) -> Result<&str, ReadError> {
         let malformed = |what| ReadError::Malformed { path: path.to_path_buf(), what };
-        let text = std::str::from_utf8(&self.0[..length]).map_err(|_| malformed("not UTF-8"))?;
+        let bytes = &mut self.0[..length];
+        while let Err(error) = std::str::from_utf8(bytes) {
+            let from = error.valid_up_to();
+            let until = error.error_len().map_or(length, |wrong| from + wrong);
+            bytes[from..until].fill(b'?');
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| malformed("not UTF-8"))?;
         if !text.is_empty() && !text.ends_with('\n') {
             return Err(malformed("ends within a line"));
         }
@@ -225,6 +233,16 @@ mod tests {
         file.parse(&mut buffer, length).unwrap();
         fs::write(&path, "7\n").unwrap();
         assert_eq!(file.parse(&mut buffer, |text| Ok(text.to_owned())).unwrap(), "7\n");
+    }
+
+    #[test]
+    fn names_that_are_no_text_cost_themselves_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("value");
+        fs::write(&path, b"a 1\nb\xff\xfe 2\nc\xe2\x82 3\n\xc3\xa4 4\n").unwrap();
+        let mut file = KeptFile::new(path, Shape::Whole, Keep::Open);
+        let text = file.parse(&mut Buffer::default(), |text| Ok(text.to_owned())).unwrap();
+        assert_eq!(text, "a 1\nb?? 2\nc?? 3\n\u{e4} 4\n");
     }
 
     #[test]

@@ -178,6 +178,7 @@ impl Link {
                 return Err(ended);
             }
             if matches!(ended, LinkError::Renewed | LinkError::Worn) {
+                tracing::info!(why = %ended, "another stream follows");
                 // By a clock that is wrong, a new certificate is due at once: not in a tight loop.
                 self.stamp = identity::stamp(&self.state_dir);
                 if !has_lasted && matches!(self.idle(backoff.failed(draw()), &stop).await, Idle::Stopped) {

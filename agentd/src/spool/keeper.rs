@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{Ack, Backfill, Gap, Series, backfill};
 use horcrux_proto::v1::SourceState;
+use horcrux_transport::clock;
 use prost::Message as _;
 
 use super::record::Record;
@@ -22,6 +23,10 @@ use crate::host::worker::Worker;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Bytes that wait for a disk that doesn't answer.
 const HELD: usize = 4 << 20;
+/// Declarations that are given to the thread at a time.
+const PIECE: usize = 256 << 10;
+/// An epoch that has declared too much isn't followed by another sooner: on a host with so many series each would.
+const LEAST_EPOCH: Duration = Duration::from_secs(600);
 /// Bytes that are read ahead of what is sent.
 const AHEAD: usize = 128 << 10;
 
@@ -40,6 +45,7 @@ pub struct Keeper {
     shed: Option<Gap>,
     /// Declarations were shed: only another epoch can be kept whole.
     is_incomplete: bool,
+    began: Instant,
 }
 
 /// One thing for the thread to do.
@@ -94,6 +100,7 @@ impl Keeper {
             held: 0,
             shed: None,
             is_incomplete: false,
+            began: clock::monotonic(),
         })
     }
 
@@ -129,7 +136,8 @@ impl Keeper {
     /// Its epoch has declared so much, or lost so much of it, that a new one should begin.
     pub fn is_worn(&mut self) -> bool {
         let is_back = self.is_incomplete && self.worker.is_free().is_ok();
-        is_back || lock(&self.told).is_worn
+        let has_lasted = clock::monotonic().saturating_duration_since(self.began) >= LEAST_EPOCH;
+        is_back || has_lasted && lock(&self.told).is_worn
     }
 
     /// Begins another epoch, in which nothing is declared yet.
@@ -137,24 +145,38 @@ impl Keeper {
         // What was shed before is of the epoch before.
         self.end_shedding();
         self.epoch = u64::try_from(now_ms).unwrap_or(0).max(self.epoch + 1);
-        (self.assigned, self.is_incomplete) = (0, false);
+        (self.assigned, self.is_incomplete, self.began) = (0, false, clock::monotonic());
         lock(&self.told).is_worn = false;
         self.given.push(Work::Renew(self.epoch));
         self.settle();
     }
 
-    /// Keeps what new ids stand for.
+    /// Keeps what new ids stand for: all that a large host has may be more than is held, so the thread gets it in pieces.
     pub fn declare(&mut self, declared: Vec<Series>) {
-        if declared.is_empty() {
-            return;
+        let mut rest = declared.into_iter().peekable();
+        while rest.peek().is_some() {
+            let (mut piece, mut bytes) = (Vec::new(), 0);
+            while bytes < PIECE
+                && let Some(series) = rest.next()
+            {
+                bytes += series.encoded_len();
+                piece.push(series);
+            }
+            if !self.has_room(bytes) {
+                self.is_incomplete = true;
+                return;
+            }
+            self.held += bytes;
+            self.given.push(Work::Declare(piece));
         }
-        let bytes: usize = declared.iter().map(Series::encoded_len).sum();
+    }
+
+    /// Whether so much more can be held, where need be after the thread has taken what is.
+    fn has_room(&mut self, bytes: usize) -> bool {
         if self.held + bytes > HELD {
-            self.is_incomplete = true;
-            return;
+            self.settle();
         }
-        self.held += bytes;
-        self.given.push(Work::Declare(declared));
+        self.held + bytes <= HELD
     }
 
     /// Keeps a record whose sequence was assigned; `live` when it is sent at once as well.
@@ -164,7 +186,7 @@ impl Keeper {
         if self.shed.is_some() {
             self.settle();
         }
-        if self.shed.is_some() || self.is_incomplete || self.held + bytes > HELD {
+        if self.shed.is_some() || self.is_incomplete || !self.has_room(bytes) {
             self.shed(&record);
             return;
         }

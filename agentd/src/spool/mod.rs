@@ -45,7 +45,7 @@ const CLEAR: u64 = 16 << 10;
 /// Where the disk takes nothing, this much is kept in memory.
 const MEMORY: u64 = 4 << 20;
 /// Series that are declared in one epoch take no more than this; then it is time for another.
-const NAMES: u64 = 8 << 20;
+const NAMES: u64 = 32 << 20;
 
 /// How much is kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1::{
-    Ack, AttachRequest, AttachResponse, Backfill, Command, Configure, Hello, Inventory, Resync, SampleBatch,
-    Welcome, attach_request, attach_response, backfill, command,
+    Ack, AttachRequest, AttachResponse, Backfill, Command, Configure, Gap, Hello, Inventory, Resync,
+    SampleBatch, Welcome, attach_request, attach_response, backfill, command,
 };
 use horcrux_proto::name::NodeName;
 use horcrux_proto::packed::Last;
@@ -27,7 +27,7 @@ use super::said::{
 use super::streams::{Ending, Speaker, Streams};
 use crate::config::Cadence;
 use crate::live::Live;
-use crate::live::fleet::{Applied, LinkId};
+use crate::live::fleet::{Applied, LinkId, MAX_SERIES};
 use crate::store::Store;
 use crate::store::nodes::{Admitted, NodeRow};
 use crate::store::recent::Record;
@@ -344,6 +344,9 @@ impl Attachments {
         let packed = batch.encoded_len();
         let (batch, lacks) =
             stream.last.unpack(batch).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if stream.last.len() > MAX_SERIES {
+            return Err(Status::resource_exhausted("the stream declared too many series"));
+        }
         let beside = batch.encoded_len().saturating_sub(packed);
         self.wait(stream.row, pace::cost_beside(beside)).await;
         let batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
@@ -373,30 +376,50 @@ impl Attachments {
     /// What was taken before goes to the record alone: what is now is told by what is taken now.
     async fn backfill(&self, stream: &Attached<'_>, backfill: Backfill) -> Result<(), Status> {
         let (node, epoch) = (stream.name.to_string(), backfill.epoch);
-        if epoch > stream.of.epoch {
-            return Err(Status::invalid_argument("back-fill of an epoch that has not begun"));
-        }
-        let (record, sequence) = match backfill.record {
+        let begun = if epoch > stream.of.epoch { Err(Malformed("its epoch has not begun")) } else { Ok(()) };
+        // It would come again on each stream, and with it end each: what is refused is lost, and that is told.
+        let refused = |sequence: u64, why: Malformed| {
+            tracing::warn!(node = %stream.name, epoch, sequence, why = why.0, "back-fill refused");
+            let now_ms = clock::unix_ms();
+            let gap = Gap {
+                first_sequence: sequence,
+                last_sequence: sequence,
+                from_unix_ms: now_ms,
+                until_unix_ms: now_ms,
+                reason: format!("the controller refused it: {}", why.0),
+            };
+            Record::Gap { node: node.clone(), epoch, gap }
+        };
+        let (kept, sequence) = match backfill.record {
             Some(backfill::Record::Samples(batch)) => {
-                let mut batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
-                let declared = std::mem::take(&mut batch.declared);
                 let sequence = batch.sequence;
-                let of = stream.of.stream;
-                (Record::Batch { node, stream: of, epoch, declared, batch: Box::new(batch) }, sequence)
+                let kept = begun.and_then(|()| checked_batch(batch, clock::unix_ms())).map(|mut batch| {
+                    let declared = std::mem::take(&mut batch.declared);
+                    let (node, stream) = (node.clone(), stream.of.stream);
+                    Record::Batch { node, stream, epoch, declared, batch: Box::new(batch) }
+                });
+                (kept, sequence)
             }
             Some(backfill::Record::Event(event)) => {
-                let event = Box::new(checked_event(event).map_err(refuse)?);
                 let sequence = event.sequence;
-                (Record::Event { node, epoch, event }, sequence)
+                let kept = begun.and_then(|()| checked_event(event));
+                (
+                    kept.map(|event| Record::Event { node: node.clone(), epoch, event: Box::new(event) }),
+                    sequence,
+                )
             }
             Some(backfill::Record::Gap(gap)) => {
-                let gap = checked_gap(gap).map_err(refuse)?;
                 let sequence = gap.last_sequence;
-                (Record::Gap { node, epoch, gap }, sequence)
+                let kept = begun.and_then(|()| checked_gap(gap));
+                (kept.map(|gap| Record::Gap { node: node.clone(), epoch, gap }), sequence)
             }
             // Of a later version: it is as good as stored, or it would come for ever.
             None => return Err(Status::invalid_argument("back-fill without a record that is known here")),
         };
+        if sequence == 0 {
+            return Err(Status::invalid_argument("back-fill without a sequence"));
+        }
+        let record = kept.unwrap_or_else(|why| refused(sequence, why));
         self.record(record, Some(stream.ack(Ack { epoch, sequence, backfill: true }))).await
     }
 

@@ -14,8 +14,6 @@ use crate::access::name::is_disruptive;
 /// VMs, or containers, of one node; far beyond what a host runs, and what keeps a hostile node from growing the controller.
 const MAX_GUESTS: usize = 20_000;
 const MAX_TEXT: usize = 512;
-/// The longest path that a mount point can have.
-const MAX_INSTANCE: usize = 4096;
 const MAX_ABSENCES: usize = 64;
 const MAX_SOURCES: usize = 64;
 /// Records that a node can have lost: years of them.
@@ -42,9 +40,6 @@ pub fn checked_batch(mut batch: SampleBatch, now_ms: i64) -> Result<SampleBatch,
     }
     if batch.counter_ids.len() != batch.counters.len() || batch.gauge_ids.len() != batch.gauges.len() {
         return Err(Malformed("a sample batch has columns of different lengths"));
-    }
-    if batch.declared.iter().any(|s| s.instance.len() > MAX_INSTANCE) {
-        return Err(Malformed("an instance's name is too long"));
     }
     for series in &mut batch.declared {
         series.instance = bounded(std::mem::take(&mut series.instance));

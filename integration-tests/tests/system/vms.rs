@@ -165,15 +165,28 @@ fn a_qemu_without_a_libvirt_is_seen_and_then_gone_and_none_of_libvirt_s_is_taken
     let listed = scene.controller.ctl(&["vm", "list"]).unwrap();
     assert!(String::from_utf8_lossy(&listed.stdout).contains("(unmanaged)"), "{listed:?}");
 
-    // An agent that never heard of libvirt's VMs leaves them to libvirt all the same.
+    // An agent that never heard of libvirt's VMs doesn't take them for unmanaged: whose they are their processes say.
     scene.lab.kill_libvirtd(1).unwrap();
     scene.agent = {
         drop(scene.agent);
         scene.lab.agent(&scene.controller, 1).unwrap()
     };
-    scene.wait_for_vms("the one that needs no libvirt", &["stray"]);
+    let states = |what: &str, of_libvirt_s: &str| {
+        let states = wait_until(what, || {
+            let vms = scene.controller.json(&["vm", "list"])?;
+            let all = vms.as_array().into_iter().flatten();
+            let mut states: Vec<String> =
+                all.map(|vm| format!("{} {} {}", vm["display_name"], vm["state"], vm["unmanaged"])).collect();
+            states.sort_unstable();
+            let wanted = format!("\"web1\" \"{of_libvirt_s}\" false");
+            anyhow::ensure!(states.len() == 2 && states[1] == wanted, "{states:?}");
+            Ok(states)
+        });
+        assert!(states.unwrap()[0].ends_with(" true"), "the stray is unmanaged");
+    };
+    states("that the state of libvirt's own isn't known", "unknown");
     scene.lab.start_libvirtd(1).unwrap();
-    scene.wait_for_vms("both again", &["stray", "web1"]);
+    states("that it is known again", "running");
     scene.lab.exec(1, &["pkill", "-f", &format!("uuid {STRAY}")]).unwrap();
     scene.wait_for_vms("its end", &["web1"]);
 }

@@ -45,6 +45,9 @@ impl Listener {
     }
 }
 
+/// Who asks says all of it at once; one who doesn't holds a place that others need.
+const HEADERS: Duration = Duration::from_secs(2);
+
 /// See [`Listener::unix`].
 pub(crate) fn bound(path: &Path, mode: u32) -> io::Result<(UnixListener, Bound)> {
     if let Ok(there) = fs::symlink_metadata(path) {
@@ -145,7 +148,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).keep_alive(false);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS.min(deadline)).keep_alive(false);
     let service = hyper::service::service_fn(service);
     if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(error, "connection ended");

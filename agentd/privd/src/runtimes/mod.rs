@@ -10,11 +10,13 @@ mod http;
 mod lxd;
 mod names;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use horcrux_privd::v1::{Container, ContainersAnswer, Outcome, Runtime, RuntimeAnswer};
+use rustix::fs::{Mode, OFlags};
 
 use self::http::{GetError, Owner};
 
@@ -211,13 +213,18 @@ fn entries(dir: &Path) -> Result<Vec<String>, Silence> {
 fn content(path: &Path) -> Result<Option<Vec<u8>>, Silence> {
     use std::io::Read as _;
     let failed = |source: io::Error| Silence::Read { path: path.to_owned(), source };
-    let file = match std::fs::File::open(path) {
+    // Whoever put another kind of file there, such as a FIFO, must not have all wait for it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(io::Error::from) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
         }
         Err(error) => return Err(failed(error)),
     };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+    }
     let mut bytes = Vec::new();
     let most = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX);
     file.take(most).read_to_end(&mut bytes).map_err(failed)?;
