@@ -1,5 +1,5 @@
 //! What the readers cost beside their floor, the smallest program that has the kernel do the same work: `pread` of the same
-//! files, kept open, into one buffer and unparsed. `cargo bench -p horcrux-agentd --bench readers [-- WHAT]`.
+//! files, kept open, into one buffer, and the numbers in it. `cargo bench -p horcrux-agentd --bench readers [-- WHAT]`.
 
 mod containers;
 mod exporter;

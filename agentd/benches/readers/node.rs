@@ -18,7 +18,8 @@ const PERIOD: u32 = 60;
 pub(crate) fn bench() {
     let mut lane = NodeLane::new(Path::new("/"));
     let values: usize = lane.read(TAKEN).samples.iter().map(|sample| sample.readings.len()).sum();
-    let rare = [("vmstat", RARE), ("arcstats", RARE), ("/proc", RARE)];
+    let names = ["vmstat", "arcstats", "file-nr", "sockstat", "netstat", "snmp", "/proc"];
+    let rare = names.map(|name| (name, RARE));
     let mut floor = match Floor::kept(&["/proc", "/sys"], &["/proc"], &rare) {
         Ok(floor) => floor,
         Err(error) => {
