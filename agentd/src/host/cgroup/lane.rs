@@ -104,11 +104,12 @@ impl ContainerLane {
         ContainerChanges::new(&self.root, Arc::clone(seen), self.bell.clone())
     }
 
-    /// Whether containers may have come or gone.
+    /// Whether containers may have come or gone. A group that was found vacant may have been a container before: that it is
+    /// one again the other lane can't tell.
     fn has_changes(&mut self) -> bool {
         let Some((seen, taken_up)) = &mut self.looked_for else { return true };
         let now = seen.load(Ordering::Relaxed);
-        std::mem::replace(taken_up, now) != now
+        std::mem::replace(taken_up, now) != now || !self.vacant.is_empty()
     }
 
     /// Brings the containers up to date. Says whether they changed; fails when a hierarchy can't be read.
