@@ -31,7 +31,7 @@ use std::time::Duration;
 use horcrux_proto::agent::v1::{Ack, Series};
 use horcrux_transport::files;
 
-use self::head::Head;
+use self::head::{Head, note_stored};
 use self::names::Names;
 use self::record::Record;
 use self::recovery::{forget_epoch, recover};
@@ -75,6 +75,8 @@ pub struct Spool {
     /// Oldest first; the last is written to.
     segments: VecDeque<Segment>,
     sending: Sending,
+    /// What earlier runs left was found.
+    is_recovered: bool,
     /// Why the disk takes nothing.
     trouble: Option<String>,
     /// When the disk is tried again, and old records are looked for.
@@ -89,15 +91,10 @@ impl Spool {
     #[must_use]
     pub fn open(state_dir: &Path, limits: Limits, now_ms: i64) -> Self {
         let dir = state_dir.join("spool");
-        let mut trouble = files::private_dir(&dir).err().map(|error| told(&dir, &error));
-        let mut segments = VecDeque::new();
-        let mut newest = 0;
-        if trouble.is_none() {
-            match recover(&dir, now_ms) {
-                Ok((found, epoch)) => (segments, newest) = (found, epoch),
-                Err(error) => trouble = Some(told(&dir, &error)),
-            }
-        }
+        let found = files::private_dir(&dir).and_then(|()| recover(&dir, None, now_ms));
+        let trouble = found.as_ref().err().map(|error| told(&dir, error));
+        let is_recovered = found.is_ok();
+        let (segments, newest) = found.unwrap_or_default();
         let epoch = u64::try_from(now_ms).unwrap_or(0).max(newest + 1);
         let (head, names) = (Head::begin(&dir, epoch), Names::begin(&dir, epoch));
         Self {
@@ -108,6 +105,7 @@ impl Spool {
             names,
             segments,
             sending: Sending::default(),
+            is_recovered,
             trouble,
             look_ms: now_ms,
         }
@@ -145,12 +143,13 @@ impl Spool {
 
     /// Keeps a record, which is known to have been even if it is lost; `live` when it is sent at once as well.
     fn add(&mut self, record: &Record, live: bool, now_ms: i64) {
-        let noted = self.head.note(record.sequences().1, self.head.base);
-        self.tell("note a sequence", noted);
         let retry = now_ms.saturating_sub(self.look_ms) >= LOOK_MS || now_ms < self.look_ms;
         if retry {
             self.look_ms = now_ms;
+            self.look(now_ms);
         }
+        let noted = self.head.note(record.sequences().1, self.stored());
+        self.tell("note a sequence", noted);
         if !self.has_room(live, retry)
             && let Err(error) = self.roll(record.sequences().0, live, retry)
         {
@@ -169,6 +168,43 @@ impl Spool {
             }
         }
         self.bound(now_ms, retry);
+    }
+
+    /// Up to where all of the epoch that runs is stored.
+    fn stored(&self) -> u64 {
+        self.segments.iter().find(|segment| segment.epoch == self.epoch).map_or(0, |oldest| oldest.acked)
+    }
+
+    /// Puts back what was removed, and takes up what earlier runs left where that failed so far.
+    fn look(&mut self, now_ms: i64) {
+        match self.put_back().and_then(|()| self.take_up(now_ms)) {
+            Ok(()) if self.segments.back().is_some_and(Segment::is_on_disk) => self.is_well(),
+            Ok(()) => {}
+            Err(error) => self.fail("look for what is kept", &error),
+        }
+    }
+
+    fn put_back(&mut self) -> io::Result<()> {
+        files::private_dir(&self.dir)?;
+        self.segments.iter_mut().try_for_each(Segment::restore)?;
+        self.head.restore()?;
+        self.names.restore()
+    }
+
+    fn take_up(&mut self, now_ms: i64) -> io::Result<()> {
+        if !self.is_recovered {
+            let (mut found, _) = recover(&self.dir, Some(self.epoch), now_ms)?;
+            found.append(&mut self.segments);
+            self.segments = found;
+            self.is_recovered = true;
+        }
+        Ok(())
+    }
+
+    fn is_well(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!(dir = %self.dir.display(), "the spool is on disk again");
+        }
     }
 
     /// A stream begins, which knows nothing and has brought nothing.
@@ -208,10 +244,7 @@ impl Spool {
         }
         files::private_dir(&self.dir)?;
         self.segments.push_back(Segment::begin(Some(&self.dir), self.epoch, first, live)?);
-        self.head.note(self.head.assigned, first)?;
-        if self.trouble.take().is_some() {
-            tracing::info!(dir = %self.dir.display(), "the spool is on disk again");
-        }
+        self.is_well();
         Ok(())
     }
 
@@ -235,18 +268,22 @@ impl Spool {
             failed = failed.and(segment.remove());
         }
         self.segments = kept;
+        let stored = self.stored();
         if let Some(open) = self.segments.back_mut()
             && open.is_stored()
             && open.bytes() >= CLEAR
         {
             // Noted first: what is between the two is stored.
-            let cleared = self.head.note(self.head.assigned, open.last + 1).and_then(|()| open.clear());
+            let cleared = self.head.note(self.head.assigned, stored).and_then(|()| open.clear());
             failed = failed.and(cleared);
         }
+        removed.remove(&self.epoch);
         for epoch in removed {
-            if epoch != self.epoch && self.segments.iter().all(|segment| segment.epoch != epoch) {
-                failed = failed.and(forget_epoch(&self.dir, epoch));
-            }
+            let oldest = self.segments.iter().find(|segment| segment.epoch == epoch);
+            failed = failed.and(match oldest {
+                Some(oldest) => note_stored(&self.dir, epoch, oldest.acked),
+                None => forget_epoch(&self.dir, epoch),
+            });
         }
         self.tell("remove what is stored", failed);
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use horcrux_proto::agent::v1::{Backfill, SampleBatch, Series, backfill};
 use prost::Message as _;
 
-use super::place::{path, private};
+use super::place::{path, private, restore};
 use super::record::{Record, read_all};
 
 pub(super) const SERIES: &str = "series";
@@ -60,21 +60,30 @@ impl Names {
         self.bytes + self.held
     }
 
-    /// All that this epoch declared.
-    #[must_use]
-    pub(super) fn all(&self) -> HashMap<u32, Series> {
+    /// Writes it again where it was removed.
+    pub(super) fn restore(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), |file| restore(&self.path, file))
+    }
+
+    /// All that this epoch declared, as far as it is whole.
+    pub(super) fn all(&self) -> io::Result<HashMap<u32, Series>> {
         let mut bytes = vec![0; usize::try_from(self.bytes).unwrap_or(0)];
-        let file = self.file.as_ref().and_then(|file| file.read_exact_at(&mut bytes, 0).ok());
-        let mut all = file.map_or_else(HashMap::new, |()| parsed(&bytes));
+        if let Some(file) = &self.file {
+            file.read_exact_at(&mut bytes, 0)?;
+        }
+        let mut all = parsed(&bytes);
         all.extend(self.memory.iter().map(|series| (series.id, series.clone())));
-        all
+        Ok(all)
     }
 }
 
 /// What an earlier epoch declared, as far as it is whole.
-#[must_use]
-pub(super) fn of_epoch(dir: &Path, epoch: u64) -> HashMap<u32, Series> {
-    parsed(&fs::read(path(dir, epoch, SERIES)).unwrap_or_default())
+pub(super) fn of_epoch(dir: &Path, epoch: u64) -> io::Result<HashMap<u32, Series>> {
+    match fs::read(path(dir, epoch, SERIES)) {
+        Ok(bytes) => Ok(parsed(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashMap::new()),
+        Err(error) => Err(error),
+    }
 }
 
 fn parsed(bytes: &[u8]) -> HashMap<u32, Series> {

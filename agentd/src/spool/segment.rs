@@ -5,8 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::place::private;
-use super::record::{Record, read_all};
+use super::place::{private, remove, restore};
+use super::record::{Record, filled, read_all};
 
 /// Records of one epoch whose sequences follow each other.
 #[derive(Debug)]
@@ -67,15 +67,17 @@ impl Segment {
         })
     }
 
-    /// Opens a file that an earlier run left, as far as it is whole.
-    pub(super) fn recover(path: &Path) -> io::Result<Option<Self>> {
-        let Some((epoch, first)) = parsed(path) else { return Ok(None) };
+    /// Opens a file that an earlier run left: one that isn't of the epoch `current`.
+    pub(super) fn recover(path: &Path, current: Option<u64>) -> io::Result<Option<Self>> {
+        let Some((epoch, first)) = parsed(path).filter(|(epoch, _)| Some(*epoch) != current) else {
+            return Ok(None);
+        };
         let mut file = private().open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (records, end) = read_all(&bytes);
         let (mut last, mut until_ms) = (first - 1, 0);
-        for record in &records {
+        for record in records.iter().filter(|record| record.message.epoch == epoch) {
             last = last.max(record.sequences().1);
             until_ms = until_ms.max(record.span_ms().1);
         }
@@ -107,15 +109,17 @@ impl Segment {
         Ok(())
     }
 
+    /// All from its first sequence to its last: what is not whole is in gaps.
     pub(super) fn records(&self) -> io::Result<Vec<Record>> {
-        match &self.place {
+        let records = match &self.place {
             Place::Disk { file, .. } => {
                 let mut bytes = vec![0; usize::try_from(self.bytes).unwrap_or(usize::MAX)];
                 file.read_exact_at(&mut bytes, 0)?;
-                Ok(read_all(&bytes).0)
+                read_all(&bytes).0
             }
-            Place::Memory(bytes) => Ok(read_all(bytes).0),
-        }
+            Place::Memory(bytes) => read_all(bytes).0,
+        };
+        Ok(filled(records, self.epoch, (self.first, self.last), self.until_ms))
     }
 
     /// Replaces its records by fewer.
@@ -162,9 +166,17 @@ impl Segment {
         }
     }
 
+    /// Writes it again where its file was removed.
+    pub(super) fn restore(&mut self) -> io::Result<()> {
+        match &mut self.place {
+            Place::Disk { path, file } => restore(path, file),
+            Place::Memory(_) => Ok(()),
+        }
+    }
+
     pub(super) fn remove(self) -> io::Result<()> {
         match self.place {
-            Place::Disk { path, .. } => fs::remove_file(path),
+            Place::Disk { path, .. } => remove(&path),
             Place::Memory(_) => Ok(()),
         }
     }

@@ -13,8 +13,18 @@ use super::{Spool, names};
 pub(super) struct Sending {
     pub(super) sent: (u64, u64),
     pub(super) loaded: VecDeque<Record>,
-    /// What ids of an epoch stand for, and which of them this stream knows.
-    pub(super) known: Option<(u64, HashMap<u32, Series>, HashSet<u32>)>,
+    known: Known,
+}
+
+/// What ids of an epoch stand for.
+#[derive(Debug, Default)]
+struct Known {
+    epoch: u64,
+    all: HashMap<u32, Series>,
+    /// The stream that is there knows them.
+    told: HashSet<u32>,
+    /// What they stood for is not whole.
+    lost: HashSet<u32>,
 }
 
 impl Segment {
@@ -30,15 +40,23 @@ impl Spool {
         if self.sending.loaded.is_empty() {
             self.load();
         }
-        let record = self.sending.loaded.pop_front()?;
-        let last = record.sequences().1;
-        let mut message = record.message;
-        self.sending.sent = (message.epoch, last);
-        if let Some(backfill::Record::Samples(batch)) = &mut message.record {
-            batch.declared =
-                self.declarations(message.epoch, batch.counter_ids.iter().chain(&batch.gauge_ids));
+        let mut record = self.sending.loaded.pop_front()?;
+        self.sending.sent = (record.message.epoch, record.sequences().1);
+        if let Some(backfill::Record::Samples(batch)) = &record.message.record {
+            let ids: Vec<u32> = batch.counter_ids.iter().chain(&batch.gauge_ids).copied().collect();
+            match self.declarations(record.message.epoch, &ids) {
+                Some(declared) => {
+                    if let Some(backfill::Record::Samples(batch)) = &mut record.message.record {
+                        batch.declared = declared;
+                    }
+                }
+                None => {
+                    let gap = record.given_up("what its values are of was not whole when it was read again");
+                    record.message.record = Some(backfill::Record::Gap(gap));
+                }
+            }
         }
-        Some(message)
+        Some(record.message)
     }
 
     /// Whether there may be a next one.
@@ -48,30 +66,34 @@ impl Spool {
         !self.sending.loaded.is_empty() || self.segments.iter().any(|segment| segment.is_next(sent))
     }
 
-    fn declarations<'a>(&mut self, epoch: u64, ids: impl Iterator<Item = &'a u32>) -> Vec<Series> {
-        if self.sending.known.as_ref().is_none_or(|(of, ..)| *of != epoch) {
-            let all = if epoch == self.epoch { self.names.all() } else { names::of_epoch(&self.dir, epoch) };
-            self.sending.known = Some((epoch, all, HashSet::new()));
+    /// What the stream doesn't know of these ids yet; `None` where it is not known here either of one of them.
+    fn declarations(&mut self, epoch: u64, ids: &[u32]) -> Option<Vec<Series>> {
+        if self.sending.known.epoch != epoch {
+            self.sending.known = Known { epoch, ..Known::default() };
         }
-        let current = epoch == self.epoch;
-        let Some((_, all, told)) = &mut self.sending.known else { return Vec::new() };
-        let mut declared = Vec::new();
-        for id in ids {
-            if told.insert(*id) {
-                // Of the epoch that runs, more were declared since.
-                if current && !all.contains_key(id) {
-                    *all = self.names.all();
-                }
-                declared.extend(all.get(id).cloned());
+        let Known { all, lost, .. } = &self.sending.known;
+        // More may have been declared since they were read.
+        if ids.iter().any(|id| !all.contains_key(id) && !lost.contains(id)) {
+            let all = if epoch == self.epoch { self.names.all() } else { names::of_epoch(&self.dir, epoch) };
+            match all {
+                Ok(all) => self.sending.known.all = all,
+                Err(error) => self.fail("read declarations", &error),
             }
         }
-        declared
+        let Known { all, told, lost, .. } = &mut self.sending.known;
+        let unknown: Vec<u32> = ids.iter().copied().filter(|id| !all.contains_key(id)).collect();
+        if !unknown.is_empty() {
+            lost.extend(unknown);
+            return None;
+        }
+        Some(ids.iter().filter(|id| told.insert(**id)).filter_map(|id| all.get(id).cloned()).collect())
     }
 
     /// Reads the records of the next segment that has some to send.
     fn load(&mut self) {
         let sent = self.sending.sent;
-        let Some(segment) = self.segments.iter().find(|segment| segment.is_next(sent)) else { return };
+        let next = self.segments.iter().filter(|segment| segment.is_next(sent));
+        let Some(segment) = next.min_by_key(|segment| (segment.epoch, segment.first)) else { return };
         match segment.records() {
             Ok(records) => {
                 let wanted = |r: &Record| {

@@ -66,13 +66,23 @@ struct Node {
     next_id: u32,
     /// Batches of the epoch that runs.
     taken: u32,
+    flipped: BTreeSet<PathBuf>,
 }
 
 impl Node {
     fn new(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::open(dir.path(), limits, 1_000);
-        Self { dir, spool, limits, now_ms: 1_000, given: BTreeMap::new(), next_id: 0, taken: 0 }
+        Self {
+            dir,
+            spool,
+            limits,
+            now_ms: 1_000,
+            given: BTreeMap::new(),
+            next_id: 0,
+            taken: 0,
+            flipped: BTreeSet::new(),
+        }
     }
 
     fn samples(&mut self, lane: &str, values: usize, live: Option<&mut Controller>) {
@@ -131,6 +141,19 @@ impl Node {
         self.now_ms += 5_000;
         (self.next_id, self.taken) = (0, 0);
         self.spool = Spool::open(self.dir.path(), self.limits, self.now_ms);
+    }
+
+    /// One bit of a file turns, at most one of each.
+    fn flip(&mut self, file: usize, bit: usize) {
+        let files = self.files();
+        let Some(file) = files.get(file % files.len().max(1)) else { return };
+        let mut bytes = fs::read(file).unwrap();
+        if bytes.is_empty() || !self.flipped.insert(file.clone()) {
+            return;
+        }
+        let bit = bit % (bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(file, bytes).unwrap();
     }
 
     /// Records that no controller has stored.
@@ -204,7 +227,7 @@ fn what_a_killed_agent_had_written_is_there_and_the_rest_is_known_to_be_lost() {
     }
     let epoch = node.spool.epoch();
     // Given, and not written any more.
-    node.spool.head.note(51, 1).unwrap();
+    node.spool.head.note(51, 0).unwrap();
     node.given.insert(epoch, 51);
     let records =
         node.files().into_iter().find(|file| file.extension().is_some_and(|e| e == "records")).unwrap();
@@ -261,6 +284,85 @@ fn a_disk_that_takes_nothing_is_told_and_memory_serves() {
 }
 
 #[test]
+fn what_was_removed_meanwhile_is_put_back() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..20 {
+        node.samples("node", 3, None);
+    }
+    fs::remove_dir_all(node.dir.path().join("spool")).unwrap();
+    for _ in 0..11 {
+        node.samples("node", 3, None);
+    }
+    assert_eq!(node.spool.trouble(), None);
+    let epoch = node.spool.epoch();
+    node.restart();
+    node.adds_up(&mut controller);
+    assert_eq!(controller.of(epoch), (31, 0));
+}
+
+#[test]
+fn what_could_not_be_taken_up_at_first_is_later() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..20 {
+        node.samples("node", 3, None);
+    }
+    let before = node.spool.epoch();
+    let (spool, aside) = (node.dir.path().join("spool"), node.dir.path().join("aside"));
+    fs::rename(&spool, &aside).unwrap();
+    fs::write(&spool, "not a directory").unwrap();
+    node.restart();
+    assert!(node.spool.trouble().is_some());
+    node.samples("node", 3, None);
+    fs::remove_file(&spool).unwrap();
+    fs::rename(&aside, &spool).unwrap();
+    for _ in 0..11 {
+        node.samples("node", 3, None);
+    }
+    assert_eq!(node.spool.trouble(), None);
+    node.adds_up(&mut controller);
+    assert_eq!((controller.of(before), controller.of(node.spool.epoch())), ((20, 0), (12, 0)));
+}
+
+#[test]
+fn a_segment_that_a_power_cut_took_is_known_to_be_lost() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..9 {
+        node.samples("node", 3, None);
+    }
+    node.spool.begin_stream();
+    node.samples("node", 3, Some(&mut Controller::default()));
+    let epoch = node.spool.epoch();
+    let records = |node: &Node| {
+        let files = node.files().into_iter();
+        files.filter(|file| file.extension().is_some_and(|e| e == "records")).collect::<Vec<_>>()
+    };
+    let [first, second] = &records(&node)[..] else { panic!("two segments") };
+    fs::remove_file(first).unwrap();
+    fs::remove_file(second).unwrap();
+    node.restart();
+    node.adds_up(&mut controller);
+    assert_eq!(controller.of(epoch), (0, 10));
+}
+
+#[test]
+fn what_declarations_that_are_not_whole_leave_unknown_is_lost_and_no_more() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..21 {
+        node.samples("node", 3, None);
+    }
+    let epoch = node.spool.epoch();
+    let series =
+        node.files().into_iter().find(|file| file.extension().is_some_and(|e| e == "series")).unwrap();
+    let mut bytes = fs::read(&series).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&series, bytes).unwrap();
+    node.restart();
+    node.adds_up(&mut controller);
+    assert_eq!(controller.of(epoch), (14, 7), "seven readings of each of three series");
+}
+
+#[test]
 fn what_is_older_than_two_hours_is_thinned_and_than_a_day_gone() {
     let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
     for _ in 0..600 {
@@ -285,10 +387,10 @@ fn what_is_older_than_two_hours_is_thinned_and_than_a_day_gone() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn it_adds_up_whatever_happens(acts in proptest::collection::vec(0..10_u8, 1..120), bytes in 2_u64..40) {
+    fn it_adds_up_whatever_happens(acts in proptest::collection::vec(0..11_u8, 1..120), bytes in 2_u64..40, flips: [(usize, usize); 4]) {
         let limits = Limits { bytes: bytes << 10, ..Limits::default() };
         let (mut node, mut controller) = (Node::new(limits), Controller::default());
-        let mut attached = false;
+        let (mut attached, mut flips) = (false, flips.into_iter());
         for act in acts {
             match act {
                 0..=3 => {
@@ -310,6 +412,14 @@ proptest! {
                 8 if attached => node.fill(&mut controller, 10, true),
                 9 => {
                     attached = false;
+                    node.restart();
+                }
+                10 => {
+                    // Of what is stored nowhere else, so that each loss shows.
+                    attached = false;
+                    if let Some((file, bit)) = flips.next() {
+                        node.flip(file, bit);
+                    }
                     node.restart();
                 }
                 _ => {
