@@ -44,6 +44,9 @@ enum Extent {
     SoFar,
 }
 
+/// Containers that came and went at once are told of one by one up to here: whoever makes and ends groups in a loop leaves
+/// room for what else happens.
+const MOST_AT_ONCE: usize = 256;
 /// Controllers take messages of 4 MiB.
 pub const PIECE_BYTES: usize = 1 << 20;
 
@@ -145,6 +148,11 @@ impl Present {
                     tell(EventKind::ContainerGone, id, container.cgroup_path.clone());
                 }
                 (self.containers, self.containers_known) = (now, true);
+                if events.len() > MOST_AT_ONCE {
+                    let detail = format!("{} more events of containers", events.len() - MOST_AT_ONCE);
+                    events.truncate(MOST_AT_ONCE);
+                    events.push(happened(EventKind::EventsShed, &About::Node, detail, at_unix_ms));
+                }
             }
         }
         News { inventory: (inventory != Inventory::default()).then_some(inventory), events }

@@ -54,6 +54,17 @@ impl PoolName {
 }
 
 impl ContainerId {
+    /// The id that a text is. Of one that can't be an id it is the nearest that can, with a sum of the text to tell it from
+    /// others that are as near.
+    #[must_use]
+    pub fn near(text: &str) -> Self {
+        text.parse().unwrap_or_else(|_: InvalidField| {
+            let plain = |c: char| if c.is_ascii() && is_in_container_id(c as u8) { c } else { '_' };
+            let near: String = text.chars().map(plain).take(MOST_NEAR).collect();
+            Self(format!("{near}:{:016x}", sum(text)).into())
+        })
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -70,6 +81,19 @@ impl VmUuid {
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+}
+
+/// Characters of a text that can't be an id which are kept in one.
+const MOST_NEAR: usize = 96;
+
+fn is_in_container_id(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"_.:@-".contains(&byte)
+}
+
+/// FNV-1a.
+fn sum(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn is_host_label(text: &str) -> bool {
@@ -103,7 +127,7 @@ impl FromStr for ContainerId {
 
     fn from_str(text: &str) -> Result<Self, InvalidField> {
         let fits = (1..=128).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:@-".contains(&b))
+            && text.bytes().all(is_in_container_id)
             && !matches!(text, "." | "..");
         let reason = "a container id is 1 to 128 of A-Z a-z 0-9 _ . : @ -";
         fits.then(|| Self(text.into())).ok_or(InvalidField { field: "container", reason })
@@ -236,6 +260,18 @@ mod tests {
     fn a_uuid_is_compared_without_regard_to_case() {
         let upper: VmUuid = "AAAAAAAA-0000-4000-8000-000000000011".parse().unwrap();
         assert_eq!(upper.to_string(), "aaaaaaaa-0000-4000-8000-000000000011");
+    }
+
+    #[test]
+    fn every_text_has_an_id_near_it() {
+        assert_eq!(ContainerId::near("web-1").as_str(), "web-1");
+        assert_eq!(ContainerId::near("my büro").as_str(), "my_b_ro:94aa127dd745daf1");
+        let (long, longer) = ("x".repeat(200), "x".repeat(201));
+        assert_ne!(ContainerId::near(&long), ContainerId::near(&longer));
+        for text in ["", ".", "..", "/", &long] {
+            let id = ContainerId::near(text);
+            assert_eq!(id.as_str().parse(), Ok(id.clone()), "{text}");
+        }
     }
 
     proptest! {

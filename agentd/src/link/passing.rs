@@ -70,7 +70,8 @@ impl Link {
 
     pub(super) fn happened(&mut self, mut event: Event, stream: Option<&mut Stream>) {
         event.sequence = self.spool.assign();
-        let outgoing = stream.map(|stream| &stream.outgoing).filter(|queue| queue.capacity() > 0);
+        // However many there are, readings find room beside them; the rest follows from the spool.
+        let outgoing = stream.filter(|stream| stream.has_room_beside()).map(|stream| &stream.outgoing);
         let record = backfill::Record::Event(event.clone());
         self.spool.add("", record, outgoing.is_some(), event.at_unix_ms);
         self.spool.settle();

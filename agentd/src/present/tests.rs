@@ -82,6 +82,26 @@ fn a_container_s_next_state_and_health_are_told_and_a_silence_is_not() {
 }
 
 #[test]
+fn containers_that_come_and_go_in_a_loop_leave_room_and_how_many_is_told() {
+    let containers = |numbers: std::ops::Range<usize>| {
+        let facts = |number: usize| ContainerFacts { id: format!("c{number}"), ..ContainerFacts::default() };
+        Found::Containers(numbers.map(facts).collect())
+    };
+    let mut present = Present::default();
+    present.found("containers", &containers(0..0), 1);
+    let all = present.found("containers", &containers(0..MOST_AT_ONCE), 2);
+    assert_eq!(kinds(&all), [EventKind::ContainerAppeared; MOST_AT_ONCE]);
+    let news = present.found("containers", &containers(1000..1300), 3);
+    let (last, told) = news.events.split_last().unwrap();
+    assert_eq!(
+        (told.len(), last.kind(), last.detail.as_str()),
+        (MOST_AT_ONCE, EventKind::EventsShed, "300 more events of containers")
+    );
+    let inventory = news.inventory.unwrap();
+    assert_eq!((inventory.containers.len(), inventory.gone_containers.len()), (300, MOST_AT_ONCE));
+}
+
+#[test]
 fn a_lane_that_could_not_list_leaves_what_was_known() {
     let mut present = Present::default();
     present.found("vms", &Found::Vms(vec![vm("a", VmState::Running)]), 1);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use horcrux_proto::agent::v1::{
     Ack, AttachRequest, AttachResponse, Backfill, Command, Configure, Gap, Hello, Inventory, Resync,
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::pace::{self, PER_STREAM, Pace};
+use super::resync::{ASK_AGAIN, Asking, Due};
 use super::said::{
     Malformed, Pieces, bounded, checked_batch, checked_event, checked_gap, checked_inventory, merge,
 };
@@ -37,8 +38,6 @@ pub const REPLIES: usize = 64;
 /// All is declared anew so often, so that what a stream declared long ago, of guests that came and went, can go.
 const RENEW_IDS: Duration = Duration::from_secs(3600);
 const RENEW_SPREAD: Duration = Duration::from_secs(600);
-/// An answer may be lost where an agent's own queue was full.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// Agents that dial a controller that is back, in a second; a few all the same don't come in the same moment.
 const RETURN_PER_SECOND: u32 = 50;
 const SPREAD_MS: u32 = 5000;
@@ -65,8 +64,8 @@ struct Attached<'a> {
     /// Changes when everything is declared again.
     link: LinkId,
     of: Origin,
-    /// The command to declare again that is under way, and since when.
-    asked: Option<(String, Instant)>,
+    /// To declare again.
+    asking: Asking,
     /// What it said of each series last.
     last: Last,
     /// Something that it brought was not stored.
@@ -147,7 +146,7 @@ impl Attachments {
             replies: &replies,
             link,
             of,
-            asked: None,
+            asking: Asking::default(),
             last: Last::default(),
             owes: Arc::default(),
         };
@@ -207,11 +206,18 @@ impl Attachments {
         // Not all nodes of a restarted controller in the same moment.
         let first = RENEW_IDS + RENEW_SPREAD.mul_f64(draw());
         let mut renew_ids = tokio::time::interval_at(tokio::time::Instant::now() + first, RENEW_IDS);
+        let mut look = tokio::time::interval(ASK_AGAIN);
         loop {
             let request = tokio::select! {
                 request = incoming.message() => request?,
                 _ = renew_ids.tick() => {
                     self.ask_again(stream).await?;
+                    continue;
+                }
+                _ = look.tick() => {
+                    if stream.asking.is_awaited() {
+                        self.ask_again(stream).await?;
+                    }
                     continue;
                 }
             };
@@ -252,7 +258,7 @@ impl Attachments {
                 }
                 Some(attach_request::Message::Result(result)) if result.error.is_empty() => {
                     tracing::debug!(node = %name, command = bounded(result.command_id.clone()), "command done");
-                    if stream.asked.as_ref().is_some_and(|(command, _)| *command == result.command_id) {
+                    if stream.asking.is_answered(&result.command_id) {
                         self.declares_again(stream).await?;
                     }
                 }
@@ -297,23 +303,25 @@ impl Attachments {
             .max(SPREAD_MS)
     }
 
-    /// Asks for all declarations anew, unless an answer is awaited already.
+    /// Asks for all declarations anew, unless an answer is awaited already. Ends a stream that doesn't answer.
     async fn ask_again(&self, stream: &mut Attached<'_>) -> Result<(), Status> {
         let now = clock::monotonic();
-        let awaited = |asked: &Instant| now.saturating_duration_since(*asked) < ASK_AGAIN;
-        if stream.asked.as_ref().is_some_and(|(_, asked)| awaited(asked)) {
-            return Ok(());
+        match stream.asking.due(now) {
+            Due::Ask => {}
+            Due::Nothing => return Ok(()),
+            Due::End => {
+                return Err(Status::aborted("the agent was asked to declare its series again and did not"));
+            }
         }
         let command_id = format!("resync-{}", self.next_link.fetch_add(1, Ordering::Relaxed));
         let resync =
             Command { command_id: command_id.clone(), action: Some(command::Action::Resync(Resync {})) };
-        stream.asked = Some((command_id, now));
+        stream.asking.asked(command_id, now);
         send(stream.replies, attach_response::Message::Command(resync)).await
     }
 
     /// What comes from here on uses ids that are declared from here on, as on another stream.
     async fn declares_again(&self, stream: &mut Attached<'_>) -> Result<(), Status> {
-        stream.asked = None;
         let (old, new) = (stream.link, LinkId(self.next_link.fetch_add(1, Ordering::Relaxed)));
         let node = stream.name.clone();
         let told = self.live.ask(move |fleet| {

@@ -4,5 +4,6 @@ pub mod attach;
 pub mod ca;
 pub mod enrollment;
 pub mod pace;
+mod resync;
 pub mod said;
 pub mod streams;

@@ -17,6 +17,8 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -54,7 +56,7 @@ pub(crate) fn bound(path: &Path, mode: u32) -> io::Result<(UnixListener, Bound)>
         if !there.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no socket"));
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if is_listened_on(path)? {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
         }
     }
@@ -71,6 +73,14 @@ pub(crate) fn bound(path: &Path, mode: u32) -> io::Result<(UnixListener, Bound)>
     // What it was is not there any more, and what it is now is to be removed at the end.
     drop(bound);
     Ok((listener, Bound(path.to_owned())))
+}
+
+/// Whether somebody has it, though it may hang and take no connection.
+fn is_listened_on(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let connected = net::connect(&socket, &SocketAddrUnix::new(path)?);
+    Ok(matches!(connected, Ok(()) | Err(Errno::AGAIN)))
 }
 
 impl Drop for Bound {
@@ -202,6 +212,13 @@ mod tests {
         let _listener = Listener::unix(&path, 0o600).unwrap();
         let refused = Listener::unix(&path, 0o600).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        // One that hangs: what connects waits to be taken.
+        let hangs = dir.path().join("hangs");
+        let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        net::bind(&socket, &SocketAddrUnix::new(&hangs).unwrap()).unwrap();
+        net::listen(&socket, 0).unwrap();
+        let _waits = std::os::unix::net::UnixStream::connect(&hangs).unwrap();
+        assert_eq!(Listener::unix(&hangs, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         assert_eq!(Listener::unix(&file, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);

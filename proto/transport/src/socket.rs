@@ -29,12 +29,18 @@ pub struct Socket {
     _file: Bound,
 }
 
-/// Why each is there: so that no user of this host takes what the others need.
+/// So that no user of this host takes what the others need.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    pub connections: usize,
-    pub connections_per_user: usize,
+    pub connections: Share,
     pub streams_per_connection: u32,
+}
+
+/// How many there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    pub all: usize,
+    pub per_user: usize,
 }
 
 /// Who is at the other end. Put into every request's extensions.
@@ -61,13 +67,18 @@ pub enum SocketError {
     },
 }
 
-/// Connections of each user.
-#[derive(Debug, Default)]
-struct Open(Mutex<HashMap<u32, usize>>);
+/// Places that the users of this host share.
+#[derive(Debug)]
+pub struct Places {
+    share: Share,
+    /// How many each user has.
+    taken: Mutex<HashMap<u32, usize>>,
+}
 
-/// A connection's place among those allowed; gives it back when dropped.
-struct Place {
-    open: Arc<Open>,
+/// One of them; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
     uid: u32,
 }
 
@@ -87,7 +98,7 @@ impl Socket {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let graceful = GracefulShutdown::new();
-        let open = Arc::new(Open::default());
+        let places = Arc::new(Places::new(limits.connections));
         // Owns every connection; dropping it ends what outlives the drain.
         let mut connections = JoinSet::new();
         loop {
@@ -109,7 +120,7 @@ impl Socket {
                     continue;
                 }
             };
-            let Some(place) = open.enter(peer.uid, limits) else {
+            let Some(place) = places.enter(peer.uid) else {
                 tracing::debug!(uid = peer.uid, "connection refused: too many are open");
                 continue;
             };
@@ -131,25 +142,32 @@ impl Socket {
     }
 }
 
-impl Open {
-    fn enter(self: &Arc<Self>, uid: u32, limits: Limits) -> Option<Place> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, here): (usize, usize) = (held.values().sum(), held.get(&uid).copied().unwrap_or(0));
-        if total >= limits.connections || here >= limits.connections_per_user {
+impl Places {
+    #[must_use]
+    pub fn new(share: Share) -> Self {
+        Self { share, taken: Mutex::default() }
+    }
+
+    /// A place for this user, if there is one.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, uid: u32) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let (total, here): (usize, usize) = (taken.values().sum(), taken.get(&uid).copied().unwrap_or(0));
+        if total >= self.share.all || here >= self.share.per_user {
             return None;
         }
-        held.insert(uid, here + 1);
-        Some(Place { open: Arc::clone(self), uid })
+        taken.insert(uid, here + 1);
+        Some(Place { places: Arc::clone(self), uid })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut held = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = held.get_mut(&self.uid) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(here) = taken.get_mut(&self.uid) {
             *here -= 1;
             if *here == 0 {
-                held.remove(&self.uid);
+                taken.remove(&self.uid);
             }
         }
     }
@@ -194,15 +212,14 @@ mod tests {
 
     #[test]
     fn a_user_that_holds_its_share_is_refused_and_others_are_not() {
-        let limits = Limits { connections: 3, connections_per_user: 2, streams_per_connection: 1 };
-        let open = Arc::new(Open::default());
-        let first = open.enter(7, limits);
-        let _second = open.enter(7, limits).unwrap();
-        assert!(open.enter(7, limits).is_none(), "its share is two");
-        let _third = open.enter(0, limits).unwrap();
-        assert!(open.enter(0, limits).is_none(), "three in all");
+        let places = Arc::new(Places::new(Share { all: 3, per_user: 2 }));
+        let first = places.enter(7);
+        let _second = places.enter(7).unwrap();
+        assert!(places.enter(7).is_none(), "its share is two");
+        let _third = places.enter(0).unwrap();
+        assert!(places.enter(0).is_none(), "three in all");
         drop(first);
-        assert!(open.enter(0, limits).is_some());
+        assert!(places.enter(0).is_some());
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Whose cgroup a directory is, by its path alone.
 
+use horcrux_proto::name::ContainerId;
 use horcrux_proto::v1::ContainerRuntime;
 
 /// A container as its path names it.
@@ -7,7 +8,7 @@ use horcrux_proto::v1::ContainerRuntime;
 pub(super) struct Identity {
     pub(super) runtime: ContainerRuntime,
     /// The runtime's id; the name where the runtime has no id.
-    pub(super) id: String,
+    pub(super) id: ContainerId,
     pub(super) name: Option<String>,
 }
 
@@ -26,7 +27,7 @@ pub(super) fn identity(parent: &str, name: &str, in_pod: bool) -> Option<Identit
         ("cri-o-", ContainerRuntime::Crio),
     ];
     let unit = name.strip_suffix(".scope").unwrap_or(name);
-    let with_id = |runtime, id: &str| Identity { runtime, id: id.to_owned(), name: None };
+    let with_id = |runtime, id: &str| Identity { runtime, id: ContainerId::near(id), name: None };
     for (prefix, runtime) in PREFIXES {
         if let Some(id) = unit.strip_prefix(prefix).filter(|id| is_id(id)) {
             return Some(with_id(runtime, id));
@@ -88,7 +89,7 @@ fn machine(name: &str) -> Option<Identity> {
 }
 
 fn named(runtime: ContainerRuntime, name: &str) -> Option<Identity> {
-    (!name.is_empty()).then(|| Identity { runtime, id: name.to_owned(), name: Some(name.to_owned()) })
+    (!name.is_empty()).then(|| Identity { runtime, id: ContainerId::near(name), name: Some(name.to_owned()) })
 }
 
 /// Undoes systemd's escapes: `\xHH` for a byte, `-` for `/` in paths, which names of machines never are.
@@ -123,7 +124,8 @@ mod tests {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         let (name, above) = segments.split_last().unwrap();
         let in_pod = above.iter().any(|segment| holds_pods(segment));
-        identity(above.last().unwrap_or(&""), name, in_pod).map(|found| (found.runtime, found.id))
+        identity(above.last().unwrap_or(&""), name, in_pod)
+            .map(|found| (found.runtime, found.id.as_str().to_owned()))
     }
 
     #[test]
@@ -142,6 +144,7 @@ mod tests {
             ("/lxc.payload/web-1", R::Lxc, "web-1"),
             ("/machine.slice/systemd-nspawn@deb\\x2dian.service", R::Nspawn, "deb-ian"),
             ("/machine.slice/machine-deb\\x2dian.scope", R::Nspawn, "deb-ian"),
+            ("/machine.slice/machine-deb\\x20ian.scope", R::Nspawn, "deb_ian:1c47a07a5bf72d90"),
             ("/machine.slice/machine-lxc\\x2d4711\\x2dold\\x2dbox.scope", R::Lxc, "old-box"),
             ("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope", R::Containerd, ID),
             ("/kubepods.slice/kubepods-pod1.slice/crio-ID.scope", R::Crio, ID),

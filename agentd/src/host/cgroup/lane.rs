@@ -1,6 +1,6 @@
 //! The lane that finds and reads containers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,8 @@ use super::walk::{self, Tree};
 /// Device numbers are looked up anew, and the list of containers is told again though it hasn't changed, in case a
 /// cycle was lost on its way.
 const SLOW_EVERY: u64 = 10;
+/// Containers that are read. A controller takes twice as many of a node.
+const MOST: usize = 10_000;
 /// A detail is read by people: the first failures tell as much as a thousand.
 const SHOWN_FAILURES: usize = 3;
 
@@ -36,7 +38,7 @@ pub struct ContainerLane {
     trees: Vec<Tree>,
     /// Where another lane looks for containers: how many changes it has seen, and how many were taken up.
     looked_for: Option<(Arc<AtomicU64>, u64)>,
-    containers: BTreeMap<String, Container>,
+    containers: BTreeMap<ContainerId, Container>,
     /// What was wrong when containers were looked for last.
     problems: Vec<String>,
     vacant: Vacant,
@@ -53,7 +55,6 @@ pub struct ContainerLane {
 
 #[derive(Debug)]
 struct Container {
-    id: ContainerId,
     found: walk::Found,
     /// Its directory in the tree where it was found.
     dir: PathBuf,
@@ -114,24 +115,30 @@ impl ContainerLane {
 
     /// Brings the containers up to date. Says whether they changed; fails when a hierarchy can't be read.
     fn discover(&mut self, slow: bool, problems: &mut Vec<String>) -> Result<bool, String> {
-        let mut seen = HashSet::new();
+        // By id, with the path.
+        let mut seen: HashMap<ContainerId, String> = HashMap::new();
+        let mut beyond = 0_u64;
         let mut changed = false;
         let mut open: usize = self.containers.values().map(Container::open_files).sum();
         for tree in &mut self.trees {
             tree.refresh().map_err(|error| format!("walk {}: {error}", tree.root().display()))?;
-            for found in tree.containers() {
-                let Ok(id) = found.identity.id.parse::<ContainerId>() else {
-                    problems.push(format!("{}: its name has characters that an id can't have", found.path));
-                    continue;
-                };
-                let key = found.identity.id.clone();
-                if !seen.insert(key.clone()) {
-                    // The other tree has it too; another path of the same name is another container, and loses.
-                    if self.containers.get(&key).is_some_and(|first| first.found.path != found.path) {
-                        problems.push(format!("{}: another container has the same name", found.path));
+            for mut found in tree.containers() {
+                match seen.get(&found.identity.id) {
+                    // The other tree has it too.
+                    Some(path) if *path == found.path => continue,
+                    // Another of the same name: told apart by where it is.
+                    Some(_) => {
+                        let (id, path) = (&found.identity.id, &found.path);
+                        found.identity.id = ContainerId::near(&format!("{} {path}", id.as_str()));
                     }
+                    None => {}
+                }
+                let key = found.identity.id.clone();
+                if seen.len() == MOST {
+                    beyond += 1;
                     continue;
                 }
+                seen.insert(key.clone(), found.path.clone());
                 let is_known = self.containers.get(&key).is_some_and(|known| known.found.is_same(&found));
                 if is_known && !slow {
                     continue;
@@ -152,7 +159,6 @@ impl ContainerLane {
                 let (network, recalled) = (Network::new(keep), Recalled::default());
                 let oom_watch = self.ooms.watch(&dir);
                 let container = Container {
-                    id,
                     found,
                     dir,
                     group,
@@ -168,7 +174,10 @@ impl ContainerLane {
         }
         self.vacant.settle();
         let before = self.containers.len();
-        self.containers.retain(|id, _| seen.contains(id));
+        self.containers.retain(|id, _| seen.contains_key(id));
+        if beyond > 0 {
+            problems.push(format!("{beyond} containers beyond {MOST} are not read"));
+        }
         Ok(changed || self.containers.len() != before)
     }
 
@@ -184,7 +193,7 @@ impl ContainerLane {
         for Container { found, recalled, .. } in self.containers.values_mut() {
             if look.news || recalled.is_new() {
                 let walk::Found { identity, path, .. } = found;
-                changed |= self.runtimes.recall(&identity.id, identity.runtime, path, recalled);
+                changed |= self.runtimes.recall(identity.id.as_str(), identity.runtime, path, recalled);
             }
             if look.asked {
                 recalled.sought();
@@ -231,7 +240,7 @@ impl Container {
         let detail = format!("{name}{kills} killed, its memory was full");
         Some(Happened {
             kind: EventKind::ContainerOomKilled,
-            object: Object::Container(self.id.clone()),
+            object: Object::Container(self.found.identity.id.clone()),
             detail,
         })
     }
@@ -241,7 +250,7 @@ impl Container {
         let mut absences = self.group.absences();
         absences.extend(self.network.absences());
         let facts = ContainerFacts {
-            id: identity.id.clone(),
+            id: identity.id.as_str().to_owned(),
             runtime: identity.runtime.into(),
             cgroup_path: self.found.path.clone(),
             display_name: identity.name.clone(),
@@ -307,7 +316,7 @@ impl Lane for ContainerLane {
                 }
             }
             container.expected = container.expected.max(readings.len());
-            let of_one = readings.into_samples(Object::Container(container.id.clone()), lost);
+            let of_one = readings.into_samples(Object::Container(key.clone()), lost);
             events.extend(of_one.last().and_then(|sample| container.killed(&sample.readings)));
             samples.extend(of_one);
         }

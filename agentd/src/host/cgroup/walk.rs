@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use horcrux_proto::name::ContainerId;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 
 use super::identity::{Identity, holds_pods, identity};
@@ -55,7 +56,7 @@ struct Dir {
     links: u64,
     in_pod: bool,
     /// The id of the container that this is in, or is.
-    within: Option<String>,
+    within: Option<ContainerId>,
     container: Option<(Identity, String)>,
     children: Vec<Dir>,
     /// Kept where there are many children, to look each of them up by its name alone.
@@ -113,7 +114,7 @@ impl Dir {
         if let (Some(identity), Some(outer)) = (&mut container, &self.within) {
             // Names are unique within their container only; ids are everywhere.
             if identity.name.is_some() {
-                identity.id = format!("{outer}:{}", identity.id);
+                identity.id = ContainerId::near(&format!("{}:{}", outer.as_str(), identity.id.as_str()));
             }
         }
         let within = container.as_ref().map(|identity| identity.id.clone()).or_else(|| self.within.clone());
@@ -300,7 +301,8 @@ mod tests {
         fs::create_dir_all(dir.path().join(format!("hxn1/docker/{ID}/lxc.payload.in/docker/{ID}"))).unwrap();
         let mut tree = Tree::new(dir.path());
         tree.refresh().unwrap();
-        let ids: Vec<String> = tree.containers().into_iter().map(|found| found.identity.id).collect();
+        let ids: Vec<String> =
+            tree.containers().into_iter().map(|found| found.identity.id.as_str().to_owned()).collect();
         assert_eq!(ids, [ID.to_owned(), format!("{ID}:in"), ID.to_owned()]);
     }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use horcrux_transport::secret::Secret;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE,
+};
+use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use subtle::ConstantTimeEq as _;
@@ -29,13 +33,24 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 pub(super) struct Answering {
     local: Arc<Local>,
     renderer: Mutex<Renderer>,
-    /// What to show; `None`: whoever can connect may ask.
-    token: Option<watch::Receiver<Secret>>,
+    asked_by: AskedBy,
+}
+
+/// Who may ask.
+#[derive(Debug)]
+pub(super) enum AskedBy {
+    /// Whoever can connect.
+    Anyone,
+    /// Whoever connects to this host by an address or a name of its own. A page that a browser here shows can have its own
+    /// name stand for this address: it is no program of this host.
+    ThisHost,
+    /// Whoever shows this.
+    Token(watch::Receiver<Secret>),
 }
 
 impl Answering {
-    pub(super) fn new(local: Arc<Local>, renderer: Renderer, token: Option<watch::Receiver<Secret>>) -> Self {
-        Self { local, renderer: Mutex::new(renderer), token }
+    pub(super) fn new(local: Arc<Local>, renderer: Renderer, asked_by: AskedBy) -> Self {
+        Self { local, renderer: Mutex::new(renderer), asked_by }
     }
 
     pub(super) async fn answer<B>(
@@ -47,10 +62,16 @@ impl Answering {
     }
 
     async fn respond<B>(self: Arc<Self>, request: Request<B>) -> Response<Full<Bytes>> {
-        if !self.may_ask(request.headers()) {
-            let mut refused = status(StatusCode::UNAUTHORIZED);
-            refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return refused;
+        match &self.asked_by {
+            AskedBy::Anyone => {}
+            AskedBy::ThisHost if names_this_host(request.headers()) => {}
+            AskedBy::ThisHost => return status(StatusCode::MISDIRECTED_REQUEST),
+            AskedBy::Token(token) if shows(request.headers(), &token.borrow()) => {}
+            AskedBy::Token(_) => {
+                let mut refused = status(StatusCode::UNAUTHORIZED);
+                refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                return refused;
+            }
         }
         if request.uri().path() != "/metrics" {
             return status(StatusCode::NOT_FOUND);
@@ -86,15 +107,25 @@ impl Answering {
         encoder.write_all(text.as_bytes()).unwrap_or_default();
         encoder.finish().unwrap_or_default().into()
     }
+}
 
-    fn may_ask(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        let shown = headers.get(AUTHORIZATION).and_then(|value| {
-            let (scheme, shown) = value.to_str().ok()?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| shown.trim())
-        });
-        shown.is_some_and(|shown| token.borrow().expose().as_bytes().ct_eq(shown.as_bytes()).into())
-    }
+fn shows(headers: &HeaderMap, token: &Secret) -> bool {
+    let shown = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, shown) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| shown.trim())
+    });
+    shown.is_some_and(|shown| token.expose().as_bytes().ct_eq(shown.as_bytes()).into())
+}
+
+/// An address, or a name that no other host has. Without one it is no browser.
+fn names_this_host(headers: &HeaderMap) -> bool {
+    let Some(asked) = headers.get(HOST) else { return true };
+    let host = asked.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|authority| {
+        let host = authority.host();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
+    })
 }
 
 fn status(code: StatusCode) -> Response<Full<Bytes>> {
@@ -115,12 +146,12 @@ mod tests {
     use super::*;
 
     async fn ask(token: Option<&str>, request: http::request::Builder) -> (StatusCode, HeaderMap, Vec<u8>) {
-        let (_keep, token) = token.map_or((None, None), |token| {
+        let (_keep, asked_by) = token.map_or((None, AskedBy::ThisHost), |token| {
             let (keep, token) = watch::channel(Secret::from(token.to_owned()));
-            (Some(keep), Some(token))
+            (Some(keep), AskedBy::Token(token))
         });
         let local = Arc::new(Local::new(Vec::new()));
-        let answering = Arc::new(Answering::new(local, Renderer::new(Path::new("/nonexistent")), token));
+        let answering = Arc::new(Answering::new(local, Renderer::new(Path::new("/nonexistent")), asked_by));
         let response = answering.answer(request.body(()).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         (head.status, head.headers, body.collect().await.unwrap().to_bytes().to_vec())
@@ -137,6 +168,21 @@ mod tests {
         assert_eq!(ask(None, get("/")).await.0, StatusCode::NOT_FOUND);
         let (code, headers, _) = ask(None, Request::post("/metrics")).await;
         assert_eq!((code, headers[ALLOW].to_str().unwrap()), (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"));
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_name_reads_nothing_of_a_port_of_this_host() {
+        for ours in ["127.0.0.1:9177", "localhost:9177", "LOCALHOST", "[::1]:9177"] {
+            assert_eq!(ask(None, get("/metrics").header(HOST, ours)).await.0, StatusCode::OK, "{ours}");
+        }
+        for other in ["evil.example:9177", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b"] {
+            let (code, _, body) = ask(None, get("/metrics").header(HOST, other)).await;
+            assert_eq!(
+                (code, body),
+                (StatusCode::MISDIRECTED_REQUEST, b"Misdirected Request\n".to_vec()),
+                "{other}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -34,7 +34,7 @@ mod own;
 mod render;
 mod text;
 
-use self::answer::{Answering, DEADLINE};
+use self::answer::{Answering, AskedBy, DEADLINE};
 pub use self::names::families;
 pub use self::render::Renderer;
 pub use self::text::Format;
@@ -109,23 +109,25 @@ pub enum ExporterError {
 impl Exporter {
     /// Takes its address; `root` is where /proc is found.
     pub fn bind(settings: &config::Exporter, local: Arc<Local>, root: &Path) -> Result<Self, ExporterError> {
-        let (port, token) = match (&settings.listen, &settings.secured) {
+        let (port, asked_by) = match (&settings.listen, &settings.secured) {
             (Listen::Unix(path), _) => {
                 let failed = |source| ExporterError::Socket { path: path.clone(), source };
                 if let Some(dir) = path.parent() {
                     std::fs::create_dir_all(dir)
                         .map_err(|source| ExporterError::Directory { path: path.clone(), source })?;
                 }
-                (Port::Plain(Listener::unix(path, SOCKET_MODE).map_err(failed)?), None)
+                (Port::Plain(Listener::unix(path, SOCKET_MODE).map_err(failed)?), AskedBy::Anyone)
             }
-            (Listen::Tcp(address), None) => (Port::Plain(Listener::Tcp(listener(*address)?)), None),
+            (Listen::Tcp(address), None) => {
+                (Port::Plain(Listener::Tcp(listener(*address)?)), AskedBy::ThisHost)
+            }
             (Listen::Tcp(address), Some(files)) => {
                 let (credentials, token) = Credentials::read(files)?;
-                (Port::Secured(listener(*address)?, credentials), Some(token))
+                (Port::Secured(listener(*address)?, credentials), AskedBy::Token(token))
             }
         };
         tracing::info!(listen = %settings.listen, "exporter");
-        Ok(Self { answering: Arc::new(Answering::new(local, Renderer::new(root), token)), port })
+        Ok(Self { answering: Arc::new(Answering::new(local, Renderer::new(root), asked_by)), port })
     }
 
     /// Serves until `stop`.

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use horcrux_transport::socket::Place;
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -17,15 +18,11 @@ pub(super) struct Followed {
     work: Option<Work>,
     messages: mpsc::Receiver<Result<Bytes, Status>>,
     ended: Option<Status>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Followed {
-    pub(super) fn new(
-        work: Work,
-        messages: mpsc::Receiver<Result<Bytes, Status>>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(work: Work, messages: mpsc::Receiver<Result<Bytes, Status>>, place: Place) -> Self {
         Self { work: Some(work), messages, ended: None, _place: place }
     }
 }

@@ -16,7 +16,7 @@ use horcrux_proto::v1::node_service_server::NodeServiceServer;
 use horcrux_proto::v1::system_service_server::SystemServiceServer;
 use horcrux_proto::v1::vm_service_server::VmServiceServer;
 use horcrux_transport::server::Incoming;
-use horcrux_transport::socket::{Limits, LocalPeer, Socket};
+use horcrux_transport::socket::{Limits, LocalPeer, Share, Socket};
 use horcrux_transport::tasks::Stop;
 use http::{Request, Response};
 use tonic::body::Body;
@@ -32,7 +32,7 @@ mod services;
 mod tests;
 
 /// A few people and their scripts, each with a connection or two.
-const LIMITS: Limits = Limits { connections: 32, connections_per_user: 16, streams_per_connection: 16 };
+const LIMITS: Limits = Limits { connections: Share { all: 32, per_user: 16 }, streams_per_connection: 16 };
 /// Who may connect to the socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
 /// A request names one thing, or a thousand filters.

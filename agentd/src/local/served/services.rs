@@ -24,22 +24,23 @@ use horcrux_proto::v1::{
     VmServiceGetRequest, VmServiceGetResponse, VmServiceListRequest, VmServiceListResponse, WatchRequest,
 };
 use horcrux_transport::clock;
-use tokio::sync::{Semaphore, mpsc};
+use horcrux_transport::socket::{LocalPeer, Places, Share};
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::followed::Followed;
 use crate::local::shown::Everything;
 
-/// Watchers at a time, of all users.
-const WATCHERS: usize = 64;
+/// Watchers at a time.
+const WATCHERS: Share = Share { all: 64, per_user: 16 };
 
 /// What is asked about here.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
     node: NodeName,
     live: Live<Everything>,
-    watchers: Arc<Semaphore>,
+    watchers: Arc<Places>,
     fell_behind: Arc<AtomicU64>,
     started_ms: i64,
 }
@@ -85,7 +86,7 @@ impl Served {
         Self {
             node,
             live,
-            watchers: Arc::new(Semaphore::new(WATCHERS)),
+            watchers: Arc::new(Places::new(WATCHERS)),
             fell_behind: Arc::default(),
             started_ms: clock::unix_ms(),
         }
@@ -214,6 +215,7 @@ impl WatchService for Served {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let who = request.extensions().get::<LocalPeer>().copied();
         let request = request.into_inner();
         let wanted = wanted(&request, |_| Everything)?;
         if !wanted.pools.is_empty() {
@@ -222,8 +224,9 @@ impl WatchService for Served {
         for node in &wanted.nodes {
             self.check_node(node.as_str())?;
         }
-        let place = Arc::clone(&self.watchers).try_acquire_owned();
-        let place = place.map_err(|_| Status::resource_exhausted("too many watch this agent"))?;
+        let LocalPeer { uid } = who.ok_or_else(|| Status::internal("the socket does not say who asks"))?;
+        let place = self.watchers.enter(uid);
+        let place = place.ok_or_else(|| Status::resource_exhausted("too many watch this agent"))?;
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let live = self.live.clone();
         let mut watcher = Local { fell_behind: Arc::clone(&self.fell_behind) };

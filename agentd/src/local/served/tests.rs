@@ -1,5 +1,6 @@
 //! The socket, asked as a client does.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use horcrux_live::fleet::Enrolled;
@@ -31,6 +32,7 @@ struct Agent {
     channel: Channel,
     lanes: mpsc::Sender<(&'static str, Cycle)>,
     tasks: Tasks,
+    path: PathBuf,
     _dir: TempDir,
 }
 
@@ -50,7 +52,7 @@ impl Agent {
         tasks.spawn("tap", |stop| tap.run(cycles, stop));
         tasks.spawn("agent-socket", |stop| socket.run(stop));
         let channel = socket::channel(&path, "test", DEADLINE).await.unwrap();
-        Self { channel, lanes, tasks, _dir: dir }
+        Self { channel, lanes, tasks, path, _dir: dir }
     }
 
     async fn read(&self, second: u64, readings: Vec<Reading>) {
@@ -161,6 +163,32 @@ async fn a_watcher_is_told_what_there_is_and_then_what_changes() {
         }
     }
     drop((stream, watch));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn no_user_takes_all_places_of_watchers() {
+    let agent = Agent::start().await;
+    agent.read(1, vec![load(1.0)]).await;
+    let mut held = Vec::new();
+    let mut watch = WatchServiceClient::new(agent.channel.clone());
+    // As many as a connection has streams.
+    for _ in 0..16 {
+        held.push(watch.watch(WatchRequest::default()).await.unwrap().into_inner());
+    }
+    let other = socket::channel(&agent.path, "test", DEADLINE).await.unwrap();
+    let mut another = WatchServiceClient::new(other);
+    let refused = another.watch(WatchRequest::default()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, "too many watch this agent"));
+    drop(held.pop());
+    // The place is free when the agent has heard of it.
+    let again = tokio::time::timeout(DEADLINE, async {
+        while another.watch(WatchRequest::default()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    again.await.unwrap();
+    drop((held, watch, another));
     agent.stop().await;
 }
 
