@@ -41,6 +41,8 @@ pub enum Line {
     },
     Values {
         resource: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        display_name: Option<String>,
         /// By its node's clock.
         taken_unix_ms: Option<i64>,
         /// By name with unit; an instance follows in braces.
@@ -48,10 +50,15 @@ pub enum Line {
     },
     Gone {
         resource: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        display_name: Option<String>,
     },
     Event {
         at_unix_ms: i64,
         resource: String,
+        /// While it is here.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        display_name: Option<String>,
         kind: String,
         detail: String,
     },
@@ -193,10 +200,16 @@ pub fn lines(fleet: &Fleet, change: &Change) -> Vec<Line> {
             .into_iter()
             .collect(),
         Change::Values(slot) => fleet.thing(*slot).map(values).into_iter().collect(),
-        Change::Gone(thing) => vec![Line::Gone { resource: thing.name().to_owned() }],
+        Change::Gone(thing) => {
+            vec![Line::Gone { resource: thing.name().to_owned(), display_name: display_name(thing) }]
+        }
         Change::Event(event) => vec![Line::Event {
             at_unix_ms: event.at_unix_ms,
             resource: event.resource.clone(),
+            display_name: fleet
+                .things()
+                .find_map(|(_, thing)| (thing.name() == event.resource).then(|| display_name(thing)))
+                .flatten(),
             kind: event_word(event.kind()),
             detail: event.detail.clone(),
         }],
@@ -221,8 +234,36 @@ fn values(thing: &Thing) -> Line {
     });
     Line::Values {
         resource: thing.name().to_owned(),
+        display_name: display_name(thing),
         taken_unix_ms: thing.sampled_unix_ms,
         values: named.collect(),
+    }
+}
+
+/// What people call it, where that isn't its resource name.
+fn display_name(thing: &Thing) -> Option<String> {
+    let name = match &thing.object {
+        Object::Node(_) => None,
+        Object::Vm(vm) => vm.facts.as_ref().map(|facts| facts.display_name.clone()),
+        Object::Container(container) => container.facts.as_ref().and_then(|facts| facts.display_name.clone()),
+    };
+    name.filter(|name| !name.is_empty())
+}
+
+/// Of an id, as much as tells it from others that a person has before them.
+const SHORT_ID: usize = 12;
+
+/// As people know it: `vm web1 (aaaaaaaa-000)`, `node a`.
+fn known_as(resource: &str, display_name: Option<&str>) -> String {
+    let mut parts = resource.rsplit('/');
+    let id = parts.next().unwrap_or_default();
+    match (parts.next(), display_name) {
+        (Some("nodes"), _) => format!("node {}", shown(id)),
+        (Some(kind), Some(name)) => {
+            let short: String = id.chars().take(SHORT_ID).collect();
+            format!("{} {} ({})", shown(kind.trim_end_matches('s')), shown(name), shown(&short))
+        }
+        (_, _) => shown(resource),
     }
 }
 
@@ -254,16 +295,14 @@ impl Line {
         match self {
             Self::Present { object, .. } => Some(format!("present   {}", object.text())),
             Self::Changed { object, .. } => Some(format!("changed   {}", object.text())),
-            Self::Gone { resource } => Some(format!("gone      {}", shown(resource))),
-            Self::Event { at_unix_ms, resource, kind, detail } => {
-                let at = utc_clock(*at_unix_ms);
-                Some(
-                    format!("event     {at} {kind} {} {}", shown(resource), shown(detail))
-                        .trim_end()
-                        .to_owned(),
-                )
+            Self::Gone { resource, display_name } => {
+                Some(format!("gone      {}", known_as(resource, display_name.as_deref())))
             }
-            Self::Values { resource, values, .. } => {
+            Self::Event { at_unix_ms, resource, display_name, kind, detail } => {
+                let (at, who) = (utc_clock(*at_unix_ms), known_as(resource, display_name.as_deref()));
+                Some(format!("event     {at} {kind} {who} {}", shown(detail)).trim_end().to_owned())
+            }
+            Self::Values { resource, display_name, values, .. } => {
                 let parts: Vec<String> = HEADLINES
                     .iter()
                     .filter_map(|(metric, label)| {
@@ -273,7 +312,7 @@ impl Line {
                     })
                     .collect();
                 let text = if parts.is_empty() { "no values".to_owned() } else { parts.join("  ") };
-                Some(format!("values    {}  {text}", shown(resource)))
+                Some(format!("values    {}  {text}", known_as(resource, display_name.as_deref())))
             }
             Self::Gap { .. } => None,
         }
@@ -338,7 +377,8 @@ mod tests {
             "{text}"
         );
         let values = BTreeMap::from([("vm_cpu_usage_percent".to_owned(), 12.5)]);
-        let line = Line::Values { resource: "vms/u".into(), taken_unix_ms: Some(1), values };
+        let resource = "vms/u".to_owned();
+        let line = Line::Values { resource, display_name: None, taken_unix_ms: Some(1), values };
         assert_eq!(
             serde_json::to_string(&line).unwrap(),
             r#"{"change":"values","resource":"vms/u","taken_unix_ms":1,"values":{"vm_cpu_usage_percent":12.5}}"#
@@ -351,10 +391,20 @@ mod tests {
         let line = Line::Event {
             at_unix_ms: 0,
             resource: "vms/u".into(),
+            display_name: None,
             kind: "vm-gone".into(),
             detail: "x\u{1b}[2J".into(),
         };
         assert_eq!(line.text().unwrap(), "event     00:00:00Z vm-gone vms/u x\\u{1b}[2J");
+    }
+
+    #[test]
+    fn people_are_told_of_things_by_their_names() {
+        let uuid = "vms/aaaaaaaa-0000-4000-8000-000000000001";
+        assert_eq!(known_as(uuid, Some("web1")), "vm web1 (aaaaaaaa-000)");
+        assert_eq!(known_as(uuid, None), uuid);
+        assert_eq!(known_as("nodes/a", None), "node a");
+        assert_eq!(known_as("nodes/a/containers/web", Some("w\u{1b}b")), "container w\\u{1b}b (web)");
     }
 
     #[test]
