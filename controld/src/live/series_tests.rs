@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use horcrux_proto::agent::v1::{SampleBatch, Series, series};
 use horcrux_proto::catalogue::CATALOGUE;
-use horcrux_proto::v1::{Metric, Source};
+use horcrux_proto::v1::{Absence, Metric, Source};
 
 use super::derive;
 use super::fleet::{Applied, LinkId, MAX_SERIES};
@@ -84,6 +84,26 @@ fn what_was_derived_from_a_counter_ends_with_it() {
     let mut model = Model::with_usage();
     model.reads(1, &retired(7));
     assert_eq!(model.usage(), None);
+}
+
+#[test]
+fn what_is_derived_from_what_is_absent_is_absent_for_that_reason() {
+    let mut model = Model::with_usage();
+    let mut inventory = vm_on(VM, 2);
+    let absence = |metric: Metric| Absence {
+        metric: metric.into(),
+        reason: "its monitor hangs".into(),
+        ..Absence::default()
+    };
+    inventory.vms[0].absences = vec![absence(Metric::VmMemoryUsable), absence(Metric::VmCpuTime)];
+    model.fleet.inventory(&node("a"), &inventory);
+    let values = model.fleet.find(&format!("vms/{VM}").parse().unwrap()).unwrap().values();
+    let of = |metric| values.iter().filter(move |value| value.metric() == metric);
+    let usage: Vec<_> =
+        of(Metric::VmMemoryUsage).map(|value| (value.value, value.absent_reason.as_str())).collect();
+    assert_eq!(usage, [(None, "its monitor hangs")]);
+    let usage: Vec<_> = of(Metric::VmCpuUsage).map(|value| value.value).collect();
+    assert_eq!(usage, [Some(50.0)], "what there is of it is shown once");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One node, VM or container as it is now: what it is, and the newest of each of its series.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use horcrux_proto::catalogue::{self, Kind};
@@ -259,17 +259,23 @@ impl Object {
         self.gauge(metric, &self.whole)
     }
 
-    /// All values and known absences, in the catalogue's order.
+    /// All values and known absences, in the catalogue's order. What is derived from what is absent is absent for that
+    /// reason.
     #[must_use]
     pub fn values(&self) -> Vec<MetricValue> {
         let mut values: Vec<_> = self.series().map(value).collect();
+        let known: HashSet<(i32, String)> =
+            values.iter().map(|value| (value.metric, value.instance.clone())).collect();
         for absence in self.absences() {
-            values.push(MetricValue {
-                metric: absence.metric,
+            let absent = |metric| MetricValue {
+                metric,
                 instance: absence.instance.clone(),
                 absent_reason: absence.reason.clone(),
                 ..MetricValue::default()
-            });
+            };
+            values.push(absent(absence.metric));
+            let derived = derive::from(absence.metric()).map(i32::from);
+            values.extend(derived.filter(|of| !known.contains(&(*of, absence.instance.clone()))).map(absent));
         }
         values.sort_by(|a, b| (a.metric, &a.instance).cmp(&(b.metric, &b.instance)));
         values
