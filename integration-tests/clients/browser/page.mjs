@@ -89,8 +89,14 @@ const answers = {
     await page.setViewportSize({ width: Number(width), height: Number(height) });
     await page.emulateMedia({ colorScheme: scheme });
     const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    // Tables of which some columns have to be scrolled to.
+    const cut = await page.evaluate(() =>
+      [...document.querySelectorAll(".scroller")]
+        .filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth)
+        .map((scroller) => scroller.querySelector("table").id),
+    );
     await page.screenshot({ path: file, fullPage: true });
-    return { overflow };
+    return { overflow, cut };
   },
 };
 
