@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use horcrux_proto::agent::v1::{
-    Ack, AttachRequest, AttachResponse, Backfill, Command, Configure, Gap, Hello, Inventory, Resync,
-    SampleBatch, Welcome, attach_request, attach_response, backfill, command,
+    Ack, AttachRequest, AttachResponse, Command, Configure, Hello, Inventory, Resync, Welcome,
+    attach_request, attach_response, command,
 };
 use horcrux_proto::name::NodeName;
 use horcrux_proto::packed::Last;
@@ -22,16 +22,16 @@ use tonic::{Status, Streaming};
 
 use super::pace::{self, PER_STREAM, Pace};
 use super::resync::{ASK_AGAIN, Asking, Due};
-use super::said::{
-    Malformed, Pieces, bounded, checked_batch, checked_event, checked_gap, checked_inventory, merge,
-};
+use super::said::{Malformed, Pieces, bounded, checked_event, checked_inventory, merge};
 use super::streams::{Ending, Speaker, Streams};
 use crate::config::Cadence;
 use crate::live::Live;
-use crate::live::fleet::{Applied, LinkId, MAX_SERIES};
+use crate::live::fleet::LinkId;
 use crate::store::Store;
 use crate::store::nodes::{Admitted, NodeRow};
 use crate::store::recent::Record;
+
+mod taken;
 
 /// Acks and commands waiting to go to one agent. Acks may be skipped: the next one covers them.
 pub const REPLIES: usize = 64;
@@ -345,98 +345,6 @@ impl Attachments {
             tracing::debug!(node = row.name, ?wait, "node says more than its share");
             tokio::time::sleep(wait).await;
         }
-    }
-
-    async fn samples(&self, stream: &mut Attached<'_>, batch: SampleBatch) -> Result<(), Status> {
-        let Attached { name, link, of, .. } = *stream;
-        let packed = batch.encoded_len();
-        let (batch, lacks) =
-            stream.last.unpack(batch).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if stream.last.len() > MAX_SERIES {
-            return Err(Status::resource_exhausted("the stream declared too many series"));
-        }
-        let beside = batch.encoded_len().saturating_sub(packed);
-        self.wait(stream.row, pace::cost_beside(beside)).await;
-        let batch = checked_batch(batch, clock::unix_ms()).map_err(refuse)?;
-        let ack = Ack { epoch: of.epoch, sequence: batch.sequence, backfill: false };
-        let mut kept = batch.clone();
-        let declared = std::mem::take(&mut kept.declared);
-        let record = Record::Batch {
-            node: name.to_string(),
-            stream: of.stream,
-            epoch: of.epoch,
-            declared,
-            batch: Box::new(kept),
-        };
-        let applied = self.live.samples(name, link, Box::new(batch)).await;
-        match applied? {
-            Applied::Yes if !lacks => {}
-            Applied::Yes | Applied::Unknown => {
-                tracing::warn!(node = %name, "samples of undeclared series: asking for all declarations");
-                self.ask_again(stream).await?;
-            }
-            Applied::TooMany => return Err(Status::resource_exhausted("the node declared too many series")),
-            Applied::Stale => return Err(Status::aborted("this stream was replaced")),
-        }
-        self.record(record, Some(stream.ack(ack))).await
-    }
-
-    /// What was taken before goes to the record alone: what is now is told by what is taken now.
-    async fn backfill(&self, stream: &Attached<'_>, backfill: Backfill) -> Result<(), Status> {
-        let (node, epoch) = (stream.name.to_string(), backfill.epoch);
-        let begun = if epoch > stream.of.epoch { Err(Malformed("its epoch has not begun")) } else { Ok(()) };
-        // It would come again on each stream, and with it end each: what is refused is lost, and that is told.
-        let refused = |sequence: u64, why: Malformed| {
-            tracing::warn!(node = %stream.name, epoch, sequence, why = why.0, "back-fill refused");
-            let now_ms = clock::unix_ms();
-            let gap = Gap {
-                first_sequence: sequence,
-                last_sequence: sequence,
-                from_unix_ms: now_ms,
-                until_unix_ms: now_ms,
-                reason: format!("the controller refused it: {}", why.0),
-            };
-            Record::Gap { node: node.clone(), epoch, gap }
-        };
-        let (kept, sequence) = match backfill.record {
-            Some(backfill::Record::Samples(batch)) => {
-                let sequence = batch.sequence;
-                let kept = begun.and_then(|()| checked_batch(batch, clock::unix_ms())).map(|mut batch| {
-                    let declared = std::mem::take(&mut batch.declared);
-                    let (node, stream) = (node.clone(), stream.of.stream);
-                    Record::Batch { node, stream, epoch, declared, batch: Box::new(batch) }
-                });
-                (kept, sequence)
-            }
-            Some(backfill::Record::Event(event)) => {
-                let sequence = event.sequence;
-                let kept = begun.and_then(|()| checked_event(event));
-                (
-                    kept.map(|event| Record::Event { node: node.clone(), epoch, event: Box::new(event) }),
-                    sequence,
-                )
-            }
-            Some(backfill::Record::Gap(gap)) => {
-                let sequence = gap.last_sequence;
-                let kept = begun.and_then(|()| checked_gap(gap));
-                (kept.map(|gap| Record::Gap { node: node.clone(), epoch, gap }), sequence)
-            }
-            // Of a later version: it is as good as stored, or it would come for ever.
-            None => return Err(Status::invalid_argument("back-fill without a record that is known here")),
-        };
-        if sequence == 0 {
-            return Err(Status::invalid_argument("back-fill without a sequence"));
-        }
-        let record = kept.unwrap_or_else(|why| refused(sequence, why));
-        self.record(record, Some(stream.ack(Ack { epoch, sequence, backfill: true }))).await
-    }
-
-    async fn record(&self, record: Record, ack: Option<AckTo>) -> Result<(), Status> {
-        self.recorder
-            .0
-            .send((record, ack))
-            .await
-            .map_err(|_| Status::unavailable("the controller is stopping"))
     }
 }
 
