@@ -186,9 +186,10 @@ impl Session {
             let text = Chain(&error).to_string();
             match &error {
                 CallError::NotLoaded(_) => Unavailable::Absent(text),
-                CallError::EventLoop(_) => Unavailable::Failing(text),
+                CallError::EventLoop(_) | CallError::TooOld(_) => Unavailable::Failing(text),
                 CallError::Libvirt { error, .. } => {
-                    let refused = refusal::of(error).map(|kind| refusal::told(kind, &text, &self.place.root));
+                    let refused = refusal::of(error)
+                        .map(|kind| refusal::told(kind, self.access, &text, &self.place.root));
                     Unavailable::Failing(refused.unwrap_or(text))
                 }
             }
