@@ -151,6 +151,10 @@ impl Session {
     }
 
     fn connected(&mut self) -> Result<&Connection, Unavailable> {
+        // One that was lost since the last call would cost this one's answer.
+        if matches!(&self.state, State::Connected(connection) if !connection.is_alive()) {
+            self.state = State::New;
+        }
         if let State::Unavailable { why, retry_at } = &self.state
             && clock::monotonic() < *retry_at
         {
