@@ -213,9 +213,8 @@ impl GuestLane {
 
     /// Asks those whose turn it is, and keeps what the others said.
     fn ask(&mut self, running: Vec<VmUuid>, changed: &HashSet<VmUuid>, all: bool) {
-        let before = std::mem::take(&mut *lock(&self.shared.told));
         // A VM that is asked is shown as it was until it has answered.
-        *lock(&self.shared.told) = before.clone();
+        let before = lock(&self.shared.told).clone();
         let names: HashSet<String> = running.iter().map(VmUuid::to_string).collect();
         // Of VMs that are gone nobody waits for an answer.
         self.workers.begin(|about| names.contains(about));
