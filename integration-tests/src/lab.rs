@@ -28,6 +28,8 @@ pub enum Work {
     Idle,
     /// It burns half of a core; a guest writes to its disk too.
     Busy,
+    /// It has QEMU's guest agent, a filesystem and somebody logged in.
+    Agent,
 }
 
 impl Work {
@@ -35,6 +37,7 @@ impl Work {
         match self {
             Self::Idle => "idle",
             Self::Busy => "busy",
+            Self::Agent => "agent",
         }
     }
 }

@@ -28,7 +28,8 @@ use crate::sample::{Cycle, Found, Happened, Lane, Object, SourceReport, Taken};
 use self::places::{Kind, Place, bound_memory, distinct, tell_read_only};
 
 /// A disk that must spin up takes seconds and then has values at the next reading.
-const PATIENCE: Patience = Patience { answer: Duration::from_secs(1), round: Duration::from_secs(4) };
+const PATIENCE: Patience =
+    Patience { answer: Duration::from_secs(1), round: Duration::from_secs(4), late: 64 };
 
 /// What `statvfs` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

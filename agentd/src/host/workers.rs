@@ -18,6 +18,8 @@ pub(super) struct Patience {
     pub(super) answer: Duration,
     /// For all of one round, so that many things that begin to hang at once don't add up.
     pub(super) round: Duration,
+    /// Threads that hang at once. Beyond that nothing is asked.
+    pub(super) late: usize,
 }
 
 /// `Q` names what is asked about in itself.
@@ -30,9 +32,6 @@ pub(super) struct Workers<Q, A> {
     late: HashMap<String, Worker<Q, A>>,
 }
 
-/// Threads that hang at once. Beyond that what hangs is not asked.
-const MOST_LATE: usize = 64;
-
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unanswered {
@@ -40,8 +39,8 @@ pub(super) enum Unanswered {
     Worker(NoAnswer),
     #[error("not asked: others took too long")]
     NoTime,
-    #[error("not asked: {MOST_LATE} others don't answer")]
-    TooManyLate,
+    #[error("not asked: {0} others don't answer")]
+    TooManyLate(usize),
     #[error("start a thread: {0}")]
     Start(std::io::Error),
 }
@@ -109,8 +108,8 @@ impl<Q: Send + 'static, A: Send + 'static> Workers<Q, A> {
         if let Some(worker) = self.idle.take() {
             return Ok(worker);
         }
-        if self.late.len() >= MOST_LATE {
-            return Err(Unanswered::TooManyLate);
+        if self.late.len() >= self.patience.late {
+            return Err(Unanswered::TooManyLate(self.late.len()));
         }
         let answer = Arc::clone(&self.answer);
         Worker::start(self.name, move |question| answer(question)).map_err(Unanswered::Start)
@@ -129,7 +128,7 @@ mod tests {
 
     fn workers(round: Duration) -> Workers<Question, ()> {
         let pass = |gate: Question| drop(gate.as_ref().map(|gate| gate.lock()));
-        Workers::new("test", pass, Patience { answer: Duration::from_millis(20), round })
+        Workers::new("test", pass, Patience { answer: Duration::from_millis(20), round, late: 64 })
     }
 
     #[test]
@@ -165,6 +164,18 @@ mod tests {
             .collect();
         assert!(errors[499].contains("others"), "{}", errors[499]);
         assert!(workers.late.len() < 5 && began.elapsed() < Duration::from_secs(10));
+        drop(closed);
+    }
+
+    #[test]
+    fn no_more_hang_at_once_than_may() {
+        let mut workers = workers(Duration::from_secs(60));
+        workers.patience.late = 2;
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock().unwrap();
+        let mut ask = |about| workers.ask(about, Some(Arc::clone(&gate))).unwrap_err();
+        assert!(matches!((ask("a"), ask("b")), (Unanswered::Worker(_), Unanswered::Worker(_))));
+        assert_eq!(ask("c").to_string(), "not asked: 2 others don't answer");
         drop(closed);
     }
 

@@ -15,6 +15,7 @@ mod dependencies;
 mod enrollment;
 mod full_host;
 mod grid;
+mod guests;
 mod jobs;
 mod lab;
 mod live;

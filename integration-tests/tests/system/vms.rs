@@ -49,13 +49,13 @@ impl Scene {
 }
 
 /// Events as a watcher gets them.
-struct Watched {
+pub(crate) struct Watched {
     program: Child,
     events: Receiver<Value>,
 }
 
 impl Watched {
-    fn start(controller: &Controller) -> Self {
+    pub(crate) fn start(controller: &Controller) -> Self {
         let client = controller.client("admin").unwrap();
         let mut command = client.command(&["-o", "json", "watch", "events", "status"]).unwrap();
         let mut program = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -73,7 +73,7 @@ impl Watched {
         watched
     }
 
-    fn next(&self, what: &str, look: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn next(&self, what: &str, look: impl Fn(&Value) -> bool) -> Value {
         let mut others = Vec::new();
         loop {
             let Ok(line) = self.events.recv_timeout(Duration::from_secs(20)) else {

@@ -22,7 +22,7 @@ fn lane(text: &str, probe: Probe) -> (tempfile::TempDir, FilesystemLane) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("proc/self")).unwrap();
     fs::write(dir.path().join("proc/self/mountinfo"), text).unwrap();
-    let patience = Patience { answer: Duration::from_millis(50), round: Duration::from_secs(60) };
+    let patience = Patience { answer: Duration::from_millis(50), round: Duration::from_secs(60), late: 64 };
     let lane = FilesystemLane::with(dir.path(), Lacking::default(), probe, patience);
     (dir, lane)
 }

@@ -21,7 +21,8 @@ use crate::sample::{Cycle, Found, Lane, Object, SourceReport, Taken};
 
 use self::chip::{Chip, Kind, Sensor, chip, chip_name, input};
 
-const PATIENCE: Patience = Patience { answer: Duration::from_secs(1), round: Duration::from_secs(4) };
+const PATIENCE: Patience =
+    Patience { answer: Duration::from_secs(1), round: Duration::from_secs(4), late: 64 };
 /// A chip's sensors and limits are looked up anew in every so many readings: drivers make some of them late.
 const LOOK_EVERY: u64 = 30;
 /// Sensors that are read; a server has a few dozen.

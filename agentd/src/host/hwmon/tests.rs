@@ -100,7 +100,7 @@ fn hangs(question: &Question) -> Answer {
 fn a_sensor_that_hangs_costs_itself_and_comes_back() {
     let dir = machine();
     fs::remove_file(dir.path().join("sys/class/hwmon/hwmon2/fan2_input")).unwrap();
-    let patience = Patience { answer: Duration::from_millis(50), round: Duration::from_secs(60) };
+    let patience = Patience { answer: Duration::from_millis(50), round: Duration::from_secs(60), late: 64 };
     let mut lane = SensorLane::with(dir.path(), Lacking::default(), hangs, patience);
     assert_eq!(values(&lane.read(TAKEN), Metric::NodeTemperature).len(), 3);
     let held = BUS.lock().unwrap();

@@ -233,7 +233,7 @@ impl Lane for VmLane {
             samples.push(ObjectSample { object: Object::Vm(*uuid), readings: readings.into_list() });
             let mut of_one = domain.facts(*uuid, &self.place, lost.as_deref(), &self.others);
             if domain.has_process() {
-                match self.others.guests.of(uuid) {
+                match self.others.guests.of(uuid, of_one.state()) {
                     Ok(guest) => of_one.guest = Some(guest),
                     Err(why) => of_one.guest_unknown_reason = why,
                 }

@@ -24,8 +24,10 @@ use super::session::{Place, Session, Unavailable};
 
 /// How often a job is looked at.
 pub const EVERY: Duration = Duration::from_secs(1);
-/// A monitor that works answers in 5 ms. Several that hang make a round late, and nothing else.
-const PATIENCE: Patience = Patience { answer: Duration::from_millis(700), round: Duration::from_secs(3) };
+/// A monitor that works answers in 5 ms. Several that hang make a round late, and nothing else; but each holds one of
+/// libvirtd's workers, of which it has 20 as it comes, and of those the monitor lane may hold 8 and the guests' 6.
+const PATIENCE: Patience =
+    Patience { answer: Duration::from_millis(700), round: Duration::from_secs(3), late: 4 };
 
 /// In bytes, by libvirt's names for them.
 const BYTES: [(&str, Metric); 6] = [

@@ -105,18 +105,19 @@ pub fn lanes(root: &Path, places: &[Place], known: &Known, agents: GuestAgents) 
     let of = |(at, place): (usize, &Place)| {
         let name = |kind| if at == 0 { kind } else { name_of_another(kind, &place.uri) };
         let missing = Missing::default();
+        let states = Bell::default();
         let (guests, told) = match agents {
             GuestAgents::Ask => {
-                let (lane, told) = GuestLane::new(name("guest-agents"), place.clone(), known.clone());
+                let name = name("guest-agents");
+                let (lane, told) = GuestLane::new(name, place.clone(), states.clone(), known.clone());
                 (Some(lane), told)
             }
             GuestAgents::Leave => (None, Guests::not_asked()),
         };
-        let states = Bell::default();
         let jobs = if place.has_monitors() { Jobs::followed(states.clone()) } else { Jobs::default() };
-        let others = Others { missing: missing.clone(), guests: told, jobs: jobs.clone() };
+        let others = Others { missing: missing.clone(), guests: told.clone(), jobs: jobs.clone() };
         let vms = VmLane::new(name("vms"), root, place.clone(), others, states.clone(), known.clone());
-        let rung = (states, jobs.clone());
+        let rung = (states, jobs.clone(), told);
         let events = VmEventLane::new(name("vm-events"), place.clone(), rung, known.clone());
         let with_monitors = place.has_monitors().then(|| {
             let found = (missing, jobs.clone());

@@ -75,6 +75,8 @@ pub(super) enum CallError {
     NotLoaded(#[from] dl::NotLoaded),
     #[error("start libvirt's event loop")]
     EventLoop(#[source] std::io::Error),
+    #[error("libvirt can't ask for it before {0}")]
+    TooOld(&'static str),
     #[error("{doing}: {}", .error.message())]
     Libvirt { doing: &'static str, error: Error },
 }
@@ -82,6 +84,9 @@ pub(super) enum CallError {
 /// A silent libvirtd is given up after so many seconds, times so many: a call that waits for it then fails.
 const KEEPALIVE_SECONDS: i32 = 3;
 const KEEPALIVE_COUNT: u32 = 2;
+
+/// The first libvirt that asks guests for their load.
+const LOAD: (u32, &str) = (11_002_000, "version 11.2");
 
 impl Connection {
     /// Connects, and has libvirt loaded for it.
@@ -167,6 +172,9 @@ impl Connection {
 
     /// Where the agent in the guest does not answer, neither does this.
     pub(super) fn guest_info(&self, uuid: &VmUuid, info: GuestInfo) -> Result<Params, CallError> {
+        if info == GuestInfo::Load && self.connect.lib_version().is_ok_and(|version| version < LOAD.0) {
+            return Err(CallError::TooOld(LOAD.1));
+        }
         let domain = self.domain(uuid)?;
         let (mut params, mut count) = (ptr::null_mut(), 0);
         // SAFETY: the domain lives; the parameters are set to a list that is freed below.

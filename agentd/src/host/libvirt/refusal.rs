@@ -8,6 +8,8 @@ use std::path::Path;
 use rustix::process::geteuid;
 use virt::error::{Error, ErrorDomain, ErrorNumber};
 
+use super::raw::Access;
+
 /// Who refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -17,9 +19,10 @@ pub(super) enum Refusal {
     Socket,
 }
 
-/// Where the agent's package has its rule, and where administrators have theirs.
-const RULES: [&str; 2] =
+/// Where the agent's package has its rule, and where administrators have theirs. The package has none that lets it change.
+const LOOK_RULES: [&str; 2] =
     ["usr/share/polkit-1/rules.d/60-horcrux-agent.rules", "etc/polkit-1/rules.d/60-horcrux-agent.rules"];
+const CHANGE_RULES: [&str; 1] = ["etc/polkit-1/rules.d/61-horcrux-guest-agents.rules"];
 
 pub(super) fn of(error: &Error) -> Option<Refusal> {
     use ErrorNumber::{AccessDenied, AuthCancelled, AuthFailed, AuthUnavailable};
@@ -33,13 +36,29 @@ pub(super) fn of(error: &Error) -> Option<Refusal> {
 }
 
 /// What to say of it. `root` is where /etc and /usr are found.
-pub(super) fn told(kind: Refusal, why: &str, root: &Path) -> String {
+pub(super) fn told(kind: Refusal, access: Access, why: &str, root: &Path) -> String {
     let user = user(&fs::read_to_string(root.join("etc/passwd")).unwrap_or_default(), geteuid().as_raw());
-    let has_rule = RULES.iter().any(|rule| root.join(rule).exists());
-    text(kind, why, &user, has_rule)
+    let has_rule = rules(access).iter().any(|rule| root.join(rule).exists());
+    text(kind, access, why, &user, has_rule)
 }
 
-fn text(kind: Refusal, why: &str, user: &str, has_rule: bool) -> String {
+fn rules(access: Access) -> &'static [&'static str] {
+    match access {
+        Access::Look => &LOOK_RULES,
+        Access::Change => &CHANGE_RULES,
+    }
+}
+
+fn text(kind: Refusal, access: Access, why: &str, user: &str, has_rule: bool) -> String {
+    let (what, action) = match access {
+        Access::Look => ("look", "org.libvirt.unix.monitor"),
+        // As good as root on the VMs: whoever reads this may want to leave it.
+        Access::Change => (
+            "change VMs, as asking guest agents needs, or set ask_guest_agents = false",
+            "org.libvirt.unix.manage",
+        ),
+    };
+    let file = rules(access).last().copied().unwrap_or_default();
     let mend = match (kind, has_rule) {
         (Refusal::Policy, true) => {
             "polkit has a rule that allows it, and does not follow it; `apt-get install polkitd` where it is \
@@ -47,9 +66,12 @@ fn text(kind: Refusal, why: &str, user: &str, has_rule: bool) -> String {
                 .to_owned()
         }
         (Refusal::Policy, false) => format!(
-            "allow it to look: `echo 'polkit.addRule(function (a, s) {{ if (a.id == \"org.libvirt.unix.monitor\" && \
-             s.user == \"{user}\") return \"yes\"; }});' > /{}`",
-            RULES[1]
+            "allow it to {what}: `echo 'polkit.addRule(function (a, s) {{ if (a.id == \"{action}\" && s.user == \
+             \"{user}\") return \"yes\"; }});' > /{file}`"
+        ),
+        (Refusal::Socket, true | false) if access == Access::Change => format!(
+            "allow it to {what}: auth_unix_rw = \"polkit\" and with it unix_sock_rw_perms = \"0777\" in \
+             /etc/libvirt/libvirtd.conf or virtqemud.conf"
         ),
         (Refusal::Socket, true | false) => {
             "open its read-only socket: unix_sock_ro_perms = \"0777\" in /etc/libvirt/libvirtd.conf or virtqemud.conf, \
@@ -78,16 +100,16 @@ mod tests {
 
     #[test]
     fn a_refusal_says_who_is_refused_and_the_command_that_mends_it() {
-        let without = text(Refusal::Policy, DENIED, "horcrux-agent", false);
+        let without = text(Refusal::Policy, Access::Look, DENIED, "horcrux-agent", false);
         assert!(
             without.starts_with("libvirt refuses user horcrux-agent: connect: authentication unavailable")
         );
         for part in ["org.libvirt.unix.monitor", "s.user == \"horcrux-agent\"", "> /etc/polkit-1/rules.d/"] {
             assert!(without.contains(part), "{part} is missing in: {without}");
         }
-        let with = text(Refusal::Policy, DENIED, "horcrux-agent", true);
+        let with = text(Refusal::Policy, Access::Look, DENIED, "horcrux-agent", true);
         assert!(with.contains("systemctl restart polkit") && !with.contains("echo"), "{with}");
-        let socket = text(Refusal::Socket, "connect: Permission denied", "horcrux-agent", true);
+        let socket = text(Refusal::Socket, Access::Look, "connect: Permission denied", "horcrux-agent", true);
         assert!(socket.contains("unix_sock_ro_perms"), "{socket}");
     }
 
@@ -99,9 +121,21 @@ mod tests {
             (Refusal::Socket, true),
             (Refusal::Socket, false),
         ] {
-            let told = text(kind, DENIED, "horcrux-agent", has_rule);
-            assert!(!told.contains("usermod") && !told.contains("group"), "{told}");
+            for access in [Access::Look, Access::Change] {
+                let told = text(kind, access, DENIED, "horcrux-agent", has_rule);
+                assert!(!told.contains("usermod") && !told.contains("group"), "{told}");
+            }
         }
+    }
+
+    #[test]
+    fn one_that_may_look_is_told_how_it_may_change_and_that_it_need_not() {
+        let told = text(Refusal::Policy, Access::Change, DENIED, "horcrux-agent", false);
+        for part in ["org.libvirt.unix.manage", "ask_guest_agents = false", CHANGE_RULES[0]] {
+            assert!(told.contains(part), "{part} is missing in: {told}");
+        }
+        let socket = text(Refusal::Socket, Access::Change, DENIED, "horcrux-agent", false);
+        assert!(socket.contains("auth_unix_rw") && !socket.contains("ro_perms"), "{socket}");
     }
 
     #[test]

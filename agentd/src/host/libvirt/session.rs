@@ -151,6 +151,10 @@ impl Session {
     }
 
     fn connected(&mut self) -> Result<&Connection, Unavailable> {
+        // One that was lost since the last call would cost this one's answer.
+        if matches!(&self.state, State::Connected(connection) if !connection.is_alive()) {
+            self.state = State::New;
+        }
         if let State::Unavailable { why, retry_at } = &self.state
             && clock::monotonic() < *retry_at
         {
@@ -186,9 +190,10 @@ impl Session {
             let text = Chain(&error).to_string();
             match &error {
                 CallError::NotLoaded(_) => Unavailable::Absent(text),
-                CallError::EventLoop(_) => Unavailable::Failing(text),
+                CallError::EventLoop(_) | CallError::TooOld(_) => Unavailable::Failing(text),
                 CallError::Libvirt { error, .. } => {
-                    let refused = refusal::of(error).map(|kind| refusal::told(kind, &text, &self.place.root));
+                    let refused = refusal::of(error)
+                        .map(|kind| refusal::told(kind, self.access, &text, &self.place.root));
                     Unavailable::Failing(refused.unwrap_or(text))
                 }
             }

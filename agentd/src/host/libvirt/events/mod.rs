@@ -28,6 +28,7 @@ use crate::host::qemu::Known;
 use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Happened, Lane, Object, Taken};
 
+use super::guest::Guests;
 use super::jobs::Jobs;
 use super::session::{Place, Session, Unavailable, ok};
 
@@ -50,7 +51,7 @@ pub struct VmEventLane {
 }
 
 /// What was told and not yet taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// The lane that takes it.
@@ -58,6 +59,7 @@ pub(super) struct Queue {
     /// The lane that reads states.
     states: Bell,
     jobs: Jobs,
+    guests: Guests,
 }
 
 #[derive(Debug, Default)]
@@ -75,9 +77,16 @@ pub(super) struct Told {
 }
 
 impl VmEventLane {
-    /// `states` is rung when the state of a VM changed; `jobs` hears of what goes with a job.
-    pub(super) fn new(name: &'static str, place: Place, (states, jobs): (Bell, Jobs), known: Known) -> Self {
-        let queue = Arc::new(Queue { states, jobs, ..Queue::default() });
+    /// `states` is rung when the state of a VM changed; `jobs` hears of what goes with a job, `guests` of what goes with a
+    /// guest agent.
+    pub(super) fn new(
+        name: &'static str,
+        place: Place,
+        (states, jobs, guests): (Bell, Jobs, Guests),
+        known: Known,
+    ) -> Self {
+        let (waiting, taker) = (Mutex::default(), Bell::default());
+        let queue = Arc::new(Queue { waiting, taker, states, jobs, guests });
         let mut listener =
             Listener { session: Session::new(place.clone()), subscription: None, queue: Arc::clone(&queue) };
         let listener = Worker::start("vm-events-libvirt", move |()| listener.listen());
@@ -158,6 +167,8 @@ impl Queue {
     /// Called by libvirt's event loop.
     pub(super) fn put(&self, told: Told) {
         let changes_state = told.said.changes_state();
+        let uuid = told.uuid;
+        let changes_guest = told.said.changes_guest();
         let with_job = told.said.goes_with_a_job().then_some(told.uuid);
         {
             let mut waiting = self.lock();
@@ -169,6 +180,9 @@ impl Queue {
         }
         self.taker.ring();
         self.jobs.look_at(with_job);
+        if changes_guest {
+            self.guests.look_at(uuid);
+        }
         if changes_state {
             self.states.ring();
         }
@@ -198,12 +212,14 @@ impl Listener {
             self.session.forget();
             // What depends on libvirt is seen to be lost now, and not when it is due.
             self.queue.states.ring();
+            self.queue.guests.look_at_all();
         }
         let queue = &self.queue;
         let subscription = self.session.call(|connection| connection.subscribe(queue))?;
         self.subscription = Some(subscription);
         // What happened while nobody listened is in no event.
         self.queue.states.ring();
+        self.queue.guests.look_at_all();
         Ok(())
     }
 }
@@ -214,7 +230,12 @@ mod tests {
 
     fn lane() -> VmEventLane {
         let place = Place::new("test:///default", std::path::Path::new("/"));
-        VmEventLane::new("vm-events", place, (Bell::default(), Jobs::default()), Known::default())
+        VmEventLane::new(
+            "vm-events",
+            place,
+            (Bell::default(), Jobs::default(), Guests::not_asked()),
+            Known::default(),
+        )
     }
 
     fn told(said: Said) -> Told {

@@ -137,6 +137,11 @@ impl Said {
         matches!(self, Self::Lifecycle { .. } | Self::MigrationIteration { .. } | Self::JobCompleted(_))
     }
 
+    /// Whether its guest agent, if it has one, is there now or is gone.
+    pub(super) fn changes_guest(&self) -> bool {
+        matches!(self, Self::Lifecycle { .. } | Self::GuestAgent { .. })
+    }
+
     /// What it is, and what people are told beside the VM's name. `None`: of a kind that a later libvirt has.
     pub(super) fn in_words(&self) -> Option<(EventKind, String)> {
         Some(match self {
