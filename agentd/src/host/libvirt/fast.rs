@@ -55,13 +55,21 @@ pub struct VmLane {
 
 type Answer = Result<Vec<Seen>, Unavailable>;
 
+/// Of what a running domain does.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) interfaces: Vec<Device<8>>,
+    /// Nanoseconds, where libvirt was asked for them: it has them from the same kernel as its process has.
+    pub(super) cpu_time: Option<u64>,
+}
+
 /// A domain in one answer.
 #[derive(Debug)]
 struct Seen {
     uuid: VmUuid,
     name: String,
     state: VmState,
-    interfaces: Vec<Device<8>>,
+    told: Told,
     details: Option<Details>,
 }
 
@@ -101,28 +109,28 @@ impl VmLane {
         }
     }
 
-    /// Takes in a list of all domains; gives what was told of their interfaces.
-    fn take_in(&mut self, seen: Vec<Seen>) -> HashMap<VmUuid, Vec<Device<8>>> {
+    /// Takes in a list of all domains; gives what was told of what they do.
+    fn take_in(&mut self, seen: Vec<Seen>) -> HashMap<VmUuid, Told> {
         let mut before = std::mem::take(&mut self.domains);
         self.listed = true;
         self.elsewhere.clear();
-        let mut interfaces = HashMap::with_capacity(seen.len());
-        for Seen { uuid, name, state, interfaces: devices, details } in seen {
+        let mut all = HashMap::with_capacity(seen.len());
+        for Seen { uuid, name, state, told, details } in seen {
             if let Err(holder) = self.known.claim(uuid, &self.place.uri) {
                 self.elsewhere.insert(uuid, holder);
                 continue;
             }
             let mut domain = before.remove(&uuid).unwrap_or_default();
-            domain.attached = devices.iter().map(|device| device.name.clone()).collect();
+            domain.attached = told.interfaces.iter().map(|device| device.name.clone()).collect();
             (domain.name, domain.state) = (name, state);
             domain.details = details.or(domain.details);
-            interfaces.insert(uuid, devices);
+            all.insert(uuid, told);
             self.domains.insert(uuid, domain);
         }
         for gone in before.keys() {
             self.known.give_up(gone, &self.place.uri);
         }
-        interfaces
+        all
     }
 
     /// Until libvirt has told of its domains once, those that it started before are seen by their processes.
@@ -206,7 +214,7 @@ impl Lane for VmLane {
     }
 
     fn read(&mut self, taken: Taken) -> Cycle {
-        let (interfaces, report, lost) = match self.ask() {
+        let (told, report, lost) = match self.ask() {
             Ok(seen) => (self.take_in(seen), self.report(), None),
             Err(why) => {
                 let lost = format!("libvirt: {}", why.why());
@@ -223,8 +231,7 @@ impl Lane for VmLane {
         let mut facts = Vec::with_capacity(self.domains.len());
         for (uuid, domain) in &mut self.domains {
             let mut readings = Readings::new(&self.whole, domain.expected);
-            let devices = interfaces.get(uuid).map(Vec::as_slice).unwrap_or_default();
-            domain.read(&self.place, &mut self.processes, devices, &mut readings);
+            domain.read(&self.place, &mut self.processes, told.get(uuid), &mut readings);
             if !self.listed && domain.process.is_err() {
                 continue;
             }
@@ -281,7 +288,10 @@ impl Observer {
                 uuid: record.uuid,
                 name: record.name,
                 state,
-                interfaces: record.params.interfaces(),
+                told: Told {
+                    interfaces: record.params.interfaces(),
+                    cpu_time: record.params.number("cpu.time"),
+                },
                 // A domain may be gone since it was listed; the next list says so.
                 details: details.and_then(Result::ok),
             });
@@ -359,7 +369,7 @@ mod tests {
 
         let uuid = UUID.parse().unwrap();
         let told =
-            Seen { uuid, name: "web".into(), state: VmState::Running, interfaces: Vec::new(), details: None };
+            Seen { uuid, name: "web".into(), state: VmState::Running, told: Told::default(), details: None };
         lane.take_in(vec![told]);
         assert!(lane.domains[&uuid].process.is_ok(), "its process needn't be looked for");
         let cycle = lane.read(collect::now());

@@ -28,6 +28,7 @@ mod params;
 mod raw;
 mod refusal;
 mod session;
+mod singly;
 
 use std::collections::HashMap;
 use std::path::Path;
