@@ -15,13 +15,13 @@ use horcrux_proto::v1::{Source, SourceState, VmState};
 use crate::collect::Bell;
 use crate::host::qemu::{Known, Process, Processes};
 use crate::host::readings::Readings;
-use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Others;
 use super::domain::Domain;
 use super::params::Device;
 use super::raw::{Details, Wanted};
+use super::relay::{GIVE_UP, Relay};
 use super::session::{Place, Session, Unavailable, ok};
 
 /// What a domain is made of changes rarely, and costs more than all the rest.
@@ -40,7 +40,7 @@ pub struct VmLane {
     place: Place,
     bell: Bell,
     known: Known,
-    libvirt: Result<Worker<(), Answer>, String>,
+    libvirt: Result<Relay<(), Answer>, String>,
     processes: Processes,
     /// As libvirt last told them.
     domains: BTreeMap<VmUuid, Domain>,
@@ -82,8 +82,11 @@ impl VmLane {
         bell: Bell,
         known: Known,
     ) -> Self {
-        let mut observer = Observer { session: Session::new(place.clone()), seen: HashMap::new(), looks: 0 };
-        let libvirt = Worker::start("vms-libvirt", move |()| observer.look());
+        let of = place.clone();
+        let libvirt = Relay::start("vms-libvirt", GIVE_UP, move || {
+            let mut observer = Observer { session: Session::new(of.clone()), seen: HashMap::new(), looks: 0 };
+            Box::new(move |()| observer.look())
+        });
         Self {
             name,
             place,

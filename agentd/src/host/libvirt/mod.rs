@@ -27,6 +27,7 @@ mod monitor;
 mod params;
 mod raw;
 mod refusal;
+mod relay;
 mod session;
 mod singly;
 

@@ -1,5 +1,6 @@
 //! A connection that comes back: made when it is first needed, given up when it is dead, tried again with a backoff.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,7 @@ const MAX_RETRY: Duration = Duration::from_secs(10);
 const SOCKETS: [&str; 2] = ["run/libvirt/libvirt-sock-ro", "run/libvirt/virtqemud-sock-ro"];
 /// The same for containers.
 const LXC_SOCKETS: [&str; 2] = ["run/libvirt/libvirt-sock-ro", "run/libvirt/virtlxcd-sock-ro"];
+const SESSION: &str = "qemu:///session";
 /// Of a libvirt that runs for the agent's own user, which connecting would start.
 const SESSION_SOCKETS: [&str; 2] = ["libvirt/libvirt-sock", "libvirt/virtqemud-sock"];
 
@@ -66,7 +68,7 @@ impl Place {
         let (sockets, base): (&[&str], _) = match uri {
             "qemu:///system" => (&SOCKETS, Some(root.to_owned())),
             "lxc:///" | "lxc:///system" => (&LXC_SOCKETS, Some(root.to_owned())),
-            "qemu:///session" => (&SESSION_SOCKETS, session_dir()),
+            SESSION => (&SESSION_SOCKETS, session_dir()),
             _ => (&[], None),
         };
         let sockets = base.iter().flat_map(|base| sockets.iter().map(|socket| base.join(socket))).collect();
@@ -115,6 +117,20 @@ impl Place {
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Why it isn't worth a try.
+    fn not_running(&self) -> Option<String> {
+        let first = self.sockets.first()?;
+        let mut there = self.sockets.iter().filter(|socket| socket.exists()).peekable();
+        if there.peek().is_none() {
+            return Some(format!("libvirtd is not running: {} does not exist", first.display()));
+        }
+        // A user's libvirtd that was killed leaves its socket, and libvirt would start another.
+        if &*self.uri == SESSION && !there.any(|socket| UnixStream::connect(socket).is_ok()) {
+            return Some(format!("libvirtd is not running: nobody answers at {}", first.display()));
+        }
+        None
     }
 
     /// What libvirt is given. ssh never asks anybody anything: who started the agent may be at a terminal.
@@ -200,9 +216,7 @@ impl Session {
     }
 
     fn open(&self) -> Result<Connection, Unavailable> {
-        let sockets = &self.place.sockets;
-        if !sockets.is_empty() && !sockets.iter().any(|socket| socket.exists()) {
-            let none = format!("libvirtd is not running: {} does not exist", sockets[0].display());
+        if let Some(none) = self.place.not_running() {
             return Err(if self.had { Unavailable::Failing(none) } else { Unavailable::Absent(none) });
         }
         Connection::open(&self.place.address(), self.access).map_err(|error| {

@@ -25,10 +25,10 @@ pub(super) use self::words::Said;
 
 use crate::collect::Bell;
 use crate::host::qemu::Known;
-use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Happened, Lane, Object, Taken};
 
 use super::jobs::Jobs;
+use super::relay::{GIVE_UP, Relay};
 use super::session::{Place, Session, Unavailable, ok};
 
 /// How often the connection is looked at. Events don't wait for it.
@@ -44,7 +44,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 pub struct VmEventLane {
     name: &'static str,
     place: Place,
-    listener: Result<Worker<(), Result<(), Unavailable>>, String>,
+    listener: Result<Relay<(), Result<(), Unavailable>>, String>,
     queue: Arc<Queue>,
     known: Known,
 }
@@ -78,9 +78,12 @@ impl VmEventLane {
     /// `states` is rung when the state of a VM changed; `jobs` hears of what goes with a job.
     pub(super) fn new(name: &'static str, place: Place, (states, jobs): (Bell, Jobs), known: Known) -> Self {
         let queue = Arc::new(Queue { states, jobs, ..Queue::default() });
-        let mut listener =
-            Listener { session: Session::new(place.clone()), subscription: None, queue: Arc::clone(&queue) };
-        let listener = Worker::start("vm-events-libvirt", move |()| listener.listen());
+        let (of, to) = (place.clone(), Arc::clone(&queue));
+        let listener = Relay::start("vm-events-libvirt", GIVE_UP, move || {
+            let (session, queue) = (Session::new(of.clone()), Arc::clone(&to));
+            let mut listener = Listener { session, subscription: None, queue };
+            Box::new(move |()| listener.listen())
+        });
         let listener = listener.map_err(|error| format!("start a thread: {error}"));
         Self { name, place, listener, queue, known }
     }
