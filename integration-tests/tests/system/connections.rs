@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use horcrux_integration_tests::lab::{Lab, Work};
+use horcrux_integration_tests::machine::Machine;
 use horcrux_integration_tests::{Daemon, program, value, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -25,11 +26,17 @@ fn libvirts() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/libvirts").display().to_string()
 }
 
-/// The one that stands for all that a libvirt tells.
-fn told<'a>(sources: &'a Value, name: &str, uri: &str) -> anyhow::Result<&'a Value> {
-    let mut all = sources.as_array().into_iter().flatten();
-    let found = all.find(|s| s["source"] == name && s["instance"].as_str().is_none_or(|own| own == uri));
-    found.ok_or_else(|| anyhow::anyhow!("nothing of {uri}: {sources}"))
+/// Waits until what stands for all that a libvirt tells is so; gives why.
+fn source(uri: &str, state: &str, node: impl Fn() -> anyhow::Result<Value>) -> String {
+    wait_until(&format!("{uri} to be {state}"), || {
+        let node = node()?;
+        let mut all = node["sources"].as_array().into_iter().flatten();
+        let found = all.find(|source| source["source"] == "libvirt" && source["instance"] == uri);
+        let found = found.ok_or_else(|| anyhow::anyhow!("nothing of it: {node}"))?;
+        anyhow::ensure!(found["state"] == state, "{found}");
+        Ok(found["detail"].as_str().unwrap_or_default().to_owned())
+    })
+    .unwrap()
 }
 
 fn reason(object: &Value, metric: &str) -> String {
@@ -87,13 +94,7 @@ impl Scene {
 
     /// Waits until a libvirt's source is so; gives why.
     fn source(&self, uri: &str, state: &str) -> String {
-        wait_until(&format!("{uri} to be {state}"), || {
-            let node = self.json(&["node", "get"])?;
-            let found = told(&node["sources"], "libvirt", uri)?;
-            anyhow::ensure!(found["state"] == state, "{found}");
-            Ok(found["detail"].as_str().unwrap_or_default().to_owned())
-        })
-        .unwrap()
+        source(uri, state, || self.json(&["node", "get"]))
     }
 
     fn guest(&self, kind: &str, name: &str, what: &str, look: impl Fn(&Value) -> bool) -> Value {
@@ -158,8 +159,15 @@ fn a_user_s_own_libvirt_is_seen_by_an_agent_of_that_user_which_does_not_start_it
         (&vm["unmanaged"], scene.json(&["vm", "list"]).unwrap().as_array().unwrap().len()),
         (&false.into(), 1)
     );
-    scene.sh(1, "kill $(pgrep -x libvirtd) && rm -f /run/agent/run/libvirt/libvirt-sock");
-    scene.source(SESSION, "failing");
+    // It leaves its socket, and who asks there would start another.
+    scene.sh(1, "kill -9 $(pgrep -x libvirtd)");
+    wait_until("the agent to leave it at that", || {
+        let why = scene.source(SESSION, "failing");
+        anyhow::ensure!(why.contains("nobody answers at /run/agent/run/libvirt/libvirt-sock"), "{why}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(scene.sh(1, "pgrep -x libvirtd || true"), "");
     scene.vm("mine", "what the kernel knows of it, still", |vm| {
         value(vm, "vm_cpu_time").is_some() && reason(vm, "vm_memory_balloon").contains("libvirt")
     });
@@ -167,11 +175,13 @@ fn a_user_s_own_libvirt_is_seen_by_an_agent_of_that_user_which_does_not_start_it
     scene.source(SESSION, "ok");
 }
 
+/// An administrator's rule.
+const FORBID: &str =
+    "polkit.addRule(function (a) { if (a.id == \"org.libvirt.unix.monitor\") return \"no\"; });";
+
 #[test]
 fn where_polkit_refuses_the_agent_says_what_mends_it_and_that_and_the_shipped_rule_do() {
     const SYSTEM: &str = "qemu:///system";
-    const FORBID: &str =
-        "polkit.addRule(function (a) { if (a.id == \"org.libvirt.unix.monitor\") return \"no\"; });";
     let mut scene = Scene::new(1);
     scene.libvirts(1, &["polkit"]);
     scene.lab.start_libvirtd(1).unwrap();
@@ -300,4 +310,77 @@ fn another_host_s_libvirt_is_reached_by_ssh_which_asks_nothing_and_comes_back() 
         why.contains("`sudo -u horcrux-agent ssh look@node2 true`") && !why.contains("try again"),
         "{why}"
     );
+    // One that takes a connection and says nothing: each lane waits with one ssh, however often it reads.
+    scene.sh(2, "pkill -STOP -x sshd");
+    scene.restart();
+    wait_until("several rounds of all lanes", || {
+        let why = scene.source(far, "stuck");
+        let seconds = why.strip_prefix("libvirtd: no answer for ").and_then(|rest| rest.strip_suffix(" s"));
+        anyhow::ensure!(
+            seconds.and_then(|seconds| seconds.parse().ok()).is_some_and(|s: u64| s >= 16),
+            "{why}"
+        );
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(scene.sh(1, "pgrep -c -x ssh").trim(), "3");
+    scene.sh(2, "pkill -CONT -x sshd");
+    scene.source(far, "failing");
+}
+
+/// ssh, from a host to itself.
+const SSH: &str = r#"
+useradd --create-home --shell /bin/sh look
+state=/var/lib/horcrux-agentd
+mkdir -p $state/.ssh /home/look/.ssh
+ssh-keygen -q -t ed25519 -N '' -f $state/.ssh/id_ed25519
+cp $state/.ssh/id_ed25519.pub /home/look/.ssh/authorized_keys
+echo "there $(cat /etc/ssh/ssh_host_ed25519_key.pub)" >$state/.ssh/known_hosts
+chown -R horcrux-agent: $state/.ssh
+chown -R look: /home/look/.ssh
+echo 127.0.0.1 there >>/etc/hosts
+systemctl start ssh
+"#;
+
+#[test]
+fn the_service_looks_at_debian_s_libvirt_as_polkit_lets_it_and_at_another_host_s_by_ssh() {
+    const SYSTEM: &str = "qemu:///system";
+    let machine = Machine::boot_with_libvirt().unwrap();
+    for name in ["horcrux-agent", "horcruxctl"] {
+        machine.install(name).unwrap();
+    }
+    let sh = |script: &str| machine.run(&["sh", "-euc", script]).unwrap();
+    let restart = || sh("systemctl restart horcrux-agentd");
+    let is = |uri: &str, state: &str| {
+        let ctl = ["horcruxctl", "--agent", "/run/horcrux/agent.sock", "-o", "json", "node", "get"];
+        source(uri, state, || Ok(serde_json::from_str(&machine.run(&ctl)?)?))
+    };
+    is(SYSTEM, "ok");
+    // Read after the package's rule, it doesn't keep the agent out, and others it does.
+    sh(&format!("echo '{FORBID}' >/etc/polkit-1/rules.d/70-forbid.rules"));
+    let others = ["setpriv", "--reuid=nobody", "--clear-groups", "virsh", "-r", "-c", SYSTEM, "uri"];
+    let forbidden = || {
+        wait_until("polkit to forbid it", || {
+            anyhow::ensure!(machine.run(&others).is_err(), "it may look");
+            Ok(())
+        })
+        .unwrap();
+    };
+    forbidden();
+    restart();
+    is(SYSTEM, "ok");
+    // Read before it, it does; what the agent proposes is read before that.
+    sh("mv /etc/polkit-1/rules.d/70-forbid.rules /etc/polkit-1/rules.d/10-forbid.rules");
+    restart();
+    let why = is(SYSTEM, "failing");
+    sh(why.split('`').nth(1).unwrap());
+    is(SYSTEM, "ok");
+
+    sh("rm /etc/polkit-1/rules.d/*");
+    sh(SSH);
+    let uris = "libvirt_uris = [\"qemu:///system\", \"qemu+ssh://look@there/system\"]";
+    sh(&format!("sed -i '1i {uris}' /etc/horcrux/agentd.toml"));
+    restart();
+    is("qemu+ssh://look@there/system", "ok");
+    is(SYSTEM, "ok");
 }
