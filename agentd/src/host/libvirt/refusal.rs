@@ -3,8 +3,8 @@
 //! Group `libvirt` is not what mends it: who is in it may do with VMs, and by them with the host, what root may.
 //!
 //! libvirt lets anybody look, unless an administrator has polkit or a socket's mode forbid it. The agent's package has a rule
-//! for polkit with a name that an administrator's can stand before; whether it is there
-//! can't be seen, for only polkit may look into that directory. So what is proposed is a rule that stands before all others.
+//! for polkit, with a name that an administrator's can stand before. Whether it is there can't be seen, for only polkit may
+//! look into that directory. So what is proposed is a rule that stands before all others.
 
 use std::fs;
 
