@@ -38,8 +38,18 @@ fn packages() -> anyhow::Result<PathBuf> {
 impl Machine {
     /// Boots one.
     pub fn boot() -> anyhow::Result<Self> {
+        Self::boot_root(&[])
+    }
+
+    /// Boots one that has a libvirt, without a QEMU, and an sshd.
+    pub fn boot_with_libvirt() -> anyhow::Result<Self> {
+        Self::boot_root(&["libvirt"])
+    }
+
+    fn boot_root(kind: &[&str]) -> anyhow::Result<Self> {
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab");
-        let built = Command::new(lab.join("build-root")).arg(lab.join("../.cache/lab")).output()?;
+        let built =
+            Command::new(lab.join("build-root")).arg(lab.join("../.cache/lab")).args(kind).output()?;
         crate::succeeded(&built)?;
         let root = String::from_utf8(built.stdout)?;
         let dir = tempfile::tempdir()?;

@@ -8,6 +8,7 @@ mod bad_input;
 mod browser;
 mod cgroup2;
 mod clients;
+mod connections;
 mod containers;
 mod contract;
 mod dashboards;

@@ -76,16 +76,24 @@ fn machine(name: &str) -> Option<Identity> {
     {
         return named(ContainerRuntime::Nspawn, &unescaped(instance));
     }
+    // libvirt's driver for LXC, where no systemd makes its groups.
+    if let Some(machine) = name.strip_suffix(".libvirt-lxc") {
+        return libvirt_lxc(machine).and_then(|name| named(ContainerRuntime::Lxc, name));
+    }
     let machine = unescaped(name.strip_prefix("machine-")?.strip_suffix(".scope")?);
     if machine.starts_with("qemu-") || machine == "qemu" {
         return None;
     }
-    // libvirt's driver for LXC: `lxc-PID-NAME`.
-    let libvirt_lxc = machine.strip_prefix("lxc-").and_then(|rest| rest.split_once('-'));
-    match libvirt_lxc.filter(|(pid, _)| pid.bytes().all(|b| b.is_ascii_digit())) {
-        Some((_, name)) => named(ContainerRuntime::Lxc, name),
+    match libvirt_lxc(&machine) {
+        Some(name) => named(ContainerRuntime::Lxc, name),
         None => named(ContainerRuntime::Nspawn, &machine),
     }
+}
+
+/// The name in `lxc-PID-NAME`, as libvirt's driver for LXC calls machines.
+fn libvirt_lxc(machine: &str) -> Option<&str> {
+    let (pid, name) = machine.strip_prefix("lxc-")?.split_once('-')?;
+    pid.bytes().all(|b| b.is_ascii_digit()).then_some(name)
 }
 
 fn named(runtime: ContainerRuntime, name: &str) -> Option<Identity> {
@@ -146,6 +154,7 @@ mod tests {
             ("/machine.slice/machine-deb\\x2dian.scope", R::Nspawn, "deb-ian"),
             ("/machine.slice/machine-deb\\x20ian.scope", R::Nspawn, "deb_ian:1c47a07a5bf72d90"),
             ("/machine.slice/machine-lxc\\x2d4711\\x2dold\\x2dbox.scope", R::Lxc, "old-box"),
+            ("/machine/lxc-4711-old-box.libvirt-lxc", R::Lxc, "old-box"),
             ("/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope", R::Containerd, ID),
             ("/kubepods.slice/kubepods-pod1.slice/crio-ID.scope", R::Crio, ID),
             ("/kubepods.slice/kubepods-pod1.slice/docker-ID.scope", R::Docker, ID),
@@ -160,6 +169,8 @@ mod tests {
     fn what_only_looks_like_a_container_is_none() {
         for path in [
             "/machine.slice/machine-qemu\\x2d1\\x2dweb.scope",
+            "/machine/qemu-1-web.libvirt-qemu",
+            "/machine/lxc-box.libvirt-lxc",
             "/machine.slice/libpod-conmon-ID.scope",
             "/kubepods.slice/crio-conmon-ID.scope",
             "/lxc.monitor.web-1",

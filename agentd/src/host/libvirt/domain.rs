@@ -10,8 +10,9 @@ use crate::host::qemu::{Outcome, Process, Processes, Started};
 use crate::host::readings::Readings;
 
 use super::Others;
+use super::fast::Told;
 use super::monitor::nothing_read;
-use super::params::{Device, INTERFACE_METRICS};
+use super::params::INTERFACE_METRICS;
 use super::raw::Details;
 use super::session::Place;
 
@@ -23,6 +24,8 @@ pub(super) struct Domain {
     /// vCPUs and bytes of memory, where its process was seen before libvirt told of it.
     started: (Option<u32>, Option<u64>),
     pub(super) process: Result<Process, String>,
+    /// It has no process here, and libvirt told its CPU time.
+    cpu_time_told: bool,
     /// Names of interfaces, kept and shared.
     interfaces: HashMap<String, Arc<str>>,
     /// Those that it has now, as libvirt last told them.
@@ -40,6 +43,7 @@ impl Default for Domain {
             details: None,
             started: (None, None),
             process: Err(String::new()),
+            cpu_time_told: false,
             interfaces: HashMap::new(),
             attached: Vec::new(),
             expected: 0,
@@ -74,7 +78,7 @@ impl Domain {
         &mut self,
         place: &Place,
         processes: &mut Processes,
-        interfaces: &[Device<8>],
+        told: Option<&Told>,
         readings: &mut Readings,
     ) {
         if !self.has_process() {
@@ -87,8 +91,13 @@ impl Domain {
         {
             self.process = Err("its process has gone, and libvirt has not said so yet".to_owned());
         }
+        let cpu_time = told.and_then(|told| told.cpu_time).filter(|_| self.process.is_err());
+        self.cpu_time_told = cpu_time.is_some();
+        if let Some(cpu_time) = cpu_time {
+            readings.whole_counter(source, Metric::VmCpuTime, cpu_time);
+        }
         let mut sums = [None; INTERFACE_METRICS.len()];
-        for device in interfaces {
+        for device in told.map(|told| told.interfaces.as_slice()).unwrap_or_default() {
             let instance =
                 self.interfaces.entry(device.name.clone()).or_insert_with(|| Arc::from(device.name.as_str()));
             for ((metric, value), sum) in INTERFACE_METRICS.into_iter().zip(device.values).zip(&mut sums) {
@@ -155,8 +164,13 @@ impl Domain {
                         Metric::VmIoReadBytes,
                         Metric::VmIoWrittenBytes,
                     ]
+                    .into_iter()
+                    .filter(|metric| !(self.cpu_time_told && *metric == Metric::VmCpuTime))
                     .map(|metric| absent(metric, why)),
                 ),
+            }
+            if !place.has_monitors() && !place.is_simulated() {
+                absences.extend(nothing_read("it has no QEMU monitor"));
             }
             if let Some(why) = libvirt_lost {
                 absences.extend(INTERFACE_METRICS.map(|metric| absent(metric, why)));

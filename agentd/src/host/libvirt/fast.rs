@@ -15,13 +15,13 @@ use horcrux_proto::v1::{Source, SourceState, VmState};
 use crate::collect::Bell;
 use crate::host::qemu::{Known, Process, Processes};
 use crate::host::readings::Readings;
-use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Taken};
 
 use super::Others;
 use super::domain::Domain;
 use super::params::Device;
 use super::raw::{Details, Wanted};
+use super::relay::{GIVE_UP, Relay};
 use super::session::{Place, Session, Unavailable, ok};
 
 /// What a domain is made of changes rarely, and costs more than all the rest.
@@ -40,7 +40,7 @@ pub struct VmLane {
     place: Place,
     bell: Bell,
     known: Known,
-    libvirt: Result<Worker<(), Answer>, String>,
+    libvirt: Result<Relay<(), Answer>, String>,
     processes: Processes,
     /// As libvirt last told them.
     domains: BTreeMap<VmUuid, Domain>,
@@ -55,13 +55,21 @@ pub struct VmLane {
 
 type Answer = Result<Vec<Seen>, Unavailable>;
 
+/// Of what a running domain does.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) interfaces: Vec<Device<8>>,
+    /// Nanoseconds, where libvirt was asked for them: it has them from the same kernel as its process has.
+    pub(super) cpu_time: Option<u64>,
+}
+
 /// A domain in one answer.
 #[derive(Debug)]
 struct Seen {
     uuid: VmUuid,
     name: String,
     state: VmState,
-    interfaces: Vec<Device<8>>,
+    told: Told,
     details: Option<Details>,
 }
 
@@ -74,8 +82,11 @@ impl VmLane {
         bell: Bell,
         known: Known,
     ) -> Self {
-        let mut observer = Observer { session: Session::new(place.clone()), seen: HashMap::new(), looks: 0 };
-        let libvirt = Worker::start("vms-libvirt", move |()| observer.look());
+        let of = place.clone();
+        let libvirt = Relay::start("vms-libvirt", GIVE_UP, move || {
+            let mut observer = Observer { session: Session::new(of.clone()), seen: HashMap::new(), looks: 0 };
+            Box::new(move |()| observer.look())
+        });
         Self {
             name,
             place,
@@ -101,28 +112,28 @@ impl VmLane {
         }
     }
 
-    /// Takes in a list of all domains; gives what was told of their interfaces.
-    fn take_in(&mut self, seen: Vec<Seen>) -> HashMap<VmUuid, Vec<Device<8>>> {
+    /// Takes in a list of all domains; gives what was told of what they do.
+    fn take_in(&mut self, seen: Vec<Seen>) -> HashMap<VmUuid, Told> {
         let mut before = std::mem::take(&mut self.domains);
         self.listed = true;
         self.elsewhere.clear();
-        let mut interfaces = HashMap::with_capacity(seen.len());
-        for Seen { uuid, name, state, interfaces: devices, details } in seen {
+        let mut all = HashMap::with_capacity(seen.len());
+        for Seen { uuid, name, state, told, details } in seen {
             if let Err(holder) = self.known.claim(uuid, &self.place.uri) {
                 self.elsewhere.insert(uuid, holder);
                 continue;
             }
             let mut domain = before.remove(&uuid).unwrap_or_default();
-            domain.attached = devices.iter().map(|device| device.name.clone()).collect();
+            domain.attached = told.interfaces.iter().map(|device| device.name.clone()).collect();
             (domain.name, domain.state) = (name, state);
             domain.details = details.or(domain.details);
-            interfaces.insert(uuid, devices);
+            all.insert(uuid, told);
             self.domains.insert(uuid, domain);
         }
         for gone in before.keys() {
             self.known.give_up(gone, &self.place.uri);
         }
-        interfaces
+        all
     }
 
     /// Until libvirt has told of its domains once, those that it started before are seen by their processes.
@@ -206,7 +217,7 @@ impl Lane for VmLane {
     }
 
     fn read(&mut self, taken: Taken) -> Cycle {
-        let (interfaces, report, lost) = match self.ask() {
+        let (told, report, lost) = match self.ask() {
             Ok(seen) => (self.take_in(seen), self.report(), None),
             Err(why) => {
                 let lost = format!("libvirt: {}", why.why());
@@ -223,8 +234,7 @@ impl Lane for VmLane {
         let mut facts = Vec::with_capacity(self.domains.len());
         for (uuid, domain) in &mut self.domains {
             let mut readings = Readings::new(&self.whole, domain.expected);
-            let devices = interfaces.get(uuid).map(Vec::as_slice).unwrap_or_default();
-            domain.read(&self.place, &mut self.processes, devices, &mut readings);
+            domain.read(&self.place, &mut self.processes, told.get(uuid), &mut readings);
             if !self.listed && domain.process.is_err() {
                 continue;
             }
@@ -281,7 +291,10 @@ impl Observer {
                 uuid: record.uuid,
                 name: record.name,
                 state,
-                interfaces: record.params.interfaces(),
+                told: Told {
+                    interfaces: record.params.interfaces(),
+                    cpu_time: record.params.number("cpu.time"),
+                },
                 // A domain may be gone since it was listed; the next list says so.
                 details: details.and_then(Result::ok),
             });
@@ -359,7 +372,7 @@ mod tests {
 
         let uuid = UUID.parse().unwrap();
         let told =
-            Seen { uuid, name: "web".into(), state: VmState::Running, interfaces: Vec::new(), details: None };
+            Seen { uuid, name: "web".into(), state: VmState::Running, told: Told::default(), details: None };
         lane.take_in(vec![told]);
         assert!(lane.domains[&uuid].process.is_ok(), "its process needn't be looked for");
         let cycle = lane.read(collect::now());

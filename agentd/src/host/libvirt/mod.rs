@@ -27,7 +27,9 @@ mod monitor;
 mod params;
 mod raw;
 mod refusal;
+mod relay;
 mod session;
+mod singly;
 
 use std::collections::HashMap;
 use std::path::Path;

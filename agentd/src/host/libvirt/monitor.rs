@@ -21,6 +21,7 @@ use super::Missing;
 use super::jobs::Jobs;
 use super::params::{BALLOON, BLOCK_COUNTERS, BLOCK_METRICS, Params};
 use super::raw::{Record, Wanted};
+use super::relay::{GIVE_UP, MOST_GIVEN_UP};
 use super::session::{Place, Session, Unavailable, ok};
 
 /// A monitor that works answers in 5 ms, and in 100 ms on a busy host.
@@ -39,6 +40,8 @@ pub struct VmMonitorLane {
     /// VMs of which something is known.
     read: HashSet<VmUuid>,
     hanging: HashMap<VmUuid, Monitor>,
+    /// Those whom libvirtd itself keeps waiting, the one asked last at the end.
+    waiting: Vec<Monitor>,
     missing: Missing,
     jobs: Jobs,
     known: Known,
@@ -74,6 +77,7 @@ impl VmMonitorLane {
             idle: Vec::new(),
             read: HashSet::new(),
             hanging: HashMap::new(),
+            waiting: Vec::new(),
             missing,
             jobs,
             known,
@@ -110,17 +114,31 @@ impl VmMonitorLane {
                 Err(NoAnswer::Ended) => {}
             }
         }
-        self.idle.extend(free);
         self.hanging = hanging;
+        let waiting = |worker: &mut Monitor| matches!(worker.is_free(), Err(NoAnswer::Late(_)));
+        free.extend(self.waiting.extract_if(.., |worker| !waiting(worker)));
+        // One whose thread ended can't be asked any more.
+        free.retain_mut(|worker| worker.is_free().is_ok());
+        self.idle.extend(free);
     }
 
     fn running(&mut self) -> Result<Vec<VmUuid>, Unavailable> {
+        // Another is sent where the last seems to wait for ever: each is a thread with a connection.
+        if let Some(Err(no)) = self.waiting.last_mut().map(Worker::is_free)
+            && let NoAnswer::Late(since) = no
+            && (since < GIVE_UP || self.waiting.len() > MOST_GIVEN_UP)
+        {
+            return Err(Unavailable::Stuck(format!("libvirtd: {no}")));
+        }
         match self.ask(Question::Running) {
             Ok(Answer::Running(running)) => Ok(running),
             Ok(Answer::None(why)) => Err(why),
             Ok(Answer::One(_)) => Err(Unavailable::Failing("an answer to another question".to_owned())),
-            // libvirtd itself hangs. Its worker ends with its call; the next cycle begins with another.
-            Err((why, _)) => Err(why),
+            // libvirtd itself hangs.
+            Err((why, worker)) => {
+                self.waiting.extend(worker);
+                Err(why)
+            }
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) const INTERFACE_METRICS: [Metric; 8] = [
     Metric::VmNetworkTxErrors,
     Metric::VmNetworkTxDrops,
 ];
-const INTERFACE_KEYS: [&str; 8] =
+pub(super) const INTERFACE_KEYS: [&str; 8] =
     ["rx.bytes", "rx.pkts", "rx.errs", "rx.drop", "tx.bytes", "tx.pkts", "tx.errs", "tx.drop"];
 
 /// All are counters but the last two.

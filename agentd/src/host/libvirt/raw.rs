@@ -4,6 +4,7 @@
 //! these two are called directly. Nothing is kept from a call but what was copied.
 #![allow(unsafe_code, reason = "virt 0.5 has no sound call for these")]
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::{Arc, Mutex};
@@ -12,17 +13,20 @@ use std::thread;
 use horcrux_proto::name::VmUuid;
 use virt::connect::Connect;
 use virt::domain::Domain;
-use virt::error::Error;
+use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
 use super::dl;
 use super::events::{Queue, Subscription};
 use super::params::{Param, Params};
+use super::singly;
 
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     connect: Connect,
+    /// Its driver has no bulk statistics.
+    singly: Cell<bool>,
 }
 
 /// What one call told of one domain.
@@ -103,7 +107,7 @@ impl Connection {
         if connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT).is_err() {
             tracing::debug!(uri, "no keepalive on this connection");
         }
-        Ok(Self { connect })
+        Ok(Self { connect, singly: Cell::new(false) })
     }
 
     /// Has libvirt tell what happens from now on.
@@ -118,12 +122,21 @@ impl Connection {
 
     /// All domains, running or not.
     pub(super) fn all(&self, wanted: Wanted) -> Result<Vec<Record>, CallError> {
-        let mut records = ptr::null_mut();
-        // SAFETY: the connection lives; `records` is set to an array that `take` frees.
-        let count = unsafe {
-            sys::virConnectGetAllDomainStats(self.connect.as_ptr(), wanted.groups(), &raw mut records, 0)
-        };
-        take(records, count, "list domains")
+        const DOING: &str = "list domains";
+        if !self.singly.get() {
+            let mut records = ptr::null_mut();
+            // SAFETY: the connection lives; `records` is set to an array that `take` frees.
+            let count = unsafe {
+                sys::virConnectGetAllDomainStats(self.connect.as_ptr(), wanted.groups(), &raw mut records, 0)
+            };
+            match take(records, count, DOING) {
+                Err(CallError::Libvirt { error, .. }) if error.code().is(ErrorNumber::NoSupport) => {
+                    self.singly.set(true);
+                }
+                taken => return taken,
+            }
+        }
+        singly::all(&self.connect).map_err(|error| CallError::Libvirt { doing: DOING, error })
     }
 
     /// One domain. Where QEMU is asked and does not answer, neither does this.

@@ -1,5 +1,6 @@
 //! A connection that comes back: made when it is first needed, given up when it is dead, tried again with a backoff.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,7 @@ const MAX_RETRY: Duration = Duration::from_secs(10);
 const SOCKETS: [&str; 2] = ["run/libvirt/libvirt-sock-ro", "run/libvirt/virtqemud-sock-ro"];
 /// The same for containers.
 const LXC_SOCKETS: [&str; 2] = ["run/libvirt/libvirt-sock-ro", "run/libvirt/virtlxcd-sock-ro"];
+const SESSION: &str = "qemu:///session";
 /// Of a libvirt that runs for the agent's own user, which connecting would start.
 const SESSION_SOCKETS: [&str; 2] = ["libvirt/libvirt-sock", "libvirt/virtqemud-sock"];
 
@@ -66,7 +68,7 @@ impl Place {
         let (sockets, base): (&[&str], _) = match uri {
             "qemu:///system" => (&SOCKETS, Some(root.to_owned())),
             "lxc:///" | "lxc:///system" => (&LXC_SOCKETS, Some(root.to_owned())),
-            "qemu:///session" => (&SESSION_SOCKETS, session_dir()),
+            SESSION => (&SESSION_SOCKETS, session_dir()),
             _ => (&[], None),
         };
         let sockets = base.iter().flat_map(|base| sockets.iter().map(|socket| base.join(socket))).collect();
@@ -93,14 +95,51 @@ impl Place {
 
     /// Why its VMs have no process here.
     pub(super) fn without_processes(&self) -> Option<&'static str> {
-        let host =
-            self.uri.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or(""));
         match self.driver() {
             "test" => Some("it is simulated"),
-            _ if !host.is_empty() => Some("it runs on another host"),
+            _ if self.remote().is_some() => Some("it runs on another host"),
             "qemu" => None,
+            "lxc" => Some("it is a container: the container of its name has this"),
             _ => Some("it is not run by QEMU"),
         }
+    }
+
+    /// The user, where it names one, and the host that it is on, where that isn't this one.
+    pub(super) fn remote(&self) -> Option<(Option<&str>, &str)> {
+        let (_, rest) = self.uri.split_once("://")?;
+        let authority = rest.split(['/', '?']).next().filter(|authority| !authority.is_empty())?;
+        Some(authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host)))
+    }
+
+    pub(super) fn is_by_ssh(&self) -> bool {
+        self.uri.split("://").next().is_some_and(|scheme| scheme.ends_with("+ssh"))
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Why it isn't worth a try.
+    fn not_running(&self) -> Option<String> {
+        let first = self.sockets.first()?;
+        let mut there = self.sockets.iter().filter(|socket| socket.exists()).peekable();
+        if there.peek().is_none() {
+            return Some(format!("libvirtd is not running: {} does not exist", first.display()));
+        }
+        // A user's libvirtd that was killed leaves its socket, and libvirt would start another.
+        if &*self.uri == SESSION && !there.any(|socket| UnixStream::connect(socket).is_ok()) {
+            return Some(format!("libvirtd is not running: nobody answers at {}", first.display()));
+        }
+        None
+    }
+
+    /// What libvirt is given. ssh never asks anybody anything: who started the agent may be at a terminal.
+    fn address(&self) -> String {
+        if !self.is_by_ssh() || self.uri.contains("no_tty=") {
+            return self.uri.to_string();
+        }
+        let separator = if self.uri.contains('?') { '&' } else { '?' };
+        format!("{}{separator}no_tty=1", self.uri)
     }
 
     fn driver(&self) -> &str {
@@ -181,21 +220,17 @@ impl Session {
     }
 
     fn open(&self) -> Result<Connection, Unavailable> {
-        let sockets = &self.place.sockets;
-        if !sockets.is_empty() && !sockets.iter().any(|socket| socket.exists()) {
-            let none = format!("libvirtd is not running: {} does not exist", sockets[0].display());
+        if let Some(none) = self.place.not_running() {
             return Err(if self.had { Unavailable::Failing(none) } else { Unavailable::Absent(none) });
         }
-        Connection::open(&self.place.uri, self.access).map_err(|error| {
+        Connection::open(&self.place.address(), self.access).map_err(|error| {
             let text = Chain(&error).to_string();
             match &error {
                 CallError::NotLoaded(_) => Unavailable::Absent(text),
                 CallError::EventLoop(_) | CallError::TooOld(_) => Unavailable::Failing(text),
-                CallError::Libvirt { error, .. } => {
-                    let refused = refusal::of(error)
-                        .map(|kind| refusal::told(kind, self.access, &text, &self.place.root));
-                    Unavailable::Failing(refused.unwrap_or(text))
-                }
+                CallError::Libvirt { error, .. } => Unavailable::Failing(
+                    refusal::told(error, &text, self.access, &self.place).unwrap_or(text),
+                ),
             }
         })
     }
@@ -221,4 +256,50 @@ impl Unavailable {
 pub(super) fn ok(source: Source, place: &Place) -> SourceReport {
     let instance = Arc::clone(&place.uri);
     SourceReport { source, instance, state: SourceState::Ok, detail: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(uri: &str) -> Place {
+        Place::new(uri, Path::new("/"))
+    }
+
+    #[test]
+    fn ssh_is_told_to_ask_nothing_and_others_are_given_the_address_as_it_stands() {
+        for (uri, given) in [
+            ("qemu+ssh://look@b/system", "qemu+ssh://look@b/system?no_tty=1"),
+            ("qemu+ssh://b/system?keyfile=/k", "qemu+ssh://b/system?keyfile=/k&no_tty=1"),
+            ("qemu+ssh://b/system?no_tty=1", "qemu+ssh://b/system?no_tty=1"),
+            ("qemu+tls://b/system", "qemu+tls://b/system"),
+            ("qemu:///system", "qemu:///system"),
+        ] {
+            assert_eq!(place(uri).address(), given);
+        }
+    }
+
+    #[test]
+    fn another_host_is_told_from_this_one() {
+        for (uri, remote) in [
+            ("qemu+ssh://look@b:2222/system", Some((Some("look"), "b:2222"))),
+            ("qemu+tls://b/system?pkipath=/p", Some((None, "b"))),
+            ("lxc:///system", None),
+            ("qemu:///session", None),
+            ("test:///default", None),
+        ] {
+            assert_eq!(place(uri).remote(), remote, "{uri}");
+        }
+    }
+
+    #[test]
+    fn why_a_vm_has_no_process_here_says_what_it_is() {
+        let why = |uri| place(uri).without_processes().unwrap_or_default();
+        assert_eq!((why("qemu:///system"), why("qemu:///session")), ("", ""));
+        assert!(why("lxc:///").contains("a container") && why("lxc+ssh://b/").contains("another host"));
+        assert!(
+            why("qemu+tls://b/system").contains("another host")
+                && why("test:///default").contains("simulated")
+        );
+    }
 }

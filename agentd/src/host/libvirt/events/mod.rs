@@ -25,11 +25,11 @@ pub(super) use self::words::Said;
 
 use crate::collect::Bell;
 use crate::host::qemu::Known;
-use crate::host::worker::Worker;
 use crate::sample::{Cycle, Found, Happened, Lane, Object, Taken};
 
 use super::guest::Guests;
 use super::jobs::Jobs;
+use super::relay::{GIVE_UP, Relay};
 use super::session::{Place, Session, Unavailable, ok};
 
 /// How often the connection is looked at. Events don't wait for it.
@@ -45,7 +45,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 pub struct VmEventLane {
     name: &'static str,
     place: Place,
-    listener: Result<Worker<(), Result<(), Unavailable>>, String>,
+    listener: Result<Relay<(), Result<(), Unavailable>>, String>,
     queue: Arc<Queue>,
     known: Known,
 }
@@ -87,9 +87,12 @@ impl VmEventLane {
     ) -> Self {
         let (waiting, taker) = (Mutex::default(), Bell::default());
         let queue = Arc::new(Queue { waiting, taker, states, jobs, guests });
-        let mut listener =
-            Listener { session: Session::new(place.clone()), subscription: None, queue: Arc::clone(&queue) };
-        let listener = Worker::start("vm-events-libvirt", move |()| listener.listen());
+        let (of, to) = (place.clone(), Arc::clone(&queue));
+        let listener = Relay::start("vm-events-libvirt", GIVE_UP, move || {
+            let (session, queue) = (Session::new(of.clone()), Arc::clone(&to));
+            let mut listener = Listener { session, subscription: None, queue };
+            Box::new(move |()| listener.listen())
+        });
         let listener = listener.map_err(|error| format!("start a thread: {error}"));
         Self { name, place, listener, queue, known }
     }
