@@ -139,16 +139,23 @@ impl Connection {
         singly::all(&self.connect).map_err(|error| CallError::Libvirt { doing: DOING, error })
     }
 
+    /// Those that run, or are paused: libvirtd knows it itself.
+    pub(super) fn active(&self) -> Result<Vec<VmUuid>, CallError> {
+        let domains = self.domains()?;
+        Ok(domains.iter().filter_map(uuid).collect())
+    }
+
     /// One domain. Where QEMU is asked and does not answer, neither does this.
     pub(super) fn one(&self, uuid: &VmUuid, wanted: Wanted) -> Result<Option<Record>, CallError> {
-        let domain = self.domain(uuid)?;
-        // SAFETY: the copy is used while `domain` lives.
-        let mut list = [unsafe { domain.as_ptr() }, ptr::null_mut()];
-        let mut records = ptr::null_mut();
-        // SAFETY: `list` is a null-terminated array of live domains; `records` is set to an array that `take` frees.
-        let count =
-            unsafe { sys::virDomainListGetStats(list.as_mut_ptr(), wanted.groups(), &raw mut records, 0) };
-        Ok(take(records, count, "read a domain's statistics")?.pop())
+        Ok(stats(&[self.domain(uuid)?], wanted)?.pop())
+    }
+
+    /// Several of them in one call, without those that don't run any more. Where QEMU is asked and one does not answer,
+    /// neither does this.
+    pub(super) fn some(&self, uuids: &[VmUuid], wanted: Wanted) -> Result<Vec<Record>, CallError> {
+        let mut domains = self.domains()?;
+        domains.retain(|domain| uuid(domain).is_some_and(|uuid| uuids.contains(&uuid)));
+        stats(&domains, wanted)
     }
 
     pub(super) fn details(&self, uuid: &VmUuid) -> Result<Details, CallError> {
@@ -206,6 +213,11 @@ impl Connection {
         Ok(copied)
     }
 
+    fn domains(&self) -> Result<Vec<Domain>, CallError> {
+        let found = self.connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+        found.map_err(|error| CallError::Libvirt { doing: "list domains", error })
+    }
+
     fn domain(&self, uuid: &VmUuid) -> Result<Domain, CallError> {
         let found = self.connect.lookup_domain_by_uuid_string(&uuid.to_string());
         found.map_err(|error| CallError::Libvirt { doing: "find a domain", error })
@@ -232,6 +244,25 @@ impl Wanted {
             Self::Monitor => sys::VIR_DOMAIN_STATS_BALLOON | sys::VIR_DOMAIN_STATS_BLOCK,
         }
     }
+}
+
+fn uuid(domain: &Domain) -> Option<VmUuid> {
+    domain.uuid().ok().map(|uuid| VmUuid::from_bytes(uuid.into_bytes()))
+}
+
+/// The domains must be of one connection.
+fn stats(domains: &[Domain], wanted: Wanted) -> Result<Vec<Record>, CallError> {
+    if domains.is_empty() {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the copies are used while `domains` live.
+    let mut list: Vec<_> = domains.iter().map(|domain| unsafe { domain.as_ptr() }).collect();
+    list.push(ptr::null_mut());
+    let mut records = ptr::null_mut();
+    // SAFETY: `list` is a null-terminated array of live domains; `records` is set to an array that `take` frees.
+    let count =
+        unsafe { sys::virDomainListGetStats(list.as_mut_ptr(), wanted.groups(), &raw mut records, 0) };
+    take(records, count, "read a domain's statistics")
 }
 
 /// Keepalive and its timeouts are served by one event loop of the process, which must be there before the first connection.
