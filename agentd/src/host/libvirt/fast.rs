@@ -20,7 +20,7 @@ use crate::sample::{Cycle, Found, Lane, Object, ObjectSample, SourceReport, Take
 use super::Others;
 use super::domain::Domain;
 use super::params::Device;
-use super::raw::{Details, Wanted};
+use super::raw::{Connection, Details, Wanted};
 use super::relay::{GIVE_UP, Relay};
 use super::session::{Place, Session, Unavailable, ok};
 
@@ -261,32 +261,34 @@ impl Lane for VmLane {
     }
 }
 
-/// Lives on the worker's thread: asks libvirt, and knows whose details it asked for when.
+/// Lives on the worker's thread: asks libvirt, and knows which domains are not as they were.
 #[derive(Debug)]
 struct Observer {
     session: Session,
-    /// State at the last look, and the look at which details were asked for.
-    seen: HashMap<VmUuid, (VmState, u64)>,
+    /// State at the last look.
+    seen: HashMap<VmUuid, VmState>,
     looks: u64,
 }
 
 impl Observer {
     fn look(&mut self) -> Answer {
         let records = self.session.call(|connection| connection.all(Wanted::Known))?;
+        let mut details = HashMap::new();
+        if self.looks.is_multiple_of(DETAILS_EVERY) {
+            details = self.session.call(Connection::all_details).unwrap_or_default();
+        }
         self.looks += 1;
         let mut before = std::mem::take(&mut self.seen);
         let mut all = Vec::with_capacity(records.len());
         for record in records {
             let state = record.params.state();
-            let known = before.remove(&record.uuid);
-            let due = known.is_none_or(|(was, asked)| was != state || self.looks - asked >= DETAILS_EVERY);
-            let details = due.then(|| self.session.call(|connection| connection.details(&record.uuid)));
-            let asked = match (&details, known) {
-                (None, Some((_, asked))) => asked,
-                // Spread over the looks that follow, so that not all are due in the same one.
-                _ => self.looks - u64::from(record.uuid.as_bytes()[15]) % (DETAILS_EVERY / 2).min(self.looks),
-            };
-            self.seen.insert(record.uuid, (state, asked));
+            let is_as_before = before.remove(&record.uuid) == Some(state);
+            let mut details = details.remove(&record.uuid);
+            if details.is_none() && !is_as_before {
+                // It may be gone since it was listed; the next list says so.
+                details = self.session.call(|connection| connection.details(&record.uuid)).ok();
+            }
+            self.seen.insert(record.uuid, state);
             all.push(Seen {
                 uuid: record.uuid,
                 name: record.name,
@@ -295,8 +297,7 @@ impl Observer {
                     interfaces: record.params.interfaces(),
                     cpu_time: record.params.number("cpu.time"),
                 },
-                // A domain may be gone since it was listed; the next list says so.
-                details: details.and_then(Result::ok),
+                details,
             });
         }
         Ok(all)

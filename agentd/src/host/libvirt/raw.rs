@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "virt 0.5 has no sound call for these")]
 
 use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::{Arc, Mutex};
@@ -141,7 +142,7 @@ impl Connection {
 
     /// Those that run, or are paused: libvirtd knows it itself.
     pub(super) fn active(&self) -> Result<Vec<VmUuid>, CallError> {
-        let domains = self.domains()?;
+        let domains = self.domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
         Ok(domains.iter().filter_map(uuid).collect())
     }
 
@@ -153,7 +154,7 @@ impl Connection {
     /// Several of them in one call, without those that don't run any more. Where QEMU is asked and one does not answer,
     /// neither does this.
     pub(super) fn some(&self, uuids: &[VmUuid], wanted: Wanted) -> Result<Vec<Record>, CallError> {
-        let mut domains = self.domains()?;
+        let mut domains = self.domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
         domains.retain(|domain| uuid(domain).is_some_and(|uuid| uuids.contains(&uuid)));
         stats(&domains, wanted)
     }
@@ -161,12 +162,20 @@ impl Connection {
     pub(super) fn details(&self, uuid: &VmUuid) -> Result<Details, CallError> {
         let failed = |error| CallError::Libvirt { doing: "read what a domain is made of", error };
         let domain = self.domain(uuid)?;
-        let info = domain.info().map_err(failed)?;
-        Ok(Details {
-            vcpus: info.nr_virt_cpu,
-            memory_max_bytes: info.max_mem.saturating_mul(1024),
-            persistent: domain.is_persistent().map_err(failed)?,
-        })
+        let persistent = domain.is_persistent().map_err(failed)?;
+        Details::of(&domain, persistent).map_err(failed)
+    }
+
+    /// The same of all, in a third of the calls.
+    pub(super) fn all_details(&self) -> Result<HashMap<VmUuid, Details>, CallError> {
+        let lasting = self.domains(sys::VIR_CONNECT_LIST_DOMAINS_PERSISTENT)?;
+        let lasting: HashSet<VmUuid> = lasting.iter().filter_map(uuid).collect();
+        let of = |domain: &Domain| {
+            let uuid = uuid(domain)?;
+            // It may be gone since it was listed.
+            Some((uuid, Details::of(domain, lasting.contains(&uuid)).ok()?))
+        };
+        Ok(self.domains(0)?.iter().filter_map(of).collect())
     }
 
     /// The statistics of the job that runs in a domain. Where QEMU is asked and does not answer, neither does this.
@@ -213,14 +222,23 @@ impl Connection {
         Ok(copied)
     }
 
-    fn domains(&self) -> Result<Vec<Domain>, CallError> {
-        let found = self.connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+    /// Those that `flags` leave.
+    fn domains(&self, flags: u32) -> Result<Vec<Domain>, CallError> {
+        let found = self.connect.list_all_domains(flags);
         found.map_err(|error| CallError::Libvirt { doing: "list domains", error })
     }
 
     fn domain(&self, uuid: &VmUuid) -> Result<Domain, CallError> {
         let found = self.connect.lookup_domain_by_uuid_string(&uuid.to_string());
         found.map_err(|error| CallError::Libvirt { doing: "find a domain", error })
+    }
+}
+
+impl Details {
+    fn of(domain: &Domain, persistent: bool) -> Result<Self, Error> {
+        let info = domain.info()?;
+        let memory_max_bytes = info.max_mem.saturating_mul(1024);
+        Ok(Self { vcpus: info.nr_virt_cpu, memory_max_bytes, persistent })
     }
 }
 
