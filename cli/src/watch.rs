@@ -45,8 +45,9 @@ pub enum Line {
         display_name: Option<String>,
         /// By its node's clock.
         taken_unix_ms: Option<i64>,
-        /// By name with unit; an instance follows in braces.
-        values: BTreeMap<String, f32>,
+        /// By name with unit; an instance follows in braces. A stream has them in single precision, which is seven digits;
+        /// `get` has all.
+        values: BTreeMap<String, f64>,
     },
     Gone {
         resource: String,
@@ -230,7 +231,7 @@ impl From<&Thing> for ThingLine {
 fn values(thing: &Thing) -> Line {
     let named = thing.values().map(|(metric, instance, value)| {
         let name = metric_name_with_unit(metric);
-        (if instance.is_empty() { name } else { format!("{name}{{{instance}}}") }, value)
+        (if instance.is_empty() { name } else { format!("{name}{{{instance}}}") }, value.into())
     });
     Line::Values {
         resource: thing.name().to_owned(),
@@ -308,7 +309,7 @@ impl Line {
                     .filter_map(|(metric, label)| {
                         let value = values.get(&metric_name_with_unit((*metric).into()))?;
                         let unit = horcrux_proto::catalogue::info(*metric)?.unit;
-                        Some(format!("{label} {}", with_unit(f64::from(*value), unit)))
+                        Some(format!("{label} {}", with_unit(*value, unit)))
                     })
                     .collect();
                 let text = if parts.is_empty() { "no values".to_owned() } else { parts.join("  ") };

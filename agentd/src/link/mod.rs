@@ -32,6 +32,7 @@ use crate::spool::Limits;
 use crate::spool::keeper::Keeper;
 
 pub mod dictionary;
+mod filling;
 mod passing;
 mod standing;
 mod stream;
@@ -313,6 +314,7 @@ impl Link {
                 if !ack.backfill && ack.epoch == self.spool.epoch() {
                     self.standing.was_stored(ack.sequence);
                 }
+                stream.filling.acked(&ack);
                 self.spool.acked(&ack);
             }
             attach_response::Message::Configure(configure) => self.configure(&configure),

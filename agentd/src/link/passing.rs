@@ -87,10 +87,11 @@ impl Link {
         if stream.owes_whole {
             return;
         }
-        let mut bytes = 0;
-        while bytes < FILL_BYTES && stream.has_room_beside() {
+        let (mut bytes, now) = (0, clock::monotonic());
+        while bytes < FILL_BYTES && stream.has_room_beside() && stream.filling.has_room(now) {
             let Some(message) = self.spool.next_backfill() else { return };
             bytes += message.encoded_len();
+            stream.filling.sends(&message, now);
             stream.offer(attach_request::Message::Backfill(message));
         }
     }

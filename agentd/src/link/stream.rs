@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+use super::filling::Filling;
 use super::{CONNECT, LinkError};
 use crate::identity::Enrolled;
 use crate::present::PIECE_BYTES;
@@ -32,6 +33,7 @@ pub(super) struct Stream {
     pub(super) shown: Enrolled,
     /// The inventory could not be queued: the whole is owed.
     pub(super) owes_whole: bool,
+    pub(super) filling: Filling,
     /// Within which time to dial again when it ends, as the controller wishes.
     pub(super) spread: Duration,
 }
@@ -89,6 +91,7 @@ async fn dial(enrolled: Enrolled, hello: Hello) -> Result<Stream, LinkError> {
             channel,
             shown: enrolled,
             owes_whole: true,
+            filling: Filling::default(),
             spread: Duration::ZERO,
         }),
         Ok(Err(status)) => Err(ended(&status)),

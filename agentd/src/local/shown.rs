@@ -102,7 +102,7 @@ impl Shown {
                         fleet.inventory(&node, &inventory);
                     }
                     for event in events {
-                        fleet.event(&node, &event);
+                        fleet.event(&node, 0, &event);
                     }
                 }
             })

@@ -1,11 +1,11 @@
 //! How far an epoch has come: which sequence was given last, and up to which all is stored.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::place::{path, private, restore};
+use super::place::{self, path, private, restore};
 
 pub(super) const HEAD: &str = "head";
 
@@ -58,7 +58,7 @@ fn copies(assigned: u64, stored: u64) -> [u8; 2 * COPY] {
 /// What was given last, and up to where all is stored; `None` where neither is known any more.
 #[must_use]
 pub(super) fn read(dir: &Path, epoch: u64) -> Option<(u64, u64)> {
-    parsed(&fs::read(path(dir, epoch, HEAD)).ok()?)
+    parsed(&place::read(&path(dir, epoch, HEAD)).ok()?.1)
 }
 
 fn parsed(bytes: &[u8]) -> Option<(u64, u64)> {

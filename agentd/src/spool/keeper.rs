@@ -238,7 +238,7 @@ impl Keeper {
         }
         self.held = 0;
         if let Err(no) = self.worker.ask(std::mem::take(&mut self.given), PATIENCE) {
-            tracing::warn!(dir = %self.dir.display(), %no, "the spool's disk doesn't answer: memory serves");
+            tracing::warn!(dir = %self.dir.display(), why = %no, "the spool's disk is slow: memory serves until it answers");
         }
     }
 

@@ -34,6 +34,7 @@ use horcrux_transport::files;
 use self::head::{Head, note_stored};
 use self::names::Names;
 use self::record::Record;
+pub(crate) use self::record::last_sequence;
 use self::recovery::{forget_epoch, recover};
 use self::segment::{Segment, Thinned};
 use self::sending::Sending;
@@ -79,6 +80,8 @@ pub struct Spool {
     is_recovered: bool,
     /// Why the disk takes nothing.
     trouble: Option<String>,
+    /// How often something failed.
+    failures: u64,
     /// When the disk is tried again, and old records are looked for.
     look_ms: i64,
 }
@@ -95,7 +98,7 @@ impl Spool {
         let trouble = found.as_ref().err().map(|error| told(&dir, error));
         let is_recovered = found.is_ok();
         let (segments, newest) = found.unwrap_or_default();
-        let epoch = u64::try_from(now_ms).unwrap_or(0).max(newest + 1);
+        let epoch = u64::try_from(now_ms).unwrap_or(0).max(newest.saturating_add(1));
         let (head, names) = (Head::begin(&dir, epoch), Names::begin(&dir, epoch));
         Self {
             dir,
@@ -107,6 +110,7 @@ impl Spool {
             sending: Sending::default(),
             is_recovered,
             trouble,
+            failures: 0,
             look_ms: now_ms,
         }
     }
@@ -144,9 +148,11 @@ impl Spool {
     /// Keeps a record, which is known to have been even if it is lost; `live` when it is sent at once as well.
     fn add(&mut self, record: &Record, live: bool, now_ms: i64) {
         let retry = now_ms.saturating_sub(self.look_ms) >= LOOK_MS || now_ms < self.look_ms;
+        let failures = self.failures;
         if retry {
             self.look_ms = now_ms;
-            self.look(now_ms);
+            let looked = self.put_back().and_then(|()| self.take_up(now_ms));
+            self.tell("look for what is kept", looked);
         }
         let noted = self.head.note(record.sequences().1, self.stored());
         self.tell("note a sequence", noted);
@@ -167,6 +173,9 @@ impl Spool {
                 tracing::error!(%error, "a record was lost");
             }
         }
+        if retry && self.failures == failures && self.segments.back().is_some_and(Segment::is_on_disk) {
+            self.is_well();
+        }
         self.bound(now_ms, retry);
     }
 
@@ -175,15 +184,7 @@ impl Spool {
         self.segments.iter().find(|segment| segment.epoch == self.epoch).map_or(0, |oldest| oldest.acked)
     }
 
-    /// Puts back what was removed, and takes up what earlier runs left where that failed so far.
-    fn look(&mut self, now_ms: i64) {
-        match self.put_back().and_then(|()| self.take_up(now_ms)) {
-            Ok(()) if self.segments.back().is_some_and(Segment::is_on_disk) => self.is_well(),
-            Ok(()) => {}
-            Err(error) => self.fail("look for what is kept", &error),
-        }
-    }
-
+    /// Puts back what was removed.
     fn put_back(&mut self) -> io::Result<()> {
         files::private_dir(&self.dir)?;
         self.segments.iter_mut().try_for_each(Segment::restore)?;
@@ -191,6 +192,7 @@ impl Spool {
         self.names.restore()
     }
 
+    /// Takes up what earlier runs left, where that failed so far.
     fn take_up(&mut self, now_ms: i64) -> io::Result<()> {
         if !self.is_recovered {
             let (mut found, _) = recover(&self.dir, Some(self.epoch), now_ms)?;
@@ -244,7 +246,6 @@ impl Spool {
         }
         files::private_dir(&self.dir)?;
         self.segments.push_back(Segment::begin(Some(&self.dir), self.epoch, first, live)?);
-        self.is_well();
         Ok(())
     }
 
@@ -348,6 +349,7 @@ impl Spool {
     }
 
     fn fail(&mut self, doing: &str, error: &io::Error) {
+        self.failures += 1;
         if self.trouble.is_none() {
             tracing::warn!(doing, %error, dir = %self.dir.display(), "the spool's disk fails: memory serves");
         }

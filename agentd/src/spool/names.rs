@@ -1,7 +1,7 @@
 //! What the ids of an epoch stand for: one file that only grows, so that records need not repeat it.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use horcrux_proto::agent::v1::{Backfill, SampleBatch, Series, backfill};
 use prost::Message as _;
 
-use super::place::{path, private, restore};
+use super::place::{self, path, private, restore};
 use super::record::{Record, read_all};
 
 pub(super) const SERIES: &str = "series";
@@ -79,8 +79,8 @@ impl Names {
 
 /// What an earlier epoch declared, as far as it is whole.
 pub(super) fn of_epoch(dir: &Path, epoch: u64) -> io::Result<HashMap<u32, Series>> {
-    match fs::read(path(dir, epoch, SERIES)) {
-        Ok(bytes) => Ok(parsed(&bytes)),
+    match place::read(&path(dir, epoch, SERIES)) {
+        Ok((_, bytes)) => Ok(parsed(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashMap::new()),
         Err(error) => Err(error),
     }

@@ -27,12 +27,7 @@ impl Record {
     /// The sequences that it stands for.
     #[must_use]
     pub(super) fn sequences(&self) -> (u64, u64) {
-        match &self.message.record {
-            Some(backfill::Record::Samples(batch)) => (batch.sequence, batch.sequence),
-            Some(backfill::Record::Event(event)) => (event.sequence, event.sequence),
-            Some(backfill::Record::Gap(gap)) => (gap.first_sequence, gap.last_sequence),
-            None => (0, 0),
-        }
+        sequences(&self.message)
     }
 
     /// When the first and the last of what it stands for were taken.
@@ -86,6 +81,21 @@ impl Record {
         message.record.as_ref()?;
         Some((Self { lane, message }, length))
     }
+}
+
+fn sequences(message: &Backfill) -> (u64, u64) {
+    match &message.record {
+        Some(backfill::Record::Samples(batch)) => (batch.sequence, batch.sequence),
+        Some(backfill::Record::Event(event)) => (event.sequence, event.sequence),
+        Some(backfill::Record::Gap(gap)) => (gap.first_sequence, gap.last_sequence),
+        None => (0, 0),
+    }
+}
+
+/// The last of the sequences that a message stands for.
+#[must_use]
+pub(crate) fn last_sequence(message: &Backfill) -> u64 {
+    sequences(message).1
 }
 
 fn payload(bytes: &[u8]) -> Option<(&[u8], usize)> {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::head::{self, HEAD};
 use super::names::SERIES;
 use super::place::{epoch_of, forget};
@@ -19,7 +21,11 @@ pub(super) fn recover(dir: &Path, current: Option<u64>, now_ms: i64) -> io::Resu
         epochs.extend([HEAD, SERIES].iter().filter_map(|ending| epoch_of(&path, ending)));
         match Segment::recover(&path, current) {
             Ok(found) => segments.extend(found),
-            Err(error) => tracing::warn!(file = %path.display(), %error, "not recovered"),
+            Err(error) if is_no_file(&error) => {
+                tracing::warn!(file = %path.display(), %error, "not recovered: set aside");
+                fs::rename(&path, path.with_extension("unusable"))?;
+            }
+            Err(error) => return Err(error),
         }
     }
     segments.sort_by_key(|segment| (segment.epoch, segment.first));
@@ -62,6 +68,13 @@ pub(super) fn recover(dir: &Path, current: Option<u64>, now_ms: i64) -> io::Resu
         all.extend(kept);
     }
     Ok((all, epochs.last().copied().unwrap_or(0)))
+}
+
+/// Whether something else is in the place of a file, rather than that it can't be read now.
+fn is_no_file(error: &io::Error) -> bool {
+    let others = [Errno::LOOP, Errno::ISDIR, Errno::NXIO];
+    error.kind() == io::ErrorKind::InvalidData
+        || others.iter().any(|other| Errno::from_io_error(error) == Some(*other))
 }
 
 /// Removes what is left of an epoch of which all is stored.

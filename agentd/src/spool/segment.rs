@@ -1,11 +1,11 @@
 //! A run of records: a file, or memory where the disk takes none.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::place::{private, remove, restore};
+use super::place::{self, private, read, remove, restore};
 use super::record::{Record, filled, read_all};
 
 /// Records of one epoch whose sequences follow each other.
@@ -72,9 +72,7 @@ impl Segment {
         let Some((epoch, first)) = parsed(path).filter(|(epoch, _)| Some(*epoch) != current) else {
             return Ok(None);
         };
-        let mut file = private().open(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        let (file, bytes) = read(path)?;
         let (records, end) = read_all(&bytes);
         let (mut last, mut until_ms) = (first - 1, 0);
         for record in records.iter().filter(|record| record.message.epoch == epoch) {
@@ -204,5 +202,5 @@ fn name(epoch: u64, first: u64) -> String {
 fn parsed(path: &Path) -> Option<(u64, u64)> {
     let (epoch, first) = path.file_name()?.to_str()?.strip_suffix(".records")?.split_once('-')?;
     let first = first.parse().ok().filter(|first| *first > 0)?;
-    Some((epoch.parse().ok()?, first))
+    Some((place::parsed(epoch)?, first))
 }

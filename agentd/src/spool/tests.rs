@@ -345,6 +345,49 @@ fn a_segment_that_a_power_cut_took_is_known_to_be_lost() {
 }
 
 #[test]
+fn what_is_no_file_of_the_spool_is_not_waited_for_and_not_followed() {
+    let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
+    for _ in 0..9 {
+        node.samples("node", 3, None);
+    }
+    let epoch = node.spool.epoch();
+    let records =
+        node.files().into_iter().find(|file| file.extension().is_some_and(|e| e == "records")).unwrap();
+    fs::remove_file(&records).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &records, rustix::fs::Mode::RWXU).unwrap();
+    let dir = records.parent().unwrap();
+    let far = format!("{}-{:020}.records", u64::MAX, 1);
+    fs::write(dir.join(far), "of no epoch").unwrap();
+    let other = node.dir.path().join("other");
+    fs::write(&other, "somebody's").unwrap();
+    node.restart();
+    node.adds_up(&mut controller);
+    assert_eq!(controller.of(epoch), (0, 9));
+    // While it runs.
+    node.samples("node", 3, None);
+    let head = node.files().into_iter().rfind(|file| file.extension().is_some_and(|e| e == "head")).unwrap();
+    fs::remove_file(&head).unwrap();
+    std::os::unix::fs::symlink(&other, &head).unwrap();
+    for _ in 0..11 {
+        node.samples("node", 3, None);
+    }
+    assert_eq!(fs::read(&other).unwrap(), b"somebody's");
+    assert!(fs::symlink_metadata(&head).unwrap().is_file());
+}
+
+#[test]
+fn a_full_disk_is_not_called_well_before_it_takes_something() {
+    let mut node = Node::new(Limits::default());
+    node.samples("node", 3, None);
+    node.spool.fail("write", &io::Error::other("no space left"));
+    node.samples("node", 3, None);
+    assert!(node.spool.trouble().is_some(), "it was not looked at again");
+    node.now_ms += 20_000;
+    node.samples("node", 3, None);
+    assert_eq!(node.spool.trouble(), None);
+}
+
+#[test]
 fn what_declarations_that_are_not_whole_leave_unknown_is_lost_and_no_more() {
     let (mut node, mut controller) = (Node::new(Limits::default()), Controller::default());
     for _ in 0..21 {

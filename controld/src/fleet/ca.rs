@@ -26,6 +26,9 @@ const CONTROLLER_DAYS: i64 = 397;
 const NODE_DAYS: i64 = 7;
 /// A node whose clock is behind ours by this much still takes its certificate for valid.
 const CLOCK_SLACK: Duration = Duration::minutes(5);
+/// The same of the controller's own, which is made anew at each start: a node that attached before attaches again, and is
+/// told what its clock is worth.
+const OWN_SLACK: Duration = Duration::days(30);
 
 /// Signs certificates.
 pub struct Authority {
@@ -174,7 +177,7 @@ impl Authority {
         params.subject_alt_names.push(self.spiffe("controller", "0")?);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        (params.not_before, params.not_after) = (now - CLOCK_SLACK, now + Duration::days(CONTROLLER_DAYS));
+        (params.not_before, params.not_after) = (now - OWN_SLACK, now + Duration::days(CONTROLLER_DAYS));
         params.serial_number = Some(self.current.serial()?);
         let signed = params.signed_by(&key, &self.current.issuer).map_err(CaError::Sign)?;
         Ok(Identity::from_der(vec![signed.der().to_vec(), self.current.der.clone()], key.serialize_der()))

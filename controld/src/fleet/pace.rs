@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// says 3 messages and 120 kB.
 const PER_MESSAGE: Duration = Duration::from_millis(20);
 const PER_BYTE: Duration = Duration::from_micros(1);
+const PER_ROW: Duration = Duration::from_micros(40);
+/// An epoch has no more than an hour of rows, whatever a gap says.
+const MOST_ROWS: Duration = Duration::from_secs(2);
 /// What a new stream costs: its handshake, and all that is declared anew.
 pub const PER_STREAM: Duration = Duration::from_millis(500);
 /// Credit of a node that was quiet: the first inventory and all declarations of a large host, several times.
@@ -32,6 +35,12 @@ pub fn cost(bytes: usize) -> Duration {
 #[must_use]
 pub fn cost_beside(bytes: usize) -> Duration {
     PER_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
+/// What it costs that so many rows may have to be looked at: ten times what the writer needs for them.
+#[must_use]
+pub fn cost_of_rows(rows: u64) -> Duration {
+    PER_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX)).min(MOST_ROWS)
 }
 
 impl Pace {

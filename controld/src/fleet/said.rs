@@ -9,6 +9,8 @@ use horcrux_proto::v1::{
     HypervisorFeatures, NetworkDevice, NodeFacts, VmFacts,
 };
 
+use prost::Message as _;
+
 use crate::access::name::is_disruptive;
 
 /// VMs, or containers, of one node; far beyond what a host runs, and what keeps a hostile node from growing the controller.
@@ -18,6 +20,8 @@ const MAX_ABSENCES: usize = 64;
 const MAX_SOURCES: usize = 64;
 /// Records that a node can have lost: years of them.
 const MOST_LOST: u64 = 1 << 32;
+/// Bytes of all pieces of an inventory: with 20,000 guests it has a fifth of it.
+const MAX_INVENTORY: usize = 64 << 20;
 /// Network devices of a node or a VM, or disks.
 const MAX_DEVICES: usize = 1024;
 /// Users, interfaces, addresses of one or filesystems of a guest.
@@ -77,7 +81,7 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         return Err(Malformed("a container's id is not one"));
     }
     if let Some(node) = &mut inventory.node {
-        node.sources.truncate(MAX_SOURCES);
+        cut(&mut node.sources, MAX_SOURCES);
         for text in [&mut node.hostname, &mut node.kernel, &mut node.architecture] {
             *text = bounded(std::mem::take(text));
         }
@@ -97,7 +101,7 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
         if let Some(guest) = guest {
             bound_guest(guest);
         }
-        interfaces.truncate(MAX_DEVICES);
+        cut(interfaces, MAX_DEVICES);
         for interface in interfaces {
             *interface = bounded(std::mem::take(interface));
         }
@@ -120,15 +124,23 @@ pub fn checked_inventory(mut inventory: Inventory) -> Result<Inventory, Malforme
     Ok(inventory)
 }
 
+/// Gives back what the rest took: what is empty on the wire takes a hundred times as much here.
+fn cut<T>(list: &mut Vec<T>, most: usize) {
+    if list.len() > most {
+        list.truncate(most);
+        list.shrink_to_fit();
+    }
+}
+
 fn bound_node(node: &mut NodeFacts) {
-    node.network_devices.truncate(MAX_DEVICES);
+    cut(&mut node.network_devices, MAX_DEVICES);
     for NetworkDevice { name, master, parent, mac, .. } in &mut node.network_devices {
         *name = bounded(std::mem::take(name));
         for text in [master, parent, mac] {
             *text = text.take().map(bounded);
         }
     }
-    node.disks.truncate(MAX_DEVICES);
+    cut(&mut node.disks, MAX_DEVICES);
     for Disk { name, model, .. } in &mut node.disks {
         *name = bounded(std::mem::take(name));
         *model = model.take().map(bounded);
@@ -144,20 +156,20 @@ fn bound_guest(guest: &mut GuestFacts) {
         *text = text.take().map(bounded);
     }
     let bound = |list: &mut Vec<String>| {
-        list.truncate(MAX_GUEST_PARTS);
+        cut(list, MAX_GUEST_PARTS);
         for text in list {
             *text = bounded(std::mem::take(text));
         }
     };
     bound(&mut guest.users);
     bound(&mut guest.unknown);
-    guest.interfaces.truncate(MAX_GUEST_PARTS);
+    cut(&mut guest.interfaces, MAX_GUEST_PARTS);
     for GuestInterface { name, mac, addresses } in &mut guest.interfaces {
         *name = bounded(std::mem::take(name));
         *mac = mac.take().map(bounded);
         bound(addresses);
     }
-    guest.filesystems.truncate(MAX_GUEST_PARTS);
+    cut(&mut guest.filesystems, MAX_GUEST_PARTS);
     for GuestFilesystem { mountpoint, kind, .. } in &mut guest.filesystems {
         *mountpoint = bounded(std::mem::take(mountpoint));
         *kind = bounded(std::mem::take(kind));
@@ -168,7 +180,7 @@ fn bound_guest(guest: &mut GuestFacts) {
 }
 
 fn bound_absences(absences: &mut Vec<Absence>) {
-    absences.truncate(MAX_ABSENCES);
+    cut(absences, MAX_ABSENCES);
     for absence in absences {
         absence.instance = bounded(std::mem::take(&mut absence.instance));
         absence.reason = bounded(std::mem::take(&mut absence.reason));
@@ -242,6 +254,7 @@ pub fn bounded(text: String) -> String {
 #[derive(Debug, Default)]
 pub struct Pieces {
     so_far: Option<(u32, Inventory)>,
+    bytes: usize,
 }
 
 impl Pieces {
@@ -255,6 +268,14 @@ impl Pieces {
             } else {
                 Ok(Some(came))
             };
+        }
+        if piece == 0 {
+            self.bytes = 0;
+        }
+        self.bytes += came.encoded_len();
+        if self.bytes > MAX_INVENTORY {
+            self.so_far = None;
+            return Err(Malformed("an inventory is larger than a node's can be"));
         }
         let whole = match (piece, self.so_far.take()) {
             (0, _) => came,
@@ -368,6 +389,25 @@ mod tests {
         pieces.add(piece(0, true, &[("1", "a")])).unwrap();
         let again = pieces.add(piece(0, false, &[("2", "b")])).unwrap().unwrap();
         assert_eq!(again.vms, vms(&[("2", "b")]), "a beginning starts over");
+    }
+
+    #[test]
+    fn what_is_cut_off_takes_no_room_and_pieces_have_an_end() {
+        let empty = GuestFilesystem::default();
+        let guest = GuestFacts { filesystems: vec![empty; 100_000], ..GuestFacts::default() };
+        let vm =
+            VmFacts { guest: Some(guest), ..vms(&[("aaaaaaaa-0000-4000-8000-000000000001", "a")]).remove(0) };
+        let checked = checked_inventory(Inventory { vms: vec![vm], ..Inventory::default() }).unwrap();
+        let kept = &checked.vms[0].guest.as_ref().unwrap().filesystems;
+        assert!((kept.len(), kept.capacity()) < (MAX_GUEST_PARTS + 1, 2 * MAX_GUEST_PARTS));
+        let mut pieces = Pieces::default();
+        let name = "x".repeat(1 << 20);
+        let refused = (0..100).find_map(|piece| {
+            let vms = vms(&[("1", name.as_str())]);
+            let came = Inventory { complete: true, piece, more_follows: true, vms, ..Inventory::default() };
+            pieces.add(came).err().map(|why| (piece, why.0))
+        });
+        assert_eq!(refused, Some((63, "an inventory is larger than a node's can be")));
     }
 
     #[test]

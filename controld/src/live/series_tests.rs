@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use horcrux_proto::agent::v1::{SampleBatch, Series, series};
+use horcrux_proto::agent::v1::{Inventory, SampleBatch, Series, series};
 use horcrux_proto::catalogue::CATALOGUE;
 use horcrux_proto::v1::{Absence, Metric, Source};
 
@@ -84,6 +84,25 @@ fn what_was_derived_from_a_counter_ends_with_it() {
     let mut model = Model::with_usage();
     model.reads(1, &retired(7));
     assert_eq!(model.usage(), None);
+}
+
+#[test]
+fn what_another_node_lists_too_is_its_to_tell_and_nobody_is_asked_again_for_it() {
+    let mut model = Model::with(&["a", "b"]);
+    model.attach("a", 1);
+    model.attach("b", 2);
+    model.fleet.inventory(&node("a"), &vm_on(VM, 2));
+    model.fleet.inventory(&node("b"), &vm_on(VM, 2));
+    let batch = counter(10 * S, 7, S, vm_cpu(7, Source::CgroupV1));
+    assert_eq!(model.fleet.samples(&node("b"), LinkId(2), &batch), Applied::Yes);
+    assert_eq!(model.fleet.samples(&node("b"), LinkId(2), &counter(15 * S, 7, S, vec![])), Applied::Yes);
+    assert_eq!(model.fleet.find(&format!("vms/{VM}").parse().unwrap()).unwrap().series_count(), 0);
+    // When it has gone there, b speaks for it, and is asked for what it said before.
+    let gone = Inventory { gone_vms: vec![VM.into()], ..Inventory::default() };
+    model.fleet.inventory(&node("a"), &gone);
+    model.fleet.inventory(&node("b"), &vm_on(VM, 2));
+    let later = counter(20 * S, 7, S, vec![]);
+    assert_eq!(model.fleet.samples(&node("b"), LinkId(2), &later), Applied::Unknown);
 }
 
 #[test]

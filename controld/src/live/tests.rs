@@ -189,14 +189,21 @@ fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
     assert_eq!(model.fleet.counts["foreign_guest"], 1);
     let series = vec![declared(1, Metric::VmCpuTime, series::Object::VmUuid(VM.into()))];
     let applied = model.fleet.samples(&node("b"), LinkId(2), &counter(S, 1, 5, series));
-    assert_eq!(applied, Applied::Unknown);
+    assert_eq!(applied, Applied::Yes, "asking again would bring no more");
     assert_eq!(model.fleet.find(&resource).unwrap().values().len(), 0);
     let crashed = Event { object: Some(event::Object::VmUuid(VM.into())), ..Event::default() };
     drop(model.fleet.take_changes());
-    model.fleet.event(&node("b"), &crashed);
+    model.fleet.event(&node("b"), 1, &crashed);
     assert_eq!(model.fleet.take_changes().events.len(), 0);
-    model.fleet.event(&node("a"), &crashed);
-    assert_eq!(model.fleet.take_changes().events.len(), 1);
+    let crashed = Event { sequence: 8, ..crashed };
+    for (epoch, told) in [(1, 1), (1, 0), (2, 1)] {
+        model.fleet.event(&node("a"), epoch, &crashed);
+        assert_eq!(
+            model.fleet.take_changes().events.len(),
+            told,
+            "one that was not acknowledged comes again"
+        );
+    }
     // Its holder may be back in a moment; only when it is down, the VM may turn up elsewhere.
     model.fleet.detached(&node("a"), LinkId(1), 1);
     model.fleet.inventory(&node("b"), &vm_on(VM, 8));

@@ -180,7 +180,15 @@ impl Domain {
             {
                 absences.extend(nothing_read(why));
             }
-            absences.extend(others.missing.of(&uuid));
+            match others.missing.of(&uuid) {
+                Some(missing) => absences.extend(missing),
+                None if place.has_monitors() && libvirt_lost.is_none() => {
+                    absences.extend(nothing_read(
+                        "QEMU's monitor was not asked since the VM began: wait for half a minute",
+                    ));
+                }
+                None => {}
+            }
             absences.extend(others.jobs.absences(&uuid));
         }
         let state = self.state_now(libvirt_lost);

@@ -55,8 +55,9 @@ use crate::host::qemu::Known;
 struct Missing(Arc<Mutex<HashMap<VmUuid, Vec<Absence>>>>);
 
 impl Missing {
-    fn of(&self, uuid: &VmUuid) -> Vec<Absence> {
-        self.lock().get(uuid).cloned().unwrap_or_default()
+    /// `None`: it was not read yet.
+    fn of(&self, uuid: &VmUuid) -> Option<Vec<Absence>> {
+        self.lock().get(uuid).cloned()
     }
 
     fn uuids(&self) -> Vec<VmUuid> {

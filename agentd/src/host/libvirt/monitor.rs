@@ -66,7 +66,7 @@ enum Question {
 
 #[derive(Debug)]
 enum Answer {
-    Running(Vec<VmUuid>),
+    Running(Vec<(VmUuid, String)>),
     One(Option<Record>),
     Some(Vec<Record>),
     None(Unavailable),
@@ -132,7 +132,7 @@ impl VmMonitorLane {
         self.idle.extend(free);
     }
 
-    fn running(&mut self) -> Result<Vec<VmUuid>, Unavailable> {
+    fn running(&mut self) -> Result<Vec<(VmUuid, String)>, Unavailable> {
         // Another is sent where the last seems to wait for ever: each is a thread with a connection.
         if let Some(Err(no)) = self.waiting.last_mut().map(Worker::is_free)
             && let NoAnswer::Late(since) = no
@@ -155,10 +155,10 @@ impl VmMonitorLane {
     }
 
     /// What those tell who are asked together, none of whom is known to hang. Who isn't in it is to be asked by itself.
-    fn together(&mut self, running: &[VmUuid]) -> HashMap<VmUuid, Record> {
+    fn together(&mut self, running: &[(VmUuid, String)]) -> HashMap<VmUuid, Record> {
         let mut told = HashMap::new();
         let asked: Vec<VmUuid> =
-            running.iter().copied().filter(|uuid| !self.hanging.contains_key(uuid)).collect();
+            running.iter().map(|(uuid, _)| *uuid).filter(|uuid| !self.hanging.contains_key(uuid)).collect();
         for group in asked.chunks(TOGETHER) {
             // One of an earlier group hangs: not more than one of libvirtd's workers for that.
             if self.group.is_some() {
@@ -299,14 +299,14 @@ impl Lane for VmMonitorLane {
         let mut answering = Vec::new();
         let report = match self.running() {
             Ok(mut running) => {
-                running.retain(|uuid| !self.known.is_of_another(uuid, &self.place.uri));
-                let now: HashSet<VmUuid> = running.iter().copied().collect();
+                running.retain(|(uuid, _)| !self.known.is_of_another(uuid, &self.place.uri));
+                let now: HashSet<VmUuid> = running.iter().map(|(uuid, _)| *uuid).collect();
                 for ended in self.read.difference(&now) {
                     samples.push(ObjectSample { object: Object::Vm(*ended), readings: Vec::new() });
                 }
                 self.read = now;
                 let mut together = self.together(&running);
-                for uuid in running {
+                for (uuid, name) in running {
                     let mut readings = Readings::new(&self.whole, 32);
                     let read = match together.remove(&uuid) {
                         Some(record) => Ok(read_params(&record.params, &mut readings)),
@@ -318,7 +318,7 @@ impl Lane for VmMonitorLane {
                             absences
                         }
                         Err(why) => {
-                            hanging.push(format!("{uuid}: {why}"));
+                            hanging.push(format!("{name}: {why}"));
                             nothing_read(&why)
                         }
                     };

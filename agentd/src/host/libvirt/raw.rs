@@ -140,10 +140,10 @@ impl Connection {
         singly::all(&self.connect).map_err(|error| CallError::Libvirt { doing: DOING, error })
     }
 
-    /// Those that run, or are paused: libvirtd knows it itself.
-    pub(super) fn active(&self) -> Result<Vec<VmUuid>, CallError> {
+    /// Those that run, or are paused, and their names: libvirtd knows it itself.
+    pub(super) fn active(&self) -> Result<Vec<(VmUuid, String)>, CallError> {
         let domains = self.domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
-        Ok(domains.iter().filter_map(uuid).collect())
+        Ok(domains.iter().filter_map(|domain| Some((uuid(domain)?, domain.name().ok()?))).collect())
     }
 
     /// One domain. Where QEMU is asked and does not answer, neither does this.

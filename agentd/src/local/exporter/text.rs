@@ -143,8 +143,15 @@ pub(super) fn label(out: &mut String, name: &str, value: &str) {
     out.push('"');
 }
 
+/// What would steer a terminal is not written: whoever looks at this with curl has one.
 fn escape(out: &mut String, text: &str, special: &[char]) {
+    let steers = |c: char| c.is_control() && c != '\n';
+    let plain;
     let mut rest = text;
+    if text.contains(steers) {
+        plain = text.replace(steers, "\u{fffd}");
+        rest = &plain;
+    }
     while let Some(at) = rest.find(special) {
         out.push_str(&rest[..at]);
         let (one, after) = rest[at..].split_at(1);

@@ -248,7 +248,7 @@ impl Attachments {
                     let event = Box::new(checked_event(event).map_err(refuse)?);
                     let ack = Ack { epoch: stream.of.epoch, sequence: event.sequence, backfill: false };
                     let kept = event.clone();
-                    let told = self.live.ask(move |fleet| fleet.event(&node, &event));
+                    let told = self.live.ask(move |fleet| fleet.event(&node, ack.epoch, &event));
                     told.await?;
                     let record = Record::Event { node: name.to_string(), epoch: ack.epoch, event: kept };
                     self.record(record, Some(stream.ack(ack))).await?;

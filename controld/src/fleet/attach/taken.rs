@@ -47,7 +47,8 @@ impl Attachments {
         self.record(record, Some(stream.ack(ack))).await
     }
 
-    /// What was taken before goes to the record alone: what is now is told by what is taken now.
+    /// Samples that were taken before go to the record alone: what is now is told by what is taken now. What happened
+    /// meanwhile is told to who watches too, once.
     pub(super) async fn backfill(&self, stream: &Attached<'_>, backfill: Backfill) -> Result<(), Status> {
         let (node, epoch) = (stream.name.to_string(), backfill.epoch);
         let begun = if epoch > stream.of.epoch { Err(Malformed("its epoch has not begun")) } else { Ok(()) };
@@ -76,15 +77,20 @@ impl Attachments {
             }
             Some(backfill::Record::Event(event)) => {
                 let sequence = event.sequence;
-                let kept = begun.and_then(|()| checked_event(event));
-                (
-                    kept.map(|event| Record::Event { node: node.clone(), epoch, event: Box::new(event) }),
-                    sequence,
-                )
+                let kept = begun.and_then(|()| checked_event(event)).map(Box::new);
+                if let Ok(event) = kept.clone() {
+                    let name = stream.name.clone();
+                    self.live.ask(move |fleet| fleet.event(&name, epoch, &event)).await?;
+                }
+                (kept.map(|event| Record::Event { node: node.clone(), epoch, event }), sequence)
             }
             Some(backfill::Record::Gap(gap)) => {
                 let sequence = gap.last_sequence;
                 let kept = begun.and_then(|()| checked_gap(gap));
+                if let Ok(gap) = &kept {
+                    let rows = gap.last_sequence - gap.first_sequence;
+                    self.wait(stream.row, pace::cost_of_rows(rows)).await;
+                }
                 (kept.map(|gap| Record::Gap { node: node.clone(), epoch, gap }), sequence)
             }
             // Of a later version: it is as good as stored, or it would come for ever.

@@ -53,7 +53,10 @@ impl Fleet {
             }
             if owner != *node {
                 self.move_to(slot, node);
+                self.speaks_for_more(node);
             }
+        } else {
+            self.speaks_for_more(node);
         }
         let vm = v1::Vm {
             name: resource.to_string(),
@@ -62,6 +65,13 @@ impl Fleet {
             ..v1::Vm::default()
         };
         Some(self.put(resource, node.clone(), Facts::Vm(Box::new(vm))))
+    }
+
+    /// Values that were another's to tell so far are asked for: of ids that are not known.
+    fn speaks_for_more(&mut self, node: &NodeName) {
+        if let Some(link) = self.nodes.get_mut(node).and_then(|node| node.link.as_mut()) {
+            link.others.clear();
+        }
     }
 
     fn container(&mut self, node: &NodeName, facts: &v1::ContainerFacts) -> Option<u32> {
@@ -77,7 +87,11 @@ impl Fleet {
     }
 
     /// Something that happened on a node, told by it. What the controller itself tells isn't a node's to say.
-    pub fn event(&mut self, name: &NodeName, event: &agent::Event) {
+    pub fn event(&mut self, name: &NodeName, epoch: u64, event: &agent::Event) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        if !node.told.is_new(epoch, event.sequence) {
+            return;
+        }
         let resource = match &event.object {
             Some(agent::event::Object::VmUuid(uuid)) => uuid.parse().ok().map(Resource::Vm),
             Some(agent::event::Object::ContainerId(id)) => {

@@ -2,7 +2,7 @@
 //!
 //! A node speaks for itself only. What it says of a VM that another connected node holds is refused and counted.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use horcrux_proto::name::{NodeName, Resource};
@@ -96,6 +96,36 @@ struct Node {
     /// This program runs on it.
     is_here: bool,
     clock: clock::Clock,
+    told: Told,
+}
+
+/// Events of one node that watchers were told of: one that was not acknowledged comes again.
+#[derive(Debug, Default)]
+struct Told {
+    all: HashSet<(u64, u64)>,
+    oldest_first: VecDeque<(u64, u64)>,
+}
+
+/// More than an agent can send and have unacknowledged.
+const MOST_TOLD: usize = 4096;
+
+impl Told {
+    /// Says whether it is new. What has no sequence comes once.
+    fn is_new(&mut self, epoch: u64, sequence: u64) -> bool {
+        if sequence == 0 {
+            return true;
+        }
+        if !self.all.insert((epoch, sequence)) {
+            return false;
+        }
+        self.oldest_first.push_back((epoch, sequence));
+        if self.oldest_first.len() > MOST_TOLD
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +133,8 @@ struct Link {
     id: LinkId,
     /// Series ids of this stream: object and place in it.
     dictionary: HashMap<u32, (u32, Place)>,
+    /// Ids of series of what another node lists too, for which that one speaks.
+    others: HashSet<u32>,
     /// Since when it stands; `None` once what earlier streams declared was forgotten.
     young_since: Option<Instant>,
 }

@@ -1,6 +1,6 @@
 //! Nodes: enrolled, attached, silent, gone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use horcrux_proto::agent::v1 as agent;
@@ -8,7 +8,7 @@ use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1::{self, EventKind, NodeState};
 
 use super::clock::Clock;
-use super::{Enrolled, Facts, Fleet, FleetEvent, Link, LinkId, Node};
+use super::{Enrolled, Facts, Fleet, FleetEvent, Link, LinkId, Node, Told};
 
 /// By then each lane of an agent has read, the slowest as it comes every 30 s.
 const DECLARES_WITHIN: Duration = Duration::from_secs(90);
@@ -52,6 +52,7 @@ impl Fleet {
                 ever_seen,
                 is_here: false,
                 clock: Clock::default(),
+                told: Told::default(),
             },
         );
     }
@@ -112,7 +113,12 @@ impl Fleet {
     /// What comes next is of `link`, which may be a stream of the past: it says nothing of the node now.
     pub fn replays(&mut self, name: &NodeName, link: LinkId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(name) {
-            node.link = Some(Link { id: link, dictionary: HashMap::new(), young_since: Some(now) });
+            node.link = Some(Link {
+                id: link,
+                dictionary: HashMap::new(),
+                others: HashSet::new(),
+                young_since: Some(now),
+            });
         }
     }
 

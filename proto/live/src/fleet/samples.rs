@@ -6,7 +6,7 @@ use horcrux_proto::agent::v1::{SampleBatch, series};
 use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::rates::Point;
 
-use super::{Facts, Fleet, LinkId};
+use super::{Facts, Fleet, Link, LinkId};
 use crate::derive::{self, Host};
 use crate::object::{Object, Owner, Place};
 
@@ -55,10 +55,16 @@ impl Fleet {
             };
             let slot = resource.and_then(|r| self.by_resource.get(&r).copied());
             // Its owner may be another node, which is the one to speak for it.
-            let object = slot.and_then(|slot| self.objects.get_mut(&slot)).filter(|o| o.node == *name);
-            let Some(object) = object else {
-                *self.counts.entry("series_of_unknown_object").or_default() += 1;
-                continue;
+            let object = match slot.and_then(|slot| self.objects.get_mut(&slot)) {
+                Some(object) if object.node == *name => object,
+                Some(_) => {
+                    current.others.insert(declared.id);
+                    continue;
+                }
+                None => {
+                    *self.counts.entry("series_of_unknown_object").or_default() += 1;
+                    continue;
+                }
             };
             if !object.has_room(&declared.instance) {
                 return Applied::TooMany;
@@ -67,8 +73,10 @@ impl Fleet {
             let instance = self.names.shared(&declared.instance);
             let place = object.declare(declared.metric(), &instance, declared.source(), Some(owner));
             current.dictionary.insert(declared.id, (object.slot, place));
+            current.others.remove(&declared.id);
         }
         for id in &batch.retired {
+            current.others.remove(id);
             if let Some((slot, place)) = current.dictionary.remove(id)
                 && let Some(object) = self.objects.get_mut(&slot)
             {
@@ -84,6 +92,7 @@ impl Fleet {
         for (id, value) in counters.chain(gauges) {
             match current.dictionary.get(id) {
                 Some(&(slot, place)) => values.push((slot, place, value)),
+                None if current.others.contains(id) => {}
                 None => unknown += 1,
             }
         }
@@ -120,7 +129,8 @@ impl Fleet {
             return true;
         }
         // Several ids may stand for one series.
-        if node.link.as_ref().is_some_and(|l| l.dictionary.len().saturating_add(more) > MAX_SERIES) {
+        let ids = |link: &Link| link.dictionary.len().saturating_add(link.others.len()).saturating_add(more);
+        if node.link.as_ref().is_some_and(|link| ids(link) > MAX_SERIES) {
             return false;
         }
         let held = |objects: &BTreeMap<u32, Object>| -> usize {
