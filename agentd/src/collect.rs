@@ -2,6 +2,7 @@
 //! ran is skipped and counted, never replayed. A lane that doesn't come back stalls itself only. A lane that has a bell
 //! reads beside its ticks too, when that is rung.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
@@ -12,6 +13,7 @@ use horcrux_proto::v1::{Source, SourceState};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
+use crate::present::{good, source_name};
 use crate::sample::{Cycle, Lane, SourceReport, Taken};
 
 /// Readings waiting to be passed on: a minute of the default cadence. Beyond that the newest is dropped and counted.
@@ -213,6 +215,7 @@ fn run(
     progress: &Progress,
 ) {
     let mut next_ns = now().boottime_ns;
+    let mut told = Told::default();
     loop {
         progress
             .interval_ms
@@ -224,6 +227,7 @@ fn run(
         let took = now().boottime_ns.saturating_sub(taken.boottime_ns);
         progress.took_ns.store(took, Ordering::Relaxed);
         progress.readings.fetch_add(1, Ordering::Relaxed);
+        told.hear(&cycle.sources);
         match cycles.try_send((lane.name(), cycle)) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => progress.count_dropped(),
@@ -248,6 +252,24 @@ fn run(
             },
             Err(RecvTimeoutError::Timeout) => next_ns = at,
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// How each source was doing when the log was told of it last: it is told of what changes.
+#[derive(Debug, Default)]
+struct Told(HashMap<(Source, Arc<str>), SourceState>);
+
+impl Told {
+    fn hear(&mut self, reports: &[SourceReport]) {
+        for SourceReport { source, instance, state, detail } in reports {
+            let before = self.0.insert((*source, Arc::clone(instance)), *state);
+            let (source, instance) = (source_name(*source), instance.as_ref());
+            match (before.is_none_or(good), good(*state)) {
+                (true, false) => tracing::warn!(source, instance, why = detail, "a source fails"),
+                (false, true) => tracing::info!(source, instance, "a source answers again"),
+                (true, true) | (false, false) => {}
+            }
         }
     }
 }

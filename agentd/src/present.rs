@@ -303,7 +303,7 @@ fn changes_state(kind: EventKind) -> bool {
 }
 
 /// An absent source is as it should be.
-fn good(state: SourceState) -> bool {
+pub(crate) fn good(state: SourceState) -> bool {
     match state {
         SourceState::Ok | SourceState::Absent | SourceState::Unspecified => true,
         SourceState::Failing | SourceState::Stuck => false,

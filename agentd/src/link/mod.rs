@@ -243,9 +243,12 @@ impl Link {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return Idle::Over,
                 Some((lane, cycle)) = self.cycles.recv() => self.take(lane, &cycle, None),
-                _ = look.tick() => if identity::stamp(&self.state_dir) != self.stamp {
-                    return Idle::OtherIdentity;
-                },
+                _ = look.tick() => {
+                    self.look_at_spool(None);
+                    if identity::stamp(&self.state_dir) != self.stamp {
+                        return Idle::OtherIdentity;
+                    }
+                }
                 () = stop.cancelled() => return Idle::Stopped,
             }
         }
@@ -284,7 +287,7 @@ impl Link {
                 _ = fill.tick() => self.fill(stream),
                 _ = look.tick() => {
                     self.look_for_stuck(stream);
-                    self.look_at_spool(stream);
+                    self.look_at_spool(Some(stream));
                     if self.spool.is_worn() {
                         return LinkError::Worn;
                     }

@@ -97,8 +97,10 @@ impl Link {
     }
 
     /// Says how the spool is doing, once it has had something to say.
-    pub(super) fn look_at_spool(&mut self, stream: &mut Stream) {
-        let report = match self.spool.trouble() {
+    pub(super) fn look_at_spool(&mut self, stream: Option<&mut Stream>) {
+        let trouble = self.spool.trouble();
+        self.standing.keeps(trouble.is_none());
+        let report = match trouble {
             Some((state, detail)) => {
                 SourceReport { source: Source::Spool, instance: Arc::default(), state, detail }
             }
@@ -110,7 +112,7 @@ impl Link {
             },
         };
         let news = self.present.source(&report, 0, clock::unix_ms());
-        self.tell(news, Some(stream));
+        self.tell(news, stream);
     }
 
     pub(super) fn look_for_stuck(&mut self, stream: &mut Stream) {

@@ -9,6 +9,7 @@ pub struct Standing {
     attaches: AtomicU64,
     assigned: AtomicU64,
     stored: AtomicU64,
+    spool_fails: AtomicBool,
     /// 0: no certificate was used yet.
     certificate_expires_ms: AtomicI64,
 }
@@ -42,6 +43,16 @@ impl Standing {
     #[must_use]
     pub fn certificate_expires_ms(&self) -> Option<i64> {
         Some(self.certificate_expires_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    /// Whether what is not stored yet is kept on disk too.
+    #[must_use]
+    pub fn is_spool_on_disk(&self) -> bool {
+        !self.spool_fails.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn keeps(&self, on_disk: bool) {
+        self.spool_fails.store(!on_disk, Ordering::Relaxed);
     }
 
     pub(super) fn shows(&self, certificate_expires_ms: i64) {

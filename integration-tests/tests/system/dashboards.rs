@@ -43,8 +43,11 @@ const FOREIGN: [&str; 3] = ["node_hwmon_temp_celsius", "node_hwmon_fan_rpm", "no
 /// What Prometheus itself says of a scrape.
 const OF_SCRAPES: [&str; 2] = ["up", "scrape_duration_seconds"];
 /// What only an agent with a controller tells.
-const OF_LINKS: [&str; 2] =
-    ["horcrux_agent_controller_connected", "horcrux_agent_certificate_expiry_timestamp_seconds"];
+const OF_LINKS: [&str; 3] = [
+    "horcrux_agent_controller_connected",
+    "horcrux_agent_spool_on_disk",
+    "horcrux_agent_certificate_expiry_timestamp_seconds",
+];
 
 /// An agent on its own beside a VM, a container and a node_exporter, and who scrapes them.
 struct Scraped {

@@ -33,6 +33,10 @@ fn of_link(text: &mut Text, link: &Standing) {
     let waiting = Number::Whole(link.records().saturating_sub(link.stored()));
     let help = "Batches and events since the last that the controller said it stored as it was taken.";
     text.single("horcrux_agent_controller_unstored_records", Type::Gauge, help, waiting);
+    let on_disk = Number::Whole(u64::from(link.is_spool_on_disk()));
+    let help =
+        "0 while what the controller has not stored is kept in memory only, because the spool's disk fails.";
+    text.single("horcrux_agent_spool_on_disk", Type::Gauge, help, on_disk);
     if let Some(ms) = link.certificate_expires_ms() {
         let help = "When the node's certificate ends, in seconds since 1970.";
         let name = "horcrux_agent_certificate_expiry_timestamp_seconds";
