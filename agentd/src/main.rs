@@ -144,7 +144,9 @@ fn start(command: Command) -> anyhow::Result<()> {
             run(&config)
         }
         Command::CheckConfig { config: file } => {
-            Config::load(file.as_deref())?.check()?;
+            let config = Config::load(file.as_deref())?;
+            config.check()?;
+            config.exporter.as_ref().map_or(Ok(()), Exporter::check)?;
             let file = file.as_deref().unwrap_or(Path::new(config::USUAL));
             say(&format!("the settings in {} are good", file.display()));
             Ok(())

@@ -245,10 +245,18 @@ fn settings_that_would_show_nothing_are_refused() {
     let check = |node: &Node| node.command("check-config").output().unwrap();
     assert!(check(&node).status.success(), "{}", said(&check(&node)));
     let file = node.dir.path().join("agentd.toml");
-    fs::write(&file, "root = \"/nonexist\"\n").unwrap();
-    for verb in ["check-config", "run"] {
-        let refused = node.command(verb).output().unwrap();
-        assert!(!refused.status.success(), "{verb}");
-        assert!(said(&refused).contains("/nonexist/proc"), "{verb}: {}", said(&refused));
+    let exporter = "[exporter]\nlisten = \"0.0.0.0:1\"\ncertificate = \"/nonexist/c\"\nkey = \"/nonexist/k\"\n\
+                    token_file = \"/nonexist/t\"\n";
+    let state = fs::read_to_string(&file).unwrap();
+    for (settings, named) in [
+        ("root = \"/nonexist\"\n".to_owned(), "/nonexist/proc"),
+        (format!("{state}{exporter}"), "/nonexist/"),
+    ] {
+        fs::write(&file, settings).unwrap();
+        for verb in ["check-config", "run"] {
+            let refused = node.command(verb).output().unwrap();
+            assert!(!refused.status.success(), "{verb}");
+            assert!(said(&refused).contains(named), "{verb}: {}", said(&refused));
+        }
     }
 }

@@ -130,6 +130,11 @@ impl Exporter {
         Ok(Self { answering: Arc::new(Answering::new(local, Renderer::new(root), asked_by)), port })
     }
 
+    /// Whether what the settings name can be read: all that can be known without taking the address.
+    pub fn check(settings: &config::Exporter) -> Result<(), ExporterError> {
+        settings.secured.as_ref().map_or(Ok(()), |files| Credentials::read(files).map(|_| ()))
+    }
+
     /// Serves until `stop`.
     pub async fn run(self, stop: Stop) -> Result<(), Infallible> {
         let answering = self.answering;

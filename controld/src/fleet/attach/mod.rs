@@ -33,6 +33,8 @@ use crate::store::recent::Record;
 
 mod taken;
 
+use taken::Refused;
+
 /// Acks and commands waiting to go to one agent. Acks may be skipped: the next one covers them.
 pub const REPLIES: usize = 64;
 /// All is declared anew so often, so that what a stream declared long ago, of guests that came and went, can go.
@@ -68,6 +70,8 @@ struct Attached<'a> {
     asking: Asking,
     /// What it said of each series last.
     last: Last,
+    /// Back-fill that was refused since that was in the log.
+    refused: Refused,
     /// Something that it brought was not stored.
     owes: Arc<AtomicBool>,
 }
@@ -148,6 +152,7 @@ impl Attachments {
             of,
             asking: Asking::default(),
             last: Last::default(),
+            refused: Refused::default(),
             owes: Arc::default(),
         };
         let ended = tokio::select! {

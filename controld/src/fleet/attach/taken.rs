@@ -1,6 +1,8 @@
 //! What a stream brings of its node: what is taken now goes to the record and to who watches, what was taken before to the
 //! record alone.
 
+use std::time::{Duration, Instant};
+
 use horcrux_proto::agent::v1::{Ack, Backfill, Gap, SampleBatch, backfill};
 use horcrux_transport::clock;
 use prost::Message as _;
@@ -11,6 +13,28 @@ use crate::fleet::pace;
 use crate::fleet::said::{Malformed, checked_batch, checked_event, checked_gap};
 use crate::live::fleet::{Applied, MAX_SERIES};
 use crate::store::recent::Record;
+
+/// A node with a clock that was wrong for a day has thousands of them.
+const TELL_REFUSED_EVERY: Duration = Duration::from_secs(60);
+
+/// How often back-fill of one stream was refused, for the log.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Refused {
+    /// How many to tell of now, if it is time to.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        let is_time = self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_REFUSED_EVERY);
+        is_time.then(|| {
+            self.told = Some(now);
+            std::mem::take(&mut self.untold)
+        })
+    }
+}
 
 impl Attachments {
     pub(super) async fn samples(&self, stream: &mut Attached<'_>, batch: SampleBatch) -> Result<(), Status> {
@@ -49,12 +73,14 @@ impl Attachments {
 
     /// Samples that were taken before go to the record alone: what is now is told by what is taken now. What happened
     /// meanwhile is told to who watches too, once.
-    pub(super) async fn backfill(&self, stream: &Attached<'_>, backfill: Backfill) -> Result<(), Status> {
+    pub(super) async fn backfill(&self, stream: &mut Attached<'_>, backfill: Backfill) -> Result<(), Status> {
         let (node, epoch) = (stream.name.to_string(), backfill.epoch);
         let begun = if epoch > stream.of.epoch { Err(Malformed("its epoch has not begun")) } else { Ok(()) };
         // It would come again on each stream, and with it end each: what is refused is lost, and that is told.
-        let refused = |sequence: u64, why: Malformed| {
-            tracing::warn!(node = %stream.name, epoch, sequence, why = why.0, "back-fill refused");
+        let refused = |sequence: u64, why: Malformed, of: &mut Refused| {
+            if let Some(records) = of.count(clock::monotonic()) {
+                tracing::warn!(node, epoch, sequence, records, why = why.0, "back-fill refused");
+            }
             let now_ms = clock::unix_ms();
             let gap = Gap {
                 first_sequence: sequence,
@@ -99,7 +125,7 @@ impl Attachments {
         if sequence == 0 {
             return Err(Status::invalid_argument("back-fill without a sequence"));
         }
-        let record = kept.unwrap_or_else(|why| refused(sequence, why));
+        let record = kept.unwrap_or_else(|why| refused(sequence, why, &mut stream.refused));
         self.record(record, Some(stream.ack(Ack { epoch, sequence, backfill: true }))).await
     }
 
@@ -109,5 +135,18 @@ impl Attachments {
             .send((record, ack))
             .await
             .map_err(|_| Status::unavailable("the controller is stopping"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_told_once_a_minute_with_how_much_it_was() {
+        let (mut refused, now) = (Refused::default(), clock::monotonic());
+        assert_eq!(refused.count(now), Some(1));
+        assert_eq!((refused.count(now), refused.count(now)), (None, None));
+        assert_eq!(refused.count(now + TELL_REFUSED_EVERY), Some(3));
     }
 }
