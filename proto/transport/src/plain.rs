@@ -1,7 +1,8 @@
 //! The accept loop without TLS, for listeners that this host alone reaches: a UNIX socket, a loopback port.
 //!
 //! A connection is one HTTP/1.1 exchange and has one deadline for all of it, so whoever connects and reads or writes
-//! slowly, or not at all, holds a place no longer than that. Those beyond the places wait in the kernel's queue.
+//! slowly, or not at all, holds a place no longer than that. Where all places are taken, one who connects takes that of the
+//! oldest that has asked nothing yet; while all have asked, it waits.
 
 use std::convert::Infallible;
 use std::fs;
@@ -10,6 +11,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +24,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::tasks::Stop;
 
@@ -105,11 +107,9 @@ where
     let places = Arc::new(Semaphore::new(places));
     // Owns every connection; dropping it ends what outlives the drain.
     let mut connections = JoinSet::new();
+    // Oldest first.
+    let mut silent: Vec<Silent> = Vec::new();
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = stop.cancelled() => break,
-        };
         let accepted = tokio::select! {
             accepted = accept(&listener) => accepted,
             Some(_) = connections.join_next() => continue,
@@ -124,18 +124,44 @@ where
                 continue;
             }
         };
-        let service = service.clone();
-        connections.spawn(async move {
+        silent.retain(Silent::is_it_still);
+        if places.available_permits() == 0 && !silent.is_empty() {
+            silent.remove(0).task.abort();
+        }
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            () = stop.cancelled() => break,
+        };
+        let (service, asked) = (service.clone(), Arc::new(AtomicBool::new(false)));
+        let has_asked = Arc::clone(&asked);
+        let service = move |request| {
+            has_asked.store(true, Ordering::Relaxed);
+            service(request)
+        };
+        let task = connections.spawn(async move {
             let _place = place;
             if tokio::time::timeout(deadline, exchange(stream, deadline, service)).await.is_err() {
                 tracing::debug!(?deadline, "connection cut at its deadline");
             }
         });
+        silent.push(Silent { task, asked });
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, ended).await.is_err() {
         tracing::debug!("connections cut at the end of the drain");
+    }
+}
+
+/// A connection that may not have asked anything yet.
+struct Silent {
+    task: AbortHandle,
+    asked: Arc<AtomicBool>,
+}
+
+impl Silent {
+    fn is_it_still(&self) -> bool {
+        !self.task.is_finished() && !self.asked.load(Ordering::Relaxed)
     }
 }
 
@@ -185,21 +211,44 @@ mod tests {
         Ok(answer)
     }
 
-    #[tokio::test]
-    async fn who_says_nothing_gives_its_place_back_at_the_deadline() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
-        let listener = Listener::unix(&path, 0o660).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    fn serving(path: &Path, places: usize, deadline: Duration) -> crate::tasks::Tasks {
+        let listener = Listener::unix(path, 0o660).unwrap();
         let mut tasks = crate::tasks::Tasks::default();
-        tasks.spawn("plain", |stop| async move {
-            serve(listener, 1, Duration::from_millis(300), hello, stop).await;
+        tasks.spawn("plain", move |stop| async move {
+            serve(listener, places, deadline, hello, stop).await;
             Ok::<_, Infallible>(())
         });
-        let silent = UnixStream::connect(&path).await.unwrap();
+        tasks
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_loses_its_place_to_who_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        // The deadline is far beyond what is waited for.
+        let tasks = serving(&path, 2, Duration::from_secs(300));
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            silent.push(UnixStream::connect(&path).await.unwrap());
+        }
+        let answer = tokio::time::timeout(Duration::from_secs(10), ask(&path)).await.unwrap().unwrap();
+        assert!(answer.ends_with("hello"), "{answer}");
+        drop(silent);
+        tasks.run(async {}, Duration::from_secs(5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_is_cut_at_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let tasks = serving(&path, 1, Duration::from_millis(300));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let mut silent = UnixStream::connect(&path).await.unwrap();
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), silent.read_to_end(&mut said)).await;
+        assert_eq!((ended.unwrap().unwrap(), said), (0, Vec::new()));
         let answer = tokio::time::timeout(Duration::from_secs(10), ask(&path)).await.unwrap().unwrap();
         assert!(answer.ends_with("hello") && answer.contains("connection: close"), "{answer}");
-        drop(silent);
         tasks.run(async {}, Duration::from_secs(5)).await.unwrap();
         assert!(!path.exists(), "its file goes with the listener");
     }
