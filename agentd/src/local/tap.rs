@@ -4,12 +4,14 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use horcrux_proto::v1::{Source, SourceState};
 use horcrux_transport::tasks::Stop;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Local, Shown};
 use crate::collect;
+use crate::link::Standing;
 use crate::present::News;
 use crate::sample::{Cycle, SourceReport};
 
@@ -111,19 +113,49 @@ impl Tap {
             let skipped = self.local.skipped(lane.source, &lane.instance);
             news.push(self.local.latest().source(&report, skipped, now.unix_ms));
         }
+        if let Some(link) = self.local.link() {
+            news.push(self.local.latest().source(&kept(link), 0, now.unix_ms));
+        }
         if shown.tell_news(news).await.is_err() {
             tracing::trace!("not shown: the agent is stopping");
         }
     }
 }
 
+/// What the controller has not stored, for who looks here while it is away.
+fn kept(link: &Standing) -> SourceReport {
+    let waiting = link.records().saturating_sub(link.stored());
+    let (state, detail) = match (link.is_spool_on_disk(), link.is_attached()) {
+        (true, true) => (SourceState::Ok, String::new()),
+        (true, false) => (SourceState::Ok, format!("there is no controller: {waiting} records wait for it")),
+        (false, true) => (SourceState::Failing, "the disk takes nothing: memory serves".to_owned()),
+        (false, false) => {
+            let why = format!(
+                "there is no controller: {waiting} records wait for it in memory, for the disk takes nothing"
+            );
+            (SourceState::Failing, why)
+        }
+    };
+    SourceReport { source: Source::Spool, instance: Arc::default(), state, detail }
+}
+
 #[cfg(test)]
 mod tests {
-    use horcrux_proto::v1::{Metric, Source};
+    use horcrux_proto::v1::Metric;
 
     use super::*;
     use crate::collect::{Progress, Watched};
     use crate::sample::{Found, Object, ObjectSample, Reading, Taken, Value};
+
+    #[test]
+    fn what_waits_for_a_controller_that_is_away_is_told_on_the_host() {
+        let standing = Standing::default();
+        let told = kept(&standing);
+        assert_eq!(
+            (told.state, told.detail.as_str()),
+            (SourceState::Ok, "there is no controller: 0 records wait for it")
+        );
+    }
 
     fn cycle(value: f64) -> Cycle {
         let reading = Reading {
