@@ -22,10 +22,14 @@ const LINES: usize = 8;
 
 /// Why there may be more than is listed; on `only`, where one node is asked about.
 #[must_use]
-pub fn missing(listed: Listed, nodes: &[Node], only: Option<&str>) -> Vec<String> {
+pub fn missing<'a>(
+    listed: Listed,
+    nodes: impl IntoIterator<Item = &'a Node>,
+    only: Option<&str>,
+) -> Vec<String> {
     let only = only.map(node_resource);
     let mut lines: Vec<String> = nodes
-        .iter()
+        .into_iter()
         .filter(|node| only.as_ref().is_none_or(|only| *only == node.name))
         .flat_map(|node| of_node(listed, node))
         .collect();

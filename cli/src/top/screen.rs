@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use horcrux_proto::v1::{Node, NodeState};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -11,6 +12,7 @@ use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as TableRow, Table, Ta
 use super::rows::{Direction, Freshness, Row, Value, fitting};
 use super::state::{Link, Mode, Place, State, Tab};
 use crate::fleet::Fleet;
+use crate::footnotes::{self, Listed};
 use crate::view::quantity::seconds;
 use crate::view::{bare, shown};
 
@@ -27,9 +29,16 @@ const HELP: &str = " arrows, j, k     move               PgUp, PgDn, g, G  furth
  any key closes this";
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, fleet: &Fleet, url: &str, now: Instant) {
-    let [head, body, foot] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)])
-            .areas(frame.area());
+    let notes = notes(state, fleet);
+    let lines = u16::try_from(notes.len()).unwrap_or(0);
+    let [head, body, told, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(lines),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(Paragraph::new(notes).style(Style::new().fg(Color::Yellow)), told);
     frame.render_widget(header(state, fleet, url), head);
     let rows = state.rows(fleet, now);
     if rows.is_empty() {
@@ -70,6 +79,34 @@ fn header(state: &State, fleet: &Fleet, url: &str) -> Paragraph<'static> {
         spans.push(Span::styled(text, Style::new().fg(Color::Yellow)));
     }
     Paragraph::new(Line::from(spans))
+}
+
+/// What can't be shown here, and why: as much as leaves room for what can.
+fn notes(state: &State, fleet: &Fleet) -> Vec<Line<'static>> {
+    const MOST: usize = 2;
+    let nodes = || fleet.nodes().map(|(node, _)| node);
+    let mut told = match &state.place {
+        Place::Nodes => {
+            // How a node itself is, its row says.
+            let answers = |node: &&Node| matches!(node.state(), NodeState::Connected | NodeState::Here);
+            let mut told = footnotes::missing(Listed::Vms, nodes().filter(answers), None);
+            told.extend(footnotes::missing(Listed::Containers, nodes().filter(answers), None));
+            told.sort();
+            told.dedup();
+            told
+        }
+        Place::Guests { node, tab: Tab::Vms } => footnotes::missing(Listed::Vms, nodes(), Some(node)),
+        Place::Guests { node, tab: Tab::Containers } => {
+            footnotes::missing(Listed::Containers, nodes(), Some(node))
+        }
+    };
+    if told.len() > MOST {
+        let more = told.split_off(MOST - 1).len();
+        told.push(format!(
+            "and {more} more: `horcruxctl node get NODE` shows how each of its sources is doing"
+        ));
+    }
+    told.into_iter().map(Line::from).collect()
 }
 
 fn nothing(state: &State, fleet: &Fleet) -> &'static str {

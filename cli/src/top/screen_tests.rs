@@ -4,8 +4,8 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use horcrux_proto::v1::entity::Object;
 use horcrux_proto::v1::watch_response::Message;
 use horcrux_proto::v1::{
-    Entity, EntityKind, Gap, Hello, Metric, MetricColumn, MetricsFrame, Node, NodeState, Snapshot, Vm,
-    VmFacts, VmState, WatchResponse,
+    Changes, Entity, EntityKind, Gap, Hello, Metric, MetricColumn, MetricsFrame, Node, NodeFacts, NodeState,
+    Snapshot, Source, SourceState, SourceStatus, Vm, VmFacts, VmState, WatchResponse,
 };
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -106,6 +106,33 @@ fn a_nodes_guests_are_shown_and_their_names_are_harmless() {
     let rows = state.rows(&fleet, now);
     state.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE), &rows);
     golden("top_vms", &text(&drawn(&state, &fleet, now)));
+}
+
+#[test]
+fn what_cannot_be_shown_is_told_with_the_reason() {
+    let now = horcrux_transport::clock::monotonic();
+    let (mut state, mut fleet) = (live(), fleet(now));
+    let status = SourceStatus {
+        source: Source::Libvirt.into(),
+        instance: "qemu:///system".into(),
+        state: SourceState::Stuck.into(),
+        detail: "no answer for 9 s".into(),
+        ..SourceStatus::default()
+    };
+    let mut entity = node(1, "web1", NodeState::Connected);
+    if let Some(Object::Node(node)) = &mut entity.object {
+        node.facts = Some(NodeFacts { sources: vec![status], ..NodeFacts::default() });
+    }
+    let changes = Changes { entities: vec![entity], ..Changes::default() };
+    fleet.apply(WatchResponse { message: Some(Message::Changes(changes)) }, now);
+    let told = "libvirt qemu:///system on web1 is stuck: no answer for 9 s";
+    let shown = text(&drawn(&state, &fleet, now));
+    assert!(shown.contains(told) && !shown.contains("is down:"), "{shown}");
+    let rows = state.rows(&fleet, now);
+    state.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE), &rows);
+    assert!(text(&drawn(&state, &fleet, now)).contains(told));
+    state.key(KeyEvent::new(KeyCode::Tab, KeyModifiers::NONE), &[]);
+    assert!(!text(&drawn(&state, &fleet, now)).contains(told), "of containers it says nothing");
 }
 
 #[test]
