@@ -313,6 +313,8 @@ fn another_host_s_libvirt_is_reached_by_ssh_which_asks_nothing_and_comes_back() 
     // One that takes a connection and says nothing: each lane waits with one ssh, however often it reads.
     scene.sh(2, "pkill -STOP -x sshd");
     scene.restart();
+    // What the agent before it had begun meanwhile.
+    scene.sh(1, "pkill -x ssh || true");
     wait_until("several rounds of all lanes", || {
         let why = scene.source(far, "stuck");
         let seconds = why.strip_prefix("libvirtd: no answer for ").and_then(|rest| rest.strip_suffix(" s"));

@@ -157,7 +157,7 @@ fn a_qemu_that_hangs_costs_the_values_of_its_own_monitor_alone() {
     node.vm("the monitor's values to be withdrawn, with the reason", "hung", |vm| {
         !has(vm, "vm_memory_balloon") && reason(vm, "vm_memory_balloon").contains("no answer")
     });
-    assert!(node.source("qemu_monitor", "failing").contains(&hung));
+    assert!(node.source("qemu_monitor", "failing").contains("hung: "));
     // Several rounds of both lanes later the stopped one is still read where no monitor is needed, and the other in full.
     let before = taken(&node.vm("a value", "well", |vm| has(vm, "vm_memory_balloon")), "vm_memory_balloon");
     node.vm("newer values of the other", "well", |vm| {

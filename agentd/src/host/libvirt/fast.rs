@@ -274,6 +274,7 @@ impl Observer {
     fn look(&mut self) -> Answer {
         let records = self.session.call(|connection| connection.all(Wanted::Known))?;
         let mut details = HashMap::new();
+        // Only where it has answered: one that is away is dialled once.
         if self.looks.is_multiple_of(DETAILS_EVERY) {
             details = self.session.call(Connection::all_details).unwrap_or_default();
         }
