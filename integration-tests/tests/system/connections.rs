@@ -252,11 +252,11 @@ fn another_host_s(scene: &mut Scene, far: &str) {
     scene.source(far, "ok");
 
     scene.lab.partition(2).unwrap();
-    let lost = scene.vm("far", "it to be lost", |vm| reason(vm, "vm_network_rx_bytes").contains("libvirt: "));
-    assert!(
-        value(&lost, "vm_network_rx_rate").is_none() && value(&lost, "vm_memory_balloon").is_none(),
-        "{lost}"
-    );
+    // QEMU's monitor is asked by another lane, whose deadline is its own.
+    let lost = scene.vm("far", "it to be lost", |vm| {
+        ["vm_network_rx_bytes", "vm_memory_balloon"].iter().all(|m| reason(vm, m).contains("libvirt: "))
+    });
+    assert!(value(&lost, "vm_network_rx_rate").is_none(), "{lost}");
     // Reached no more, it costs the others nothing: six readings in no more than nine seconds.
     let near = || scene.vm("near", "a value", |vm| value(vm, "vm_cpu_time").is_some());
     let readings = |until: i64| {

@@ -115,18 +115,11 @@ impl VmMonitorLane {
 
     /// Workers whose VM answered after all are free again.
     fn gather(&mut self) {
-        let (mut free, mut hanging) = (Vec::new(), HashMap::new());
-        for (uuid, mut worker) in self.hanging.drain() {
-            match worker.is_free() {
-                Ok(()) => free.push(worker),
-                Err(NoAnswer::Late(_)) => drop(hanging.insert(uuid, worker)),
-                Err(NoAnswer::Ended) => {}
-            }
-        }
-        self.hanging = hanging;
-        free.extend(self.group.take_if(|worker| !matches!(worker.is_free(), Err(NoAnswer::Late(_)))));
-        let waiting = |worker: &mut Monitor| matches!(worker.is_free(), Err(NoAnswer::Late(_)));
-        free.extend(self.waiting.extract_if(.., |worker| !waiting(worker)));
+        let is_back = |worker: &mut Monitor| !matches!(worker.is_free(), Err(NoAnswer::Late(_)));
+        let mut free: Vec<Monitor> =
+            self.hanging.extract_if(|_, worker| is_back(worker)).map(|(_, worker)| worker).collect();
+        free.extend(self.group.take_if(is_back));
+        free.extend(self.waiting.extract_if(.., is_back));
         // One whose thread ended can't be asked any more.
         free.retain_mut(|worker| worker.is_free().is_ok());
         self.idle.extend(free);
