@@ -4,6 +4,7 @@
 
 pub mod authz;
 pub mod catalogue;
+pub mod console;
 pub mod encoded;
 pub mod name;
 pub mod packed;

@@ -47,7 +47,9 @@ impl Answering {
         let answer = match asked.question {
             Some(question::Question::Containers(_)) => answer::Answer::Containers(self.look(clock::now())),
             // Of an agent that is newer.
-            None => answer::Answer::Refused("this horcrux-privd doesn't know the question".to_owned()),
+            Some(question::Question::Order(_) | question::Question::Policy(_)) | None => {
+                answer::Answer::Refused("this horcrux-privd doesn't know the question".to_owned())
+            }
         };
         connection.set_deadline(clock::now() + EXCHANGE);
         if let Err(error) = frame::write(&mut connection, &Answer { answer: Some(answer) }) {

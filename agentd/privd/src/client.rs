@@ -45,7 +45,7 @@ pub fn containers(socket: &Path, deadline: Duration) -> Result<ContainersAnswer,
     match answer {
         Some(answer::Answer::Containers(answer)) => Ok(answer),
         Some(answer::Answer::Refused(why)) => Err(AskError::Refused(why)),
-        None => Err(AskError::Other),
+        Some(answer::Answer::Order(_) | answer::Answer::Policy(_)) | None => Err(AskError::Other),
     }
 }
 

@@ -329,9 +329,15 @@ impl Link {
                         stream.owes_whole = true;
                         String::new()
                     }
-                    None => "this agent doesn't know that command".to_owned(),
+                    Some(command::Action::Order(_)) | None => {
+                        "this agent doesn't know that command".to_owned()
+                    }
                 };
-                stream.offer(attach_request::Message::Result(CommandResult { command_id, error }));
+                stream.offer(attach_request::Message::Result(CommandResult {
+                    command_id,
+                    error,
+                    order_status: 0,
+                }));
             }
         }
     }

@@ -79,6 +79,7 @@ impl Enrollment for Enroll {
             certificate: Some(self.certificate(enrolled.certificate, enrolled.generation)),
             agents_port: self.0.agents_port.into(),
             cluster: self.0.enrollment.authority().cluster().to_owned(),
+            command_keys: Vec::new(),
         }))
     }
 

@@ -134,7 +134,8 @@ async fn declares_again(enrolled: &Enrolled) -> anyhow::Result<()> {
             break command;
         }
     };
-    let result = CommandResult { command_id: command.command_id, error: String::new() };
+    let result =
+        CommandResult { command_id: command.command_id, error: String::new(), ..CommandResult::default() };
     tell(attach_request::Message::Result(result)).await?;
     tell(loads(2, 7, 2.5, vec![load(7)])).await?;
     loop {

@@ -218,6 +218,7 @@ impl Domain {
             guest: None,
             guest_unknown_reason: String::new(),
             state_unknown_reason,
+            started_unix_ms: None,
         }
     }
 }

@@ -91,6 +91,7 @@ impl Facts {
             disks: known.disks,
             hypervisor: Some(self.hypervisor.features()),
             absences: known.absences,
+            policy: None,
         }))
     }
 

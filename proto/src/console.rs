@@ -1,0 +1,144 @@
+//! What a viewer's WebSocket at [`PATH`] carries beside the console's own bytes.
+//!
+//! The first message is the ticket, as text, within [`TICKET_WITHIN`] seconds. From then on binary messages, of at most
+//! [`MAX_MESSAGE`] bytes, are the console's bytes; text messages are JSON: [`Notice`] to the viewer, [`Ask`] from it. An end
+//! has a [`CloseCode`] and words.
+
+use serde::{Deserialize, Serialize};
+
+pub const PATH: &str = "/console/v1";
+/// The WebSocket's subprotocol.
+pub const SUBPROTOCOL: &str = "hx.console.v1";
+/// Bytes of one message, in either direction.
+pub const MAX_MESSAGE: usize = 64 << 10;
+/// Seconds from the upgrade to the ticket.
+pub const TICKET_WITHIN: u64 = 5;
+/// What a ticket begins with; 43 letters of base64url follow.
+pub const TICKET_PREFIX: &str = "hxc_";
+
+/// To the viewer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(tag = "notice", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Notice {
+    /// The VM's side is there: the console's bytes follow.
+    Opened {
+        /// `consoles/{id}`.
+        console: String,
+        /// `vms/{uuid}`.
+        vm: String,
+        vm_display_name: String,
+        /// `nodes/{node}`.
+        node: String,
+        in_control: bool,
+        recorded: bool,
+    },
+    /// No bytes come for a while; the words say why: the VM is being moved.
+    Waiting { why: String },
+    /// What follows begins a new conversation: an RFB client starts over with the handshake, on the same WebSocket.
+    Restarted { node: String },
+    /// Who looks at this VM in this way, the viewer itself included. Told at the beginning and at each change.
+    Viewers { viewers: Vec<Viewer> },
+    /// Whose keys reach the VM from now on.
+    Control { in_control: bool, by: String },
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Viewer {
+    /// `consoles/{id}`.
+    pub console: String,
+    /// `user@realm`.
+    pub user: String,
+    pub in_control: bool,
+    /// It may take control.
+    pub may_control: bool,
+    pub is_you: bool,
+}
+
+/// From the viewer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(tag = "ask", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Ask {
+    /// Let my keys reach the VM: whoever's did goes on looking.
+    TakeControl,
+    /// Let another viewer's.
+    GiveControl { to: String },
+}
+
+/// How a console ends, where it isn't the viewer who leaves (1000, 1001).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCode {
+    /// The controller restarts: try again with another ticket.
+    Restart,
+    /// Of tickets of all kinds of wrongness.
+    Ticket,
+    /// The session or API token ended.
+    Session,
+    /// The right was lost.
+    Right,
+    /// The VM is off, or is no more.
+    Gone,
+    /// Nothing was sent or received for too long.
+    Idle,
+    /// The VM was moved to where the console can't follow.
+    Moved,
+    /// Its node was locked, or can't be reached.
+    Node,
+    /// Somebody else took it.
+    Taken,
+    /// Somebody ended it.
+    Ended,
+    /// The node refused by its policy, or doesn't have such a console.
+    Refused,
+    /// It could not be opened, or broke.
+    Failed,
+    /// There are too many already.
+    TooMany,
+    /// The viewer sent what is no part of its protocol.
+    Protocol,
+}
+
+impl CloseCode {
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Restart => 1012,
+            Self::Ticket => 4400,
+            Self::Session => 4401,
+            Self::Right => 4403,
+            Self::Gone => 4404,
+            Self::Idle => 4408,
+            Self::Moved => 4409,
+            Self::Node => 4410,
+            Self::Taken => 4411,
+            Self::Ended => 4412,
+            Self::Refused => 4413,
+            Self::Protocol => 4422,
+            Self::TooMany => 4429,
+            Self::Failed => 4500,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_as_the_web_page_reads_and_writes_it() {
+        let told = Notice::Viewers {
+            viewers: vec![Viewer {
+                console: "consoles/a".to_owned(),
+                user: "alice@local".to_owned(),
+                in_control: true,
+                may_control: true,
+                is_you: false,
+            }],
+        };
+        let text = r#"{"notice":"viewers","viewers":[{"console":"consoles/a","user":"alice@local","inControl":true,"mayControl":true,"isYou":false}]}"#;
+        assert_eq!(serde_json::to_string(&told).unwrap(), text);
+        let asked: Ask = serde_json::from_str(r#"{"ask":"giveControl","to":"consoles/b"}"#).unwrap();
+        assert_eq!(asked, Ask::GiveControl { to: "consoles/b".to_owned() });
+        assert!(serde_json::from_str::<Ask>(r#"{"ask":"power"}"#).is_err());
+    }
+}
