@@ -4,6 +4,7 @@
 pub mod access;
 pub mod app;
 pub mod config;
+pub mod console;
 pub mod daemon;
 pub mod edge;
 pub mod fleet;

@@ -10,6 +10,7 @@ pub mod name;
 pub mod packed;
 pub mod parts;
 pub mod rates;
+pub mod rfb;
 
 /// The public API, generated from `horcrux/v1/*.proto`.
 #[allow(

@@ -90,7 +90,7 @@ impl Factors {
     pub async fn confirm(&self, user: &UserId, code: &str, now_ms: i64) -> Result<Vec<String>, FactorError> {
         let codes: Result<Vec<String>, KeyError> = (0..RECOVERY_CODES).map(|_| recovery_code()).collect();
         let codes = codes.map_err(FactorError::Seal)?;
-        let hashes: Vec<[u8; 32]> = codes.iter().map(|code| hash(&plain(code))).collect();
+        let hashes: Vec<[u8; 32]> = codes.iter().map(|code| hash(plain(code))).collect();
         self.take(user, code, now_ms, Purpose::Confirm, &hashes).await?;
         Ok(codes)
     }
@@ -103,7 +103,7 @@ impl Factors {
         }
         let factor = self.store.factor(user).await.map_err(FactorError::Store)?;
         factor.filter(|factor| factor.confirmed).ok_or(FactorError::Missing)?;
-        let taken = self.store.take_recovery_code(user, &hash(&plain(code))).await;
+        let taken = self.store.take_recovery_code(user, &hash(plain(code))).await;
         if taken.map_err(FactorError::Store)? {
             tracing::warn!(user = %user, "recovery code used");
             return Ok(());

@@ -117,7 +117,7 @@ fn read_or_make(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, KeyError>) -
     }
 }
 
-pub(super) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| KeyError::Random)?;
     Ok(bytes)
@@ -140,9 +140,9 @@ pub fn random_secret(prefix: &str) -> Result<Secret, KeyError> {
 
 /// SHA-256: secrets here are random, so no slow hash is needed.
 #[must_use]
-pub fn hash(secret: &str) -> [u8; 32] {
+pub fn hash(secret: impl AsRef<[u8]>) -> [u8; 32] {
     let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
+    out.copy_from_slice(digest(&SHA256, secret.as_ref()).as_ref());
     out
 }
 
