@@ -7,6 +7,7 @@ pub mod host;
 pub mod identity;
 pub mod link;
 pub mod local;
+mod orders;
 pub mod present;
 pub mod print;
 pub mod sample;

@@ -273,7 +273,8 @@ fn serve(config: &Config, until: Until) -> anyhow::Result<Ended> {
             }
             running
         } else {
-            let link = Link::new(config.state_dir.clone(), config.spool, running, cycles);
+            let link =
+                Link::new(config.state_dir.clone(), config.spool, running, cycles, &config.privd_socket);
             let link = link.context("open the spool")?;
             if let Some(local) = seen {
                 local.linked(link.standing());

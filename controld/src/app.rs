@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use horcrux_proto::authz::Privilege;
+use horcrux_proto::console::CloseCode;
 use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1::{GetRecentResponse, Metric};
 use horcrux_transport::clock;
@@ -22,6 +23,8 @@ use crate::access::registry::Registry;
 use crate::access::sessions::Sessions;
 use crate::access::setup::SetupCode;
 use crate::access::signin::SharedSignIns;
+use crate::console::End;
+use crate::console::line::Lines;
 use crate::fleet::attach::Attachments;
 use crate::fleet::enrollment::{Enrolled, Enrollment};
 use crate::fleet::streams::Ending;
@@ -44,6 +47,7 @@ pub struct App {
     pub seal: Arc<Seal>,
     pub enrollment: Enrollment,
     pub attachments: Attachments,
+    pub lines: Lines,
     pub counts: Counts,
     pub streams: Streams,
     pub setup_required: AtomicBool,
@@ -183,6 +187,8 @@ impl App {
     /// What follows from a lock, or its end, that is on record.
     async fn follow_lock(&self, row: &NodeRow, reason: Option<&str>) -> Result<(), Status> {
         if reason.is_some() {
+            let end = End::new(CloseCode::Node, format!("nodes/{} was locked", row.name));
+            self.lines.consoles.end_all(|open| open.node().as_str() == row.name, &end);
             self.attachments.end(&row.id, Ending::Locked);
         }
         if let Ok(name) = row.name.parse() {
@@ -201,6 +207,8 @@ impl App {
                 self.store.forget_object(&path).await?;
             }
         }
+        let end = End::new(CloseCode::Gone, format!("nodes/{name} was removed"));
+        self.lines.consoles.end_all(|open| open.node() == name, &end);
         self.attachments.end(&row.id, Ending::Removed);
         self.recent.forget(name.as_str()).await?;
         self.live.deleted(&name).await?;

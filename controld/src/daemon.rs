@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use horcrux_envelope::Signer;
 use horcrux_proto::agent::v1::{AttachResponse, Inventory, attach_response};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -23,8 +24,8 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::access::audit::Audit;
-use crate::access::jwt::Signer;
-use crate::access::keys::{KeyError, Seal};
+use crate::access::jwt;
+use crate::access::keys::{KeyError, Seal, command_key};
 use crate::access::password::{PasswordError, Passwords};
 use crate::access::provided::Provided;
 use crate::access::registry::Registry;
@@ -34,6 +35,8 @@ use crate::access::signin::SignIns;
 use crate::app::{App, Counts, Streams, origins};
 use crate::config::Config;
 use crate::config::realms::OpenError;
+use crate::console::Consoles;
+use crate::console::line::Lines;
 use crate::edge;
 use crate::fleet::attach::{AckTo, Attachments, Recorder};
 use crate::fleet::ca::{self, Authority, CaError};
@@ -151,7 +154,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
             tracing::warn!(role, "second_factor_roles: there is no such role, so nobody is held to it");
         }
     }
-    let signer = Signer::open(&dir, authority.cluster()).map_err(StartError::Keys)?;
+    let signer = jwt::Signer::open(&dir, authority.cluster()).map_err(StartError::Keys)?;
     let sessions =
         Sessions::new(store.clone(), Arc::new(signer), config.session_idle, config.session_absolute);
     let seal = Arc::new(Seal::open(&dir).map_err(StartError::Keys)?);
@@ -166,7 +169,16 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 
     let mut tasks = Tasks::default();
     let (records, recorded) = mpsc::channel(RECORDS);
-    let attachments = Attachments::new(live.clone(), store.clone(), Recorder(records), config.cadence);
+    let commands = Signer::new(&*command_key(&dir).map_err(StartError::Keys)?);
+    let attachments = Attachments::new(
+        live.clone(),
+        store.clone(),
+        Recorder(records),
+        config.cadence,
+        (commands, authority.cluster()),
+    );
+    let (consoles, watchers) = (Consoles::default(), TaskTracker::new());
+    let lines = Lines::new(attachments.orders().clone(), consoles, watchers.clone());
     let app = Arc::new(App {
         live,
         registry: registry.clone(),
@@ -184,7 +196,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         agents_port,
         state_dir: dir.clone(),
         started_ms,
-        watchers: TaskTracker::new(),
+        lines,
+        watchers,
         stop: tasks.stop(),
         store,
         recent: recent.clone(),
@@ -362,6 +375,7 @@ async fn housekeeping(
             app.store.purge_requests(now_ms).await,
             app.store.purge_retired(now_ms).await,
             app.store.purge_join_tokens(now_ms).await,
+            app.store.purge_tickets(now_ms).await,
             app.audit.purge(now_ms.saturating_sub(retention_ms)).await,
         ];
         for error in dropped.into_iter().filter_map(Result::err) {

@@ -26,6 +26,7 @@ use crate::collect::Running;
 use crate::config::{LONGEST, SHORTEST};
 use crate::identity::{self, Change, Enrolled, IdentityError, NewKey, Stamp};
 use crate::link::dictionary::Dictionary;
+use crate::orders::Orders;
 use crate::present::Present;
 use crate::sample::Cycle;
 use crate::spool::Limits;
@@ -85,6 +86,7 @@ pub struct Link {
     /// Of the identity that was used last.
     stamp: Option<Stamp>,
     standing: Arc<Standing>,
+    orders: Orders,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +121,9 @@ impl Link {
         limits: Limits,
         lanes: Vec<Running>,
         cycles: mpsc::Receiver<(&'static str, Cycle)>,
+        privd_socket: &Path,
     ) -> io::Result<Self> {
+        let orders = Orders::start(privd_socket, &state_dir)?;
         let spool = Keeper::open(&state_dir, limits, clock::unix_ms())?;
         // Without it, a controller can't tell a restarted agent from a restarted node; nothing else depends on it.
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -135,6 +139,7 @@ impl Link {
             off: Vec::new(),
             stamp: None,
             standing: Arc::default(),
+            orders,
         })
     }
 
@@ -284,6 +289,9 @@ impl Link {
                     Err(status) => return ended(&status),
                 },
                 Some((lane, cycle)) = self.cycles.recv() => self.take(lane, &cycle, Some(stream)),
+                Some(result) = self.orders.result(), if stream.outgoing.capacity() > 0 => {
+                    stream.offer(attach_request::Message::Result(result));
+                }
                 _ = fill.tick() => self.fill(stream),
                 _ = look.tick() => {
                     self.look_for_stuck(stream);
@@ -323,15 +331,19 @@ impl Link {
             attach_response::Message::Configure(configure) => self.configure(&configure),
             attach_response::Message::Command(Command { command_id, action }) => {
                 let error = match action {
+                    Some(command::Action::Order(order)) => {
+                        if let Some(refused) = self.orders.take(command_id, order) {
+                            stream.offer(attach_request::Message::Result(refused));
+                        }
+                        return;
+                    }
                     Some(command::Action::Resync(_)) => {
                         self.dictionary.untold();
                         self.off.clear();
                         stream.owes_whole = true;
                         String::new()
                     }
-                    Some(command::Action::Order(_)) | None => {
-                        "this agent doesn't know that command".to_owned()
-                    }
+                    None => "this agent doesn't know that command".to_owned(),
                 };
                 stream.offer(attach_request::Message::Result(CommandResult {
                     command_id,

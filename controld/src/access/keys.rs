@@ -13,6 +13,7 @@ use ring::digest::{SHA256, digest};
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::Ed25519KeyPair;
+use zeroize::Zeroizing;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -131,6 +132,18 @@ pub fn random_text<const N: usize>() -> Result<String, KeyError> {
 /// A random id, which is no secret: 12 hex digits.
 pub fn random_id() -> Result<String, KeyError> {
     Ok(super::audit::hex(&random::<6>()?))
+}
+
+/// 128 random bits, which are no secret, as 32 hex digits.
+pub fn random_hex() -> Result<String, KeyError> {
+    Ok(super::audit::hex(&random::<16>()?))
+}
+
+/// The key that signs orders to nodes: a seed of 32 bytes from `command-key` in `dir`, made where there is none.
+pub fn command_key(dir: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    let path = dir.join("command-key");
+    let seed = Zeroizing::new(read_or_make(&path, || random::<32>().map(|seed| seed.to_vec()))?);
+    <[u8; 32]>::try_from(seed.as_slice()).map(Zeroizing::new).map_err(|_| KeyError::Damaged { path })
 }
 
 /// A secret of 32 random bytes behind a prefix that says what it is.

@@ -2,12 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use horcrux_proto::agent::v1::agent_link_server::AgentLink;
+use horcrux_proto::agent::v1::console_link_server::ConsoleLink;
 use horcrux_proto::agent::v1::enrollment_server::Enrollment;
 use horcrux_proto::agent::v1::{
-    AttachRequest, AttachResponse, Certificate, EnrollRequest, EnrollResponse, RenewRequest, RenewResponse,
+    AttachRequest, AttachResponse, CarryRequest, CarryResponse, Certificate, EnrollRequest, EnrollResponse,
+    RenewRequest, RenewResponse, carry_request,
 };
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -20,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::call::{Call, on_record};
 use crate::access::audit::Entry;
 use crate::app::App;
+use crate::console::line::{Carried, QUEUE};
 use crate::fleet::attach::REPLIES;
 use crate::fleet::ca::NodeCertificate;
 use crate::fleet::enrollment::EnrollError;
@@ -30,6 +34,8 @@ pub(super) struct Link(pub(super) Arc<App>);
 
 /// A request for a P-256 or Ed25519 key is a tenth of this.
 const MAX_CSR: usize = 8 << 10;
+/// A node that opened a console shows at once what for.
+const RENDEZVOUS: Duration = Duration::from_secs(5);
 /// As the log names it: the gate of the agents' port knows no calls.
 const RENEW: &str = "/horcrux.agent.v1.Enrollment/Renew";
 
@@ -79,7 +85,7 @@ impl Enrollment for Enroll {
             certificate: Some(self.certificate(enrolled.certificate, enrolled.generation)),
             agents_port: self.0.agents_port.into(),
             cluster: self.0.enrollment.authority().cluster().to_owned(),
-            command_keys: Vec::new(),
+            command_keys: vec![self.0.attachments.orders().public_key().to_vec().into()],
         }))
     }
 
@@ -167,4 +173,26 @@ fn node<T>(request: &Request<T>) -> Result<NodeRow, Status> {
         .get::<NodeRow>()
         .cloned()
         .ok_or_else(|| Status::unauthenticated("no node certificate"))
+}
+
+#[tonic::async_trait]
+impl ConsoleLink for Link {
+    type CarryStream = Pin<Box<dyn Stream<Item = Result<CarryResponse, Status>> + Send>>;
+
+    async fn carry(
+        &self,
+        request: Request<Streaming<CarryRequest>>,
+    ) -> Result<Response<Self::CarryStream>, Status> {
+        let row = node(&request)?;
+        let mut from_node = request.into_inner();
+        let first = tokio::time::timeout(RENDEZVOUS, from_node.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no rendezvous came"))??;
+        let Some(CarryRequest { message: Some(carry_request::Message::Rendezvous(rendezvous)) }) = first
+        else {
+            return Err(Status::invalid_argument("the first message must be the rendezvous"));
+        };
+        let (to_node, stream) = mpsc::channel(QUEUE);
+        self.0.lines.consoles.brought(&row.id, &rendezvous, Carried { from_node, to_node })?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
 }

@@ -45,6 +45,9 @@ use crate::store::nodes::{Admitted, NodeRow};
 
 const REFLECTED: &str = "/grpc.reflection.";
 const CSRF: &str = "x-horcrux-csrf";
+/// As records name a console's WebSocket. A browser can't send a header of its own there: the ticket is what only its page
+/// knows.
+const CONSOLE: &str = horcrux_proto::console::PATH;
 const WHO_AM_I: &str = "/horcrux.v1.AuthService/WhoAmI";
 
 /// A request is an encoded message of at most [`PUBLIC_MESSAGE`], framed.
@@ -124,6 +127,36 @@ pub(super) async fn agents(State(app): State<Arc<App>>, mut request: Request<Bod
     }
 }
 
+/// For a console's WebSocket: a browser has our own Origin and its session's cookie, anything else a bearer token.
+pub(super) async fn console(app: &App, head: &http::request::Parts) -> Result<Call, Status> {
+    let headers = &head.headers;
+    let source = source(&head.extensions)?;
+    let origins: Vec<_> = headers.get_all(header::ORIGIN).iter().collect();
+    let has_bearer = headers.contains_key(header::AUTHORIZATION);
+    let door = match origins.as_slice() {
+        [] if has_bearer => Door::Native,
+        [origin] if app.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) => Door::Web,
+        _ => {
+            return Err(Status::permission_denied(
+                "this Origin is not the controller's own: add the name that you reach it by to `names` in controld.toml",
+            ));
+        }
+    };
+    if text(headers, "sec-fetch-site").is_some_and(|site| site != "same-origin") {
+        return Err(Status::permission_denied("this comes from another site"));
+    }
+    let principal = principal(app, door, CONSOLE, source, headers).await?;
+    Ok(Call {
+        method: CONSOLE,
+        source,
+        agent: text(headers, header::USER_AGENT.as_str()).unwrap_or_default().to_owned(),
+        principal: Some(principal),
+        actor: String::new(),
+        seal: Arc::clone(&app.seal),
+        mark: [0; 32],
+    })
+}
+
 fn refuse(status: &Status) -> Response {
     status.clone().into_http()
 }
@@ -167,7 +200,7 @@ async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(),
     let headers = request.headers();
     let mut call = Call {
         method,
-        source: source(request)?,
+        source: source(request.extensions())?,
         agent: text(headers, header::USER_AGENT.as_str()).unwrap_or_default().to_owned(),
         principal: None,
         actor: String::new(),
@@ -198,8 +231,8 @@ async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(),
     Ok(())
 }
 
-fn source(request: &Request<Body>) -> Result<IpAddr, Status> {
-    let peer = request.extensions().get::<Peer>();
+fn source(extensions: &http::Extensions) -> Result<IpAddr, Status> {
+    let peer = extensions.get::<Peer>();
     peer.map(|peer| peer.address.ip().to_canonical()).ok_or_else(|| Status::internal("internal error"))
 }
 
@@ -223,7 +256,7 @@ async fn principal(
             let value = cookie(headers).ok_or_else(unauthenticated)?;
             let sent = text(headers, CSRF).unwrap_or_default();
             let is_sent = bool::from(csrf(&value).as_bytes().ct_eq(sent.as_bytes()));
-            if method != WHO_AM_I && !is_sent {
+            if !matches!(method, WHO_AM_I | CONSOLE) && !is_sent {
                 return Err(Status::permission_denied("x-horcrux-csrf is missing or wrong: reload the page"));
             }
             app.sessions.by_cookie(&Secret::from(value), now_ms).await

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::middleware;
+use axum::routing::any;
 use horcrux_proto::agent::v1::agent_link_server::AgentLinkServer;
+use horcrux_proto::agent::v1::console_link_server::ConsoleLinkServer;
 use horcrux_proto::agent::v1::enrollment_server::EnrollmentServer;
+use horcrux_proto::console::{MAX_MESSAGE, PATH};
 use horcrux_proto::encoded::WatchServiceServer;
 use horcrux_proto::v1::audit_service_server::AuditServiceServer;
 use horcrux_proto::v1::auth_service_server::AuthServiceServer;
+use horcrux_proto::v1::console_service_server::ConsoleServiceServer;
 use horcrux_proto::v1::container_service_server::ContainerServiceServer;
 use horcrux_proto::v1::grant_service_server::GrantServiceServer;
 use horcrux_proto::v1::node_service_server::NodeServiceServer;
@@ -31,6 +35,7 @@ mod audit;
 mod auth;
 mod call;
 mod carried;
+mod consoles;
 mod fields;
 mod gate;
 mod grants;
@@ -40,6 +45,7 @@ mod nodes;
 mod own;
 mod pools;
 mod roles;
+mod socket;
 mod stream;
 mod system;
 mod tokens;
@@ -49,6 +55,8 @@ mod watch;
 /// One agent's batch of a large host is a tenth of this; a person's request a thousandth.
 const AGENT_MESSAGE: usize = 4 << 20;
 const PUBLIC_MESSAGE: usize = 64 << 10;
+/// The longest piece of a console's bytes, and what it is wrapped in.
+const CONSOLE_MESSAGE: usize = MAX_MESSAGE + 1024;
 /// What clients accept by default.
 const ANSWER: usize = 4 << 20;
 
@@ -76,6 +84,7 @@ pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error>
         .add_service(limited!(NodeServiceServer::new(nodes::Nodes(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(VmServiceServer::new(guests::Vms(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(ContainerServiceServer::new(guests::Containers(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(ConsoleServiceServer::new(consoles::Consoles(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(WatchServiceServer::new(watch::Watch(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(EnrollmentServer::new(agents::Enroll(app.clone())), PUBLIC_MESSAGE))
         .add_service(reflection().build_v1()?)
@@ -86,12 +95,18 @@ pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error>
         .reset_fallback()
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(middleware::from_fn_with_state(app.clone(), gate::public));
-    Ok(Router::new().merge(routes).fallback(assets::serve).layer(middleware::map_response(assets::headers)))
+    let consoles = Router::new().route(PATH, any(socket::upgrade)).with_state(app.clone());
+    Ok(Router::new()
+        .merge(routes)
+        .merge(consoles)
+        .fallback(assets::serve)
+        .layer(middleware::map_response(assets::headers)))
 }
 
 /// What an enrolled node may call.
 pub fn agents(app: &Arc<App>) -> Router {
     Routes::new(limited!(AgentLinkServer::new(agents::Link(app.clone())), AGENT_MESSAGE))
+        .add_service(limited!(ConsoleLinkServer::new(agents::Link(app.clone())), CONSOLE_MESSAGE))
         .add_service(limited!(EnrollmentServer::new(agents::Enroll(app.clone())), PUBLIC_MESSAGE))
         .into_axum_router()
         .layer(middleware::from_fn_with_state(app.clone(), gate::agents))

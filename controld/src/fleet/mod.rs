@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod ca;
 pub mod enrollment;
+pub mod orders;
 pub mod pace;
 mod resync;
 pub mod said;

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use horcrux_proto::agent::v1::{AttachResponse, attach_response};
+use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use crate::live::fleet::LinkId;
@@ -23,10 +24,29 @@ pub struct Streams(Mutex<HashMap<String, Known>>);
 /// What is known of a node's streams; no more than one record for each enrolled node.
 #[derive(Debug, Default)]
 struct Known {
-    current: Option<(LinkId, oneshot::Sender<Ending>)>,
+    current: Option<Current>,
     /// Of the newest hello.
     epoch: u64,
     told: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Current {
+    link: LinkId,
+    ending: oneshot::Sender<Ending>,
+    replies: Replies,
+}
+
+/// What goes to one agent.
+pub type Replies = mpsc::Sender<Result<AttachResponse, Status>>;
+
+/// A node has no stream, or one that doesn't take anything at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSaid {
+    #[error("the node is not connected")]
+    NotConnected,
+    #[error("the node takes nothing at the moment")]
+    Full,
 }
 
 /// Why a node's stream is ended from here.
@@ -52,10 +72,10 @@ pub enum Speaker {
 
 impl Streams {
     /// A node's stream begins; the one before it is replaced. Learns when this one is to end.
-    pub fn begin(&self, node_id: &str, link: LinkId) -> oneshot::Receiver<Ending> {
+    pub fn begin(&self, node_id: &str, link: LinkId, replies: Replies) -> oneshot::Receiver<Ending> {
         let (sender, ending) = oneshot::channel();
-        let older =
-            self.known(|all| all.entry(node_id.to_owned()).or_default().current.replace((link, sender)));
+        let new = Current { link, ending: sender, replies };
+        let older = self.known(|all| all.entry(node_id.to_owned()).or_default().current.replace(new));
         tell(older, Ending::Replaced);
         ending
     }
@@ -80,7 +100,7 @@ impl Streams {
     pub fn ended(&self, node_id: &str, link: LinkId) {
         self.known(|all| {
             if let Some(known) = all.get_mut(node_id)
-                && known.current.as_ref().is_some_and(|(current, _)| *current == link)
+                && known.current.as_ref().is_some_and(|current| current.link == link)
             {
                 known.current = None;
             }
@@ -99,6 +119,20 @@ impl Streams {
         tell(current, why);
     }
 
+    /// Says something to a node, in the order in which this is called.
+    pub fn say(&self, node_id: &str, message: attach_response::Message) -> Result<(), NotSaid> {
+        let response = AttachResponse { message: Some(message) };
+        self.known(|all| {
+            let current = all.get(node_id).and_then(|known| known.current.as_ref());
+            current.ok_or(NotSaid::NotConnected)?.replies.try_send(Ok(response)).map_err(
+                |error| match error {
+                    mpsc::error::TrySendError::Full(_) => NotSaid::Full,
+                    mpsc::error::TrySendError::Closed(_) => NotSaid::NotConnected,
+                },
+            )
+        })
+    }
+
     /// How many nodes have a stream.
     pub fn count(&self) -> usize {
         self.known(|all| all.values().filter(|known| known.current.is_some()).count())
@@ -110,9 +144,9 @@ impl Streams {
 }
 
 /// A stream that has ended by itself needs no reason.
-fn tell(stream: Option<(LinkId, oneshot::Sender<Ending>)>, why: Ending) {
-    if let Some((_, sender)) = stream {
-        sender.send(why).ok();
+fn tell(stream: Option<Current>, why: Ending) {
+    if let Some(current) = stream {
+        current.ending.send(why).ok();
     }
 }
 
@@ -138,14 +172,14 @@ mod tests {
     #[test]
     fn a_stream_learns_why_it_is_ended() {
         let streams = Streams::default();
-        let mut first = streams.begin("a", LinkId(1));
-        let mut second = streams.begin("a", LinkId(2));
+        let mut first = streams.begin("a", LinkId(1), mpsc::channel(1).0);
+        let mut second = streams.begin("a", LinkId(2), mpsc::channel(1).0);
         assert_eq!(first.try_recv(), Ok(Ending::Replaced));
         streams.ended("a", LinkId(1));
         assert_eq!(streams.count(), 1, "the one that took its place goes on");
         streams.end("a", Ending::Locked);
         assert_eq!(second.try_recv(), Ok(Ending::Locked));
-        let mut third = streams.begin("a", LinkId(3));
+        let mut third = streams.begin("a", LinkId(3), mpsc::channel(1).0);
         streams.end("a", Ending::Removed);
         assert_eq!(third.try_recv(), Ok(Ending::Removed));
         assert_eq!(streams.count(), 0);
@@ -160,7 +194,7 @@ mod tests {
         let streams = Streams::default();
         let now = clock::monotonic();
         let hello = |node: &str, epoch, second| {
-            drop(streams.begin(node, LinkId(epoch)));
+            drop(streams.begin(node, LinkId(epoch), mpsc::channel(1).0));
             streams.hello(node, epoch, now + Duration::from_secs(second))
         };
         assert_eq!(hello("a", 100, 0), Speaker::Same);

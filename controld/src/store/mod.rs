@@ -10,6 +10,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 pub mod audit;
+pub mod consoles;
 pub mod nodes;
 pub mod policy;
 pub mod recent;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use horcrux_envelope::Signer;
 use horcrux_proto::agent::v1::{
-    Ack, AttachRequest, AttachResponse, Command, Configure, Hello, Inventory, Resync, Welcome,
+    Ack, AttachRequest, AttachResponse, Command, Configure, Hello, Inventory, OrderStatus, Resync, Welcome,
     attach_request, attach_response, command,
 };
 use horcrux_proto::name::NodeName;
@@ -20,6 +21,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use super::orders::Orders;
 use super::pace::{self, PER_STREAM, Pace};
 use super::resync::{ASK_AGAIN, Asking, Due};
 use super::said::{Malformed, Pieces, bounded, checked_event, checked_inventory, merge};
@@ -56,6 +58,7 @@ pub struct Attachments {
     next_link: Arc<AtomicU64>,
     pace: Arc<Pace>,
     streams: Arc<Streams>,
+    orders: Orders,
 }
 
 /// One stream, from its hello to its end.
@@ -105,9 +108,23 @@ pub struct AckTo {
 
 impl Attachments {
     #[must_use]
-    pub fn new(live: Live, store: Store, recorder: Recorder, cadence: Cadence) -> Self {
+    pub fn new(
+        live: Live,
+        store: Store,
+        recorder: Recorder,
+        cadence: Cadence,
+        (signer, cluster): (Signer, &str),
+    ) -> Self {
         let next_link = Arc::new(AtomicU64::new(1));
-        Self { live, store, recorder, cadence, next_link, pace: Arc::default(), streams: Arc::default() }
+        let streams = Arc::new(Streams::default());
+        let orders = Orders::new(signer, cluster, Arc::clone(&streams));
+        Self { live, store, recorder, cadence, next_link, pace: Arc::default(), streams, orders }
+    }
+
+    /// To have something carried out on a node.
+    #[must_use]
+    pub fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// Ends a node's stream.
@@ -125,7 +142,7 @@ impl Attachments {
         stop: Stop,
     ) {
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        let ending = self.streams.begin(&row.id, link);
+        let ending = self.streams.begin(&row.id, link, replies.clone());
         let Ok(name) = row.name.parse::<NodeName>() else { return };
         // Asked after this stream can be ended: a lock or another enrollment from before that is seen here.
         match self.store.admit(&row.id, &row.serial).await {
@@ -260,6 +277,12 @@ impl Attachments {
                 }
                 Some(attach_request::Message::Backfill(backfill)) => {
                     self.backfill(stream, backfill).await?;
+                }
+                Some(attach_request::Message::Result(result))
+                    if result.order_status() != OrderStatus::Unspecified =>
+                {
+                    let status = result.order_status();
+                    self.orders.answered(&row.id, &result.command_id, (status, bounded(result.error)));
                 }
                 Some(attach_request::Message::Result(result)) if result.error.is_empty() => {
                     tracing::debug!(node = %name, command = bounded(result.command_id.clone()), "command done");

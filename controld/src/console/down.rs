@@ -1,0 +1,188 @@
+//! What a VM says, on its way to one viewer. A VM that moves to another node is followed there: its viewer is told to wait,
+//! and then to begin anew.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::ws::Message;
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use horcrux_proto::console::{CloseCode, Notice};
+use horcrux_proto::v1::NodeState;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::line::{Line, Said};
+use super::place::Place;
+use super::session::{Clocks, Current, Session, ToViewer};
+use super::{End, Open};
+
+const PING: Duration = Duration::from_secs(30);
+/// How often it is asked where the VM is.
+const LOOK: Duration = Duration::from_secs(1);
+/// A VM whose line ended is looked for: how often, how long where it is off, and how long where it moves or its node is away.
+const FOLLOW: Duration = Duration::from_millis(250);
+const OFF_FOR: Duration = Duration::from_secs(2);
+const FOLLOW_FOR: Duration = Duration::from_secs(60);
+/// How long a line must have held for another to be opened where the VM runs on.
+const HELD: Duration = Duration::from_secs(5);
+
+pub(super) struct Down<'a> {
+    pub(super) session: Session<'a>,
+    pub(super) open: &'a Open,
+    pub(super) clocks: &'a Clocks,
+    pub(super) control: watch::Receiver<bool>,
+    pub(super) set_line: watch::Sender<Current>,
+}
+
+impl Down<'_> {
+    pub(super) async fn run(mut self, to_viewer: &mut ToViewer, notices: &mut mpsc::Receiver<Notice>) -> End {
+        let mut number = 0;
+        // Until when a line that ended is tried to be opened again.
+        let mut until = Instant::now();
+        loop {
+            let Session { lines, place, actor, .. } = &self.session;
+            let line = match lines.open(&self.open.id, &self.open.vm, self.open.kind, place, actor).await {
+                Ok(line) => line,
+                Err(end) if Instant::now() >= until => return end,
+                Err(end) => {
+                    tokio::time::sleep(LOOK).await;
+                    match self.follow(&end.words, true).await {
+                        Ok(place) => self.session.place = place,
+                        Err(end) => return end,
+                    }
+                    continue;
+                }
+            };
+            self.open.is_at(&self.session.place.node);
+            let began = Instant::now();
+            let notice = if number == 0 { self.opened() } else { self.restarted() };
+            if let Err(end) = say(to_viewer, &notice).await {
+                return end;
+            }
+            drop(self.set_line.send(Some((number, line.to_vm()))));
+            let why = match self.carry(line, to_viewer, notices).await {
+                Ok(why) => why,
+                Err(end) => return end,
+            };
+            drop(self.set_line.send(None));
+            let waiting = Notice::Waiting {
+                why: if why.is_empty() { "its screen or line closed".to_owned() } else { why.clone() },
+            };
+            if let Err(end) = say(to_viewer, &waiting).await {
+                return end;
+            }
+            match self.follow(&why, began.elapsed() >= HELD).await {
+                Ok(place) => self.session.place = place,
+                Err(end) => return end,
+            }
+            number += 1;
+            until = Instant::now() + FOLLOW_FOR;
+        }
+    }
+
+    fn opened(&self) -> Notice {
+        Notice::Opened {
+            console: format!("consoles/{}", self.open.id),
+            vm: format!("vms/{}", self.open.vm),
+            vm_display_name: self.open.display_name.clone(),
+            node: format!("nodes/{}", self.session.place.node),
+            in_control: *self.control.borrow(),
+            recorded: false,
+        }
+    }
+
+    fn restarted(&self) -> Notice {
+        Notice::Restarted { node: format!("nodes/{}", self.session.place.node) }
+    }
+
+    /// Returns why the VM's side ended.
+    async fn carry(
+        &self,
+        mut line: Line,
+        to_viewer: &mut ToViewer,
+        notices: &mut mpsc::Receiver<Notice>,
+    ) -> Result<String, End> {
+        let (mut ping, mut look) = (interval(PING), interval(LOOK));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                said = line.next() => match said {
+                    Said::Bytes(bytes) => {
+                        self.clocks.has_carried();
+                        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                        send(to_viewer, Message::Binary(bytes)).await?;
+                        self.open.to_viewer.fetch_add(count, Ordering::Relaxed);
+                    }
+                    Said::Ended(why) => return Ok(why),
+                },
+                Some(notice) = notices.recv() => say(to_viewer, &notice).await?,
+                _ = ping.tick() => send(to_viewer, Message::Ping(Bytes::new())).await?,
+                _ = look.tick() => {
+                    let place = self.place().await?;
+                    if place.node != self.session.place.node && place.runs() {
+                        return Ok(format!("it was moved to nodes/{}", place.node));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the VM is, unless that is a reason to end.
+    async fn place(&self) -> Result<Place, End> {
+        let place = Place::of(self.session.live, &self.open.vm).await;
+        let place = place.map_err(|_| End::new(CloseCode::Restart, "the controller is stopping"))?;
+        let place = place.ok_or_else(|| End::new(CloseCode::Gone, "the VM is no more"))?;
+        if place.is_locked {
+            return Err(locked(&place));
+        }
+        Ok(place)
+    }
+
+    /// Where the VM runs on, after its line ended for some reason.
+    async fn follow(&self, why: &str, held: bool) -> Result<Place, End> {
+        let began = Instant::now();
+        loop {
+            // What has become of it is told a moment after its line ended.
+            tokio::time::sleep(FOLLOW).await;
+            let place = self.place().await?;
+            let here = &self.session.place;
+            let is_away =
+                matches!(place.node_state, NodeState::Down | NodeState::Late | NodeState::Unspecified);
+            let moved = place.node != here.node;
+            let restarted = place.started_ms != here.started_ms;
+            if place.runs() && !is_away && !place.is_leaving && (moved || restarted || held) {
+                return Ok(place);
+            }
+            let patience = if is_away || place.is_leaving { FOLLOW_FOR } else { OFF_FOR };
+            if began.elapsed() >= patience {
+                return Err(match () {
+                    () if is_away => {
+                        End::new(CloseCode::Node, format!("nodes/{} is not connected", place.node))
+                    }
+                    () if !place.runs() => {
+                        End::new(CloseCode::Gone, format!("the VM is {}", place.state_name()))
+                    }
+                    () if place.is_leaving => End::new(CloseCode::Moved, "the VM is still being moved"),
+                    () => End::new(CloseCode::Failed, if why.is_empty() { "the VM closed it" } else { why }),
+                });
+            }
+        }
+    }
+}
+
+/// What a viewer is told whose VM's node was locked.
+fn locked(place: &Place) -> End {
+    End::new(CloseCode::Node, format!("nodes/{} is locked", place.node))
+}
+
+async fn say(to_viewer: &mut ToViewer, notice: &Notice) -> Result<(), End> {
+    match serde_json::to_string(notice) {
+        Ok(text) => send(to_viewer, Message::Text(text.into())).await,
+        Err(error) => Err(End::new(CloseCode::Failed, format!("tell the viewer: {error}"))),
+    }
+}
+
+async fn send(to_viewer: &mut ToViewer, message: Message) -> Result<(), End> {
+    to_viewer.send(message).await.map_err(|_| End::left())
+}

@@ -1,0 +1,124 @@
+//! What a viewer says: the console's bytes, where it may type, and what it asks for beside them.
+
+use axum::extract::ws::Message;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use horcrux_proto::console::{Ask, CloseCode, MAX_MESSAGE};
+use horcrux_proto::v1::ConsoleKind;
+use std::sync::atomic::Ordering;
+use tokio::sync::watch;
+
+use super::line::{ToNode, for_vm};
+use super::rfb::{Filter, Input};
+use super::session::{Clocks, Current, FromViewer};
+use super::{Consoles, End, Open};
+
+/// How an RFB client begins: what comes after a line was opened anew, and before this, is of the conversation before.
+const GREETING: &[u8] = b"RFB 003.00";
+
+pub(super) struct Up<'a> {
+    pub(super) open: &'a Open,
+    pub(super) consoles: &'a Consoles,
+    pub(super) clocks: &'a Clocks,
+    pub(super) control: watch::Receiver<bool>,
+    pub(super) line: watch::Receiver<Current>,
+}
+
+/// The conversation of one line.
+struct Talk {
+    number: u32,
+    to_vm: ToNode,
+    /// Of a screen; `None` until the viewer has begun.
+    filter: Option<Filter>,
+}
+
+impl Up<'_> {
+    pub(super) async fn run(mut self, mut from_viewer: FromViewer) -> End {
+        let mut talk: Option<Talk> = None;
+        loop {
+            tokio::select! {
+                message = from_viewer.next() => {
+                    let Some(Ok(message)) = message else { return End::left() };
+                    self.clocks.has_heard();
+                    match message {
+                        Message::Binary(bytes) => {
+                            if let Err(end) = self.bytes(&mut talk, bytes).await {
+                                return end;
+                            }
+                        }
+                        Message::Text(text) => match serde_json::from_str(&text) {
+                            Ok(Ask::TakeControl) => self.consoles.take_control(self.open),
+                            Ok(Ask::GiveControl { to }) => self.consoles.give_control(self.open, &to),
+                            Err(_) => return End::new(CloseCode::Protocol, "the viewer asked for what there is not"),
+                        },
+                        Message::Ping(_) | Message::Pong(_) => {}
+                        Message::Close(_) => return End::left(),
+                    }
+                }
+                changed = self.control.changed() => {
+                    if changed.is_err() {
+                        return End::left();
+                    }
+                    // Keys that are down are let go of at once, not with what the viewer says next.
+                    let input = self.input();
+                    let Some(talk) = &mut talk else { continue };
+                    let Some(filter) = &mut talk.filter else { continue };
+                    let mut released = Vec::new();
+                    filter.set_input(input, &mut released);
+                    send(talk, released).await;
+                }
+            }
+        }
+    }
+
+    async fn bytes(&mut self, talk: &mut Option<Talk>, bytes: Bytes) -> Result<(), End> {
+        if bytes.len() > MAX_MESSAGE {
+            return Err(End::new(CloseCode::Protocol, "the viewer sent more at once than it may"));
+        }
+        self.clocks.has_carried();
+        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.open.from_viewer.fetch_add(count, Ordering::Relaxed);
+        // While the VM is looked for, nothing takes what is typed.
+        let Some((number, to_vm)) = self.line.borrow_and_update().clone() else { return Ok(()) };
+        let talk = match talk {
+            Some(talk) if talk.number == number => talk,
+            Some(_) | None => talk.insert(Talk { number, to_vm, filter: None }),
+        };
+        match self.open.kind {
+            ConsoleKind::Vnc => {
+                if talk.filter.is_none() {
+                    if talk.number > 0 && !bytes.starts_with(GREETING) {
+                        return Ok(());
+                    }
+                    talk.filter = Some(Filter::new(self.input()));
+                }
+                let Some(filter) = &mut talk.filter else { return Ok(()) };
+                let mut passed = Vec::new();
+                filter
+                    .pass(bytes, &mut passed)
+                    .map_err(|error| End::new(CloseCode::Protocol, format!("the viewer: {error}")))?;
+                send(talk, passed).await;
+            }
+            ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Unspecified => {
+                if *self.control.borrow() {
+                    send(talk, vec![bytes]).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn input(&mut self) -> Input {
+        if *self.control.borrow_and_update() { Input::Pass } else { Input::Drop }
+    }
+}
+
+/// Waits while the VM takes no more; what is left when its line ends goes with it.
+async fn send(talk: &Talk, pieces: Vec<Bytes>) {
+    for bytes in pieces {
+        if talk.to_vm.send(Ok(for_vm(bytes))).await.is_err() {
+            tracing::trace!("a line ended before all that was typed was taken");
+            return;
+        }
+    }
+}

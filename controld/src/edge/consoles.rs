@@ -1,0 +1,211 @@
+//! ConsoleService: tickets, and the consoles that are open.
+
+use std::sync::Arc;
+
+use horcrux_proto::authz::Privilege;
+use horcrux_proto::console::CloseCode;
+use horcrux_proto::name::{Resource, VmUuid};
+use horcrux_proto::v1::console_service_server::ConsoleService;
+use horcrux_proto::v1::{
+    ConsoleKind, ConsoleMode, ConsoleServiceCreateTicketRequest, ConsoleServiceCreateTicketResponse,
+    ConsoleServiceEndRequest, ConsoleServiceEndResponse, ConsoleServiceListRequest,
+    ConsoleServiceListResponse,
+};
+use horcrux_transport::clock;
+use http::HeaderValue;
+use tonic::{Request, Response, Status};
+
+use super::call::{Act, Call, Done, absent};
+use super::guests::named_vm;
+use crate::access::path::Path;
+use crate::access::signin::SignInError;
+use crate::app::App;
+use crate::console::End;
+use crate::console::place::Place;
+use crate::console::ticket::Ticket;
+use crate::live::select;
+use crate::store::consoles::TicketRow;
+
+pub(super) struct Consoles(pub(super) Arc<App>);
+
+const USUAL_SECONDS: u32 = 60;
+const MOST_SECONDS: u32 = 300;
+/// That one user has made, and can still use.
+const MOST_TICKETS: i64 = 100;
+
+#[tonic::async_trait]
+impl ConsoleService for Consoles {
+    async fn create_ticket(
+        &self,
+        request: Request<ConsoleServiceCreateTicketRequest>,
+    ) -> Result<Response<ConsoleServiceCreateTicketResponse>, Status> {
+        let call = Call::of(&request)?;
+        let request = request.into_inner();
+        let (kind, mode) = (request.kind(), mode(&request));
+        let what = kind_name(kind).ok_or_else(|| Status::invalid_argument("kind: VNC or SERIAL"))?;
+        let seconds = if request.ttl_seconds == 0 { USUAL_SECONDS } else { request.ttl_seconds };
+        if seconds > MOST_SECONDS {
+            return Err(Status::invalid_argument("ttl_seconds: at most 300"));
+        }
+        let (vm, place) = self.vm(&call, &request.vm).await?;
+        openable(&place)?;
+        let path = Path::of(&Resource::Vm(vm));
+        let ticket = Ticket::generate().map_err(SignInError::Key)?;
+        let now_ms = clock::unix_ms();
+        let principal = call.principal()?;
+        let row = TicketRow {
+            hash: ticket.hash.bytes().to_vec(),
+            user: principal.user.to_string(),
+            credential: principal.credential(),
+            vm: vm.to_string(),
+            node: place.node.to_string(),
+            started_ms: place.started_ms,
+            kind: kind.into(),
+            mode: mode.into(),
+            created_ms: now_ms,
+            expires_ms: now_ms + i64::from(seconds) * 1000,
+        };
+        let act = Act {
+            resource: format!("vms/{vm}"),
+            decision: call.decision(Privilege::VmConsole, &path),
+            detail: format!("console ticket: {what}, {}, {seconds} s", mode_name(mode)),
+            request_id: request.request_id,
+            validate_only: request.validate_only,
+        };
+        let (app, expires_unix_ms) = (Arc::clone(&self.0), row.expires_ms);
+        let done = call.act(&self.0, act, async move {
+            if app.store.insert_ticket(&row, MOST_TICKETS).await? {
+                return Ok(());
+            }
+            Err(Status::resource_exhausted(
+                "you have 100 console tickets that were not used: they expire soon",
+            ))
+        });
+        let ticket = match done.await? {
+            Done::Now(()) => ticket.text.expose().to_owned(),
+            Done::Valid => String::new(),
+            Done::Before => {
+                return Err(Status::already_exists(
+                    "request_id: this ticket was made before, and shown then",
+                ));
+            }
+        };
+        let answer = ConsoleServiceCreateTicketResponse { ticket, expires_unix_ms, vm: format!("vms/{vm}") };
+        let mut response = Response::new(answer);
+        let no_store = HeaderValue::from_static("no-store");
+        response.metadata_mut().as_mut().insert(http::header::CACHE_CONTROL, no_store);
+        Ok(response)
+    }
+
+    async fn list(
+        &self,
+        request: Request<ConsoleServiceListRequest>,
+    ) -> Result<Response<ConsoleServiceListResponse>, Status> {
+        let call = Call::of(&request)?;
+        let principal = call.principal()?;
+        let asked = request.into_inner().vm;
+        let vm = if asked.is_empty() { None } else { Some(self.vm(&call, &asked).await?.0) };
+        let consoles = self.0.lines.consoles.list(|open| {
+            let sees = open.user == principal.user.as_str()
+                || principal.may(Privilege::VmConsole, &Path::of(&Resource::Vm(open.vm)));
+            sees && vm.as_ref().is_none_or(|vm| *vm == open.vm)
+        });
+        Ok(Response::new(ConsoleServiceListResponse { consoles }))
+    }
+
+    async fn end(
+        &self,
+        request: Request<ConsoleServiceEndRequest>,
+    ) -> Result<Response<ConsoleServiceEndResponse>, Status> {
+        let call = Call::of(&request)?;
+        let request = request.into_inner();
+        let principal = call.principal()?;
+        let id = request.name.strip_prefix("consoles/").unwrap_or(&request.name).to_owned();
+        let nowhere = || absent(&format!("consoles/{id}"));
+        let Some(open) = self.0.lines.consoles.find(&id) else {
+            let repeated = call.repeats(&self.0, &request.request_id).await?;
+            return repeated.then(|| Response::new(ConsoleServiceEndResponse {})).ok_or_else(nowhere);
+        };
+        let path = Path::of(&Resource::Vm(open.vm));
+        let decision = if open.user == principal.user.as_str() {
+            "own console".to_owned()
+        } else {
+            if !principal.may(Privilege::VmConsole, &path) {
+                call.require(&self.0, Privilege::VmConfig, &path).map_err(|_| nowhere())?;
+            }
+            call.require(&self.0, Privilege::VmConfig, &path)?;
+            call.decision(Privilege::VmConfig, &path)
+        };
+        let act = Act {
+            resource: format!("vms/{}", open.vm),
+            decision,
+            detail: format!("end consoles/{id} of {}", open.user),
+            request_id: request.request_id,
+            validate_only: request.validate_only,
+        };
+        let by = principal.user.to_string();
+        call.act(&self.0, act, async move {
+            open.end(End::new(CloseCode::Ended, format!("{by} ended it")));
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(ConsoleServiceEndResponse {}))
+    }
+}
+
+impl Consoles {
+    /// The VM that was asked for, where the caller may open its consoles.
+    async fn vm(&self, call: &Call, asked: &str) -> Result<(VmUuid, Place), Status> {
+        let resource = match select::vm_by_uuid(asked) {
+            Some(resource) => resource,
+            None => named_vm(&self.0, call.principal()?, asked).await?,
+        };
+        let path = Path::of(&resource);
+        call.require_on(&self.0, Privilege::VmConsole, Privilege::VmAudit, &path)?;
+        let nowhere = || absent(&resource.to_string());
+        let Resource::Vm(vm) = &resource else { return Err(nowhere()) };
+        let place = Place::of(&self.0.live, vm).await?.ok_or_else(nowhere)?;
+        Ok((*vm, place))
+    }
+}
+
+/// Refuses what can't be opened now, in words that say what to do.
+fn openable(place: &Place) -> Result<(), Status> {
+    let not = |why: String| Err(Status::failed_precondition(why));
+    if place.is_unmanaged {
+        return not("no libvirt knows this VM: its consoles can't be opened".to_owned());
+    }
+    if place.is_locked {
+        return not(format!("nodes/{} is locked", place.node));
+    }
+    if !place.runs() {
+        return not(format!("the VM is {}: start it first", place.state_name()));
+    }
+    match &place.forbidden {
+        Some(why) => not(format!("nodes/{} lets no console be opened: {why}", place.node)),
+        None => Ok(()),
+    }
+}
+
+fn mode(request: &ConsoleServiceCreateTicketRequest) -> ConsoleMode {
+    match request.mode() {
+        ConsoleMode::View => ConsoleMode::View,
+        ConsoleMode::Control | ConsoleMode::Unspecified => ConsoleMode::Control,
+    }
+}
+
+/// As records name it; `None` for what isn't opened.
+pub(super) fn kind_name(kind: ConsoleKind) -> Option<&'static str> {
+    match kind {
+        ConsoleKind::Vnc => Some("vnc"),
+        ConsoleKind::Serial => Some("serial"),
+        ConsoleKind::Spice | ConsoleKind::Unspecified => None,
+    }
+}
+
+pub(super) fn mode_name(mode: ConsoleMode) -> &'static str {
+    match mode {
+        ConsoleMode::View => "view",
+        ConsoleMode::Control | ConsoleMode::Unspecified => "control",
+    }
+}

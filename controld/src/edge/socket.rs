@@ -1,0 +1,246 @@
+//! The WebSocket of a console: who may open one, and the ticket that it takes.
+//!
+//! Before the upgrade the exact Origin and a live session are needed, or a bearer token where no browser is. The ticket is
+//! the first message. Whatever is wrong with it, the answer is the same, and the ticket is used up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
+use horcrux_proto::authz::Privilege;
+use horcrux_proto::console::{CloseCode, MAX_MESSAGE, SUBPROTOCOL, TICKET_WITHIN};
+use horcrux_proto::name::Resource;
+use horcrux_proto::v1::{ConsoleKind, ConsoleMode};
+use horcrux_transport::clock;
+use horcrux_transport::error::Chain;
+use http::StatusCode;
+use tonic::{Code, Status};
+
+use super::call::Call;
+use super::consoles::{kind_name, mode_name};
+use super::gate;
+use super::stream::Standing;
+use crate::access::audit::Entry;
+use crate::access::keys::random_hex;
+use crate::access::path::Path;
+use crate::app::App;
+use crate::console::place::Place;
+use crate::console::session::{Session, goodbye};
+use crate::console::ticket::TicketHash;
+use crate::console::{self, End, Opening};
+use crate::store::consoles::TicketRow;
+
+/// What is buffered for a viewer before it is waited for: one message more than the longest.
+const WRITE_BUFFER: usize = 2 * MAX_MESSAGE;
+/// One answer for all tickets that don't let in.
+const WRONG: &str = "the ticket is wrong, was used, or has expired";
+
+pub(super) async fn upgrade(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let call = match gate::console(&app, &parts).await {
+        Ok(call) => call,
+        Err(status) => {
+            app.counts.add("console_upgrades_refused");
+            return refused(&status);
+        }
+    };
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER);
+    if upgrade.selected_protocol().is_none() {
+        return (StatusCode::BAD_REQUEST, format!("the subprotocol {SUBPROTOCOL} is needed\n"))
+            .into_response();
+    }
+    let tasks = app.watchers.clone();
+    upgrade.on_upgrade(move |socket| async move {
+        // Owned by the controller, which waits for it when it stops.
+        let serving = tasks.spawn(async move { serve(&app, &call, socket).await });
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "a console's task failed");
+        }
+    })
+}
+
+fn refused(status: &Status) -> Response {
+    let code = if status.code() == Code::Unauthenticated {
+        StatusCode::UNAUTHORIZED
+    } else if status.code() == Code::PermissionDenied {
+        StatusCode::FORBIDDEN
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, format!("{}\n", status.message())).into_response()
+}
+
+async fn serve(app: &App, call: &Call, mut socket: WebSocket) {
+    let text = match tokio::time::timeout(Duration::from_secs(TICKET_WITHIN), socket.next()).await {
+        Ok(Some(Ok(Message::Text(text)))) => text,
+        Ok(Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_)))) | Err(_) => {
+            let end = End::new(CloseCode::Ticket, "the first message must be the ticket, within 5 s");
+            return goodbye(&mut socket, &end).await;
+        }
+        Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return,
+    };
+    let ticket = match redeemed(app, call, &text).await {
+        Ok(ticket) => ticket,
+        Err(why) => {
+            app.counts.add("console_tickets_refused");
+            if let Err(error) =
+                app.audit.event(&Entry { detail: why.detail, ..call.entry(&why.resource) }, "refused").await
+            {
+                tracing::error!(error = %Chain(&error), "a refused console ticket is not on record");
+            }
+            return goodbye(&mut socket, &End::new(CloseCode::Ticket, WRONG)).await;
+        }
+    };
+    drop(text);
+    if let Err(end) = opened(app, call, ticket, socket).await {
+        tracing::debug!(words = end.words, "a console was not opened");
+    }
+}
+
+/// A ticket that was good.
+struct Good {
+    row: TicketRow,
+    vm: horcrux_proto::name::VmUuid,
+    place: Place,
+    kind: ConsoleKind,
+    mode: ConsoleMode,
+}
+
+/// Why one wasn't, for the record alone.
+struct Bad {
+    resource: String,
+    detail: String,
+}
+
+/// Uses the ticket up, and then looks whether it is good for this caller at this moment.
+async fn redeemed(app: &App, call: &Call, text: &str) -> Result<Good, Bad> {
+    let unknown = |detail: &str| Bad { resource: String::new(), detail: format!("console ticket: {detail}") };
+    let hash = TicketHash::parse(text).ok_or_else(|| unknown("not one"))?;
+    let row = app.store.redeem_ticket(hash.bytes(), clock::unix_ms()).await.map_err(|error| {
+        tracing::error!(error = %Chain(&error), "console ticket not looked up");
+        unknown("the store can't be reached")
+    })?;
+    let row = row.ok_or_else(|| unknown("unknown, used or expired"))?;
+    let bad = |detail: &str| Bad {
+        resource: format!("vms/{}", row.vm),
+        detail: format!("console ticket of {}: {detail}", row.user),
+    };
+    let principal = call.principal().map_err(|_| bad("nobody came with it"))?;
+    if row.user != principal.user.as_str() || row.credential != principal.credential() {
+        return Err(bad("another session came with it"));
+    }
+    let vm = row.vm.parse().map_err(|_| bad("damaged"))?;
+    let path = Path::of(&Resource::Vm(vm));
+    if !principal.may(Privilege::VmConsole, &path) {
+        return Err(bad("the right was lost"));
+    }
+    let vm = row.vm.parse().map_err(|_| bad("damaged"))?;
+    let place = Place::of(&app.live, &vm).await.ok().flatten().ok_or_else(|| bad("the VM is no more"))?;
+    if place.node.as_str() != row.node {
+        return Err(bad("the VM was moved"));
+    }
+    if place.started_ms != row.started_ms {
+        return Err(bad("the VM was started again"));
+    }
+    if place.is_locked {
+        return Err(bad("its node is locked"));
+    }
+    let kind = ConsoleKind::try_from(row.kind).map_err(|_| bad("damaged"))?;
+    let mode = ConsoleMode::try_from(row.mode).map_err(|_| bad("damaged"))?;
+    Ok(Good { row, vm, place, kind, mode })
+}
+
+/// Runs the console, with its beginning and its end on record.
+async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> Result<(), End> {
+    let Good { row, vm, place, kind, mode } = ticket;
+    let path = Path::of(&Resource::Vm(vm));
+    let taken = async {
+        let standing = Standing::of(app, call)
+            .map_err(|status| End::new(CloseCode::TooMany, status.message().to_owned()))?;
+        let id = random_hex().map_err(|error| End::new(CloseCode::Failed, error.to_string()))?;
+        let opening = Opening {
+            id,
+            user: row.user.clone(),
+            vm,
+            display_name: place.display_name.clone(),
+            node: place.node.clone(),
+            kind,
+            mode,
+            began_ms: clock::unix_ms(),
+            source: call.source.to_string(),
+            client: call.agent.clone(),
+        };
+        Ok((standing, app.lines.consoles.enter(opening)?))
+    };
+    let (standing, mut seat) = match taken.await {
+        Ok(taken) => taken,
+        Err(end) => {
+            goodbye(&mut socket, &end).await;
+            return Err(end);
+        }
+    };
+    let id = seat.open.id.clone();
+    let what = format!("{} console, {}", kind_name(kind).unwrap_or("unknown"), mode_name(mode));
+    let decision = call.decision(Privilege::VmConsole, &path);
+    let entry = |detail| Entry { decision: decision.clone(), detail, ..call.entry(&format!("vms/{vm}")) };
+    // What can't be put on record isn't opened.
+    if app.audit.event(&entry(format!("open consoles/{id}: {what}")), "ok").await.is_err() {
+        let end = End::new(CloseCode::Failed, "the audit log can't be written");
+        goodbye(&mut socket, &end).await;
+        return Err(end);
+    }
+    tracing::info!(console = id, %vm, node = %place.node, user = row.user, what, "console opened");
+    let session = Session { live: &app.live, lines: &app.lines, place, actor: &row.user };
+    let end = session.run(&mut seat, socket, guard(app, standing, &path)).await;
+    let open = Arc::clone(&seat.open);
+    let (down, up) = open.bytes();
+    let seconds = (clock::unix_ms() - open.began_ms) / 1000;
+    drop(seat);
+    let ended = format!("close consoles/{id}: {seconds} s, {down} bytes to the viewer, {up} from it");
+    tracing::info!(console = id, why = end.words, seconds, down, up, "console closed");
+    if let Err(error) = app.audit.event(&entry(ended), &end.words).await {
+        tracing::error!(error = %Chain(&error), console = id, "a console's end is not on record");
+    }
+    // A node's agent closes what it carried when nobody takes it; where the viewer was thrown out, its horcrux-privd does.
+    let thrown_out = matches!(end.code, console::Code::Closed(_));
+    if thrown_out && kind != ConsoleKind::Serial {
+        let node = open.node();
+        if let Ok(Some(place)) = Place::of(&app.live, &vm).await
+            && place.node == node
+        {
+            app.lines.close(&id, &place.node_id, &row.user).await;
+        }
+    }
+    Ok(())
+}
+
+/// Returns when this caller may have no console of this VM any more.
+async fn guard(app: &App, mut standing: Standing, path: &Path) -> End {
+    let stopping = || End::new(CloseCode::Restart, "the controller is stopping");
+    loop {
+        let changed = tokio::select! {
+            changed = standing.changed() => changed,
+            () = app.stop.cancelled() => return stopping(),
+        };
+        match changed {
+            Ok(()) if standing.principal().may(Privilege::VmConsole, path) => {}
+            Ok(()) => return End::new(CloseCode::Right, "you may not open this VM's consoles any more"),
+            Err(status) if status.code() == Code::Unauthenticated => {
+                return End::new(CloseCode::Session, "the session is over: sign in again");
+            }
+            Err(_) => return stopping(),
+        }
+    }
+}
