@@ -30,6 +30,8 @@ pub enum Work {
     Busy,
     /// It has QEMU's guest agent, a filesystem and somebody logged in.
     Agent,
+    /// Somebody can sit at it: a shell on its screen, and a login on its serial line, of root with the password `horcrux`.
+    Console,
 }
 
 impl Work {
@@ -38,6 +40,7 @@ impl Work {
             Self::Idle => "idle",
             Self::Busy => "busy",
             Self::Agent => "agent",
+            Self::Console => "console",
         }
     }
 }

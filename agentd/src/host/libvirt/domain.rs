@@ -218,7 +218,7 @@ impl Domain {
             guest: None,
             guest_unknown_reason: String::new(),
             state_unknown_reason,
-            started_unix_ms: None,
+            started_unix_ms: self.process.as_ref().ok().map(Process::started_unix_ms),
         }
     }
 }

@@ -183,6 +183,7 @@ impl Unmanaged {
             persistent: Some(false),
             absences: read.chain(untold).map(absence).collect(),
             unmanaged: true,
+            started_unix_ms: Some(self.process.started_unix_ms()),
             guest_unknown_reason: NOBODY_TELLS.to_owned(),
             state_unknown_reason: NOBODY_TELLS.to_owned(),
             ..VmFacts::default()

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::{Metric, Source};
 
+use crate::collect;
 use crate::host::cgroup::{VmGroup, VmGroups};
 use crate::host::read::{Buffer, Keep, KeptFile, Malformed, ReadError, Shape, chain, numbers};
 use crate::host::readings::Readings;
+use crate::sample::Taken;
 
 /// vCPUs are plugged rarely: their threads are listed this rarely, and when one is gone.
 const THREADS_EVERY: u64 = 12;
@@ -38,6 +40,8 @@ pub(in crate::host) struct Process {
     dir: PathBuf,
     /// In ticks since boot: a number alone may come to mean another process.
     started: u64,
+    /// The same by the wall clock as it was when the process was found: it stays what it was when the clock is set.
+    started_unix_ms: i64,
     keep: Keep,
     stat: KeptFile,
     io: KeptFile,
@@ -139,6 +143,7 @@ impl Processes {
         let groups = fs::read_to_string(dir.join("cgroup")).unwrap_or_default();
         Ok(Process {
             started,
+            started_unix_ms: unix_ms(started.saturating_mul(self.ns_per_tick), collect::now()),
             keep,
             stat: file,
             io: KeptFile::new(dir.join("io"), Shape::Whole, keep),
@@ -155,6 +160,10 @@ impl Process {
     /// Since when it runs, in ticks since boot.
     pub(in crate::host) fn started(&self) -> u64 {
         self.started
+    }
+
+    pub(in crate::host) fn started_unix_ms(&self) -> i64 {
+        self.started_unix_ms
     }
 
     pub(in crate::host) fn is_in_libvirt_s_group(&self) -> bool {
@@ -300,6 +309,12 @@ fn schedstat(text: &str) -> Result<[u64; 2], Malformed> {
     numbers(&mut text.split_ascii_whitespace(), "too few fields")
 }
 
+/// The time that was so many nanoseconds after boot.
+fn unix_ms(boottime_ns: u64, now: Taken) -> i64 {
+    let ago_ms = now.boottime_ns.saturating_sub(boottime_ns) / 1_000_000;
+    now.unix_ms.saturating_sub(i64::try_from(ago_ms).unwrap_or(i64::MAX))
+}
+
 #[cfg(test)]
 #[cfg(feature = "libvirt")]
 mod tests {
@@ -307,6 +322,13 @@ mod tests {
 
     use super::*;
     use crate::sample::{Reading, Value};
+
+    #[test]
+    fn a_start_is_a_time_of_the_wall_clock() {
+        let now = Taken { unix_ms: 1_000_000, boottime_ns: 90_000_000_000 };
+        assert_eq!(unix_ms(47_110_000_000, now), 1_000_000 - 42_890);
+        assert_eq!(unix_ms(91_000_000_000, now), 1_000_000, "of another machine's /proc");
+    }
 
     const UUID: &str = "aaaaaaaa-0000-4000-8000-000000000001";
     const STAT: &str = "77 (qemu) system-x8)) S 1 77 77 0 -1 138412352 1 0 9 0 120 30 0 0 20 0 5 0 4711 734003200 \
