@@ -72,12 +72,12 @@ mod tests {
         let mut all = Vec::new();
         for code in CloseCode::ALL {
             let failure = of(URL, code.number(), "").unwrap_err();
-            let exit = match code {
-                CloseCode::Session => Exit::NotSignedIn,
-                CloseCode::Right => Exit::Denied,
-                CloseCode::Gone => Exit::NotFound,
-                _ => Exit::Failed,
-            };
+            let named = [
+                (CloseCode::Session, Exit::NotSignedIn),
+                (CloseCode::Right, Exit::Denied),
+                (CloseCode::Gone, Exit::NotFound),
+            ];
+            let exit = named.iter().find(|(named, _)| *named == code).map_or(Exit::Failed, |(_, exit)| *exit);
             assert_eq!(failure.exit(), exit, "{code:?}");
             all.push(failure.text());
             let said = of(URL, code.number(), "the VM was\u{1b}[2J shut down").unwrap_err().text();

@@ -65,7 +65,8 @@ mod tests {
         };
         let mut told = Told::new(ConsoleMode::Control);
         let me = viewer("alice@local", false, true);
-        let viewers = |others: &[Viewer]| Notice::Viewers { viewers: [&[me.clone()], others].concat() };
+        let viewers =
+            |others: &[Viewer]| Notice::Viewers { viewers: [std::slice::from_ref(&me), others].concat() };
         assert_eq!(told.words(&viewers(&[])), None);
         let bob = viewers(&[viewer("bob\u{7}", true, false)]);
         let said = "looking too: bob\\u{7} (whose keys reach the VM)";
