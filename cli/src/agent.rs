@@ -76,6 +76,8 @@ pub fn check(command: &Command) -> Result<(), Failure> {
             | NodeCommand::JoinToken(_)
             | NodeCommand::Reenroll(_),
         ) => "node",
+        Command::Vm(VmCommand::Console(_)) => "vm console",
+        Command::Console(_) => "console",
         Command::Login(_) => "login",
         Command::Setup(_) => "setup",
         Command::Logout => "logout",

@@ -156,8 +156,11 @@ impl Failure {
         match error {
             ConnectError::Target(_) => Self::Usage(error.to_string()),
             ConnectError::Untrusted { target } => Self::Untrusted(target.to_string()),
-            ConnectError::Certificate(_) => Self::Refused(Chain(error).to_string()),
+            ConnectError::Certificate(_) | ConnectError::NotUpgraded { .. } => {
+                Self::Refused(Chain(error).to_string())
+            }
             ConnectError::Deadline { .. }
+            | ConnectError::WebSocket { .. }
             | ConnectError::Unreachable { .. }
             | ConnectError::Tls { .. }
             | ConnectError::Http { .. } => Self::Unreachable(Chain(error).to_string()),

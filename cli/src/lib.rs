@@ -8,6 +8,7 @@ pub mod args;
 pub mod audit;
 pub mod change;
 pub mod consequence;
+pub mod console;
 pub mod contexts;
 pub mod door;
 pub mod exit;
@@ -105,9 +106,11 @@ impl App {
                 self.footnotes(&session, Listed::Vms, node.as_deref(), Vec::new()).await;
                 Ok(())
             }
+            Command::Vm(VmCommand::Console(args)) => self.console(&args).await,
             Command::Vm(VmCommand::Get { name }) => {
                 self.print(&inventory::vm(&self.session().await?, &name).await?)
             }
+            Command::Console(command) => self.consoles(command).await,
             Command::Container(ContainerCommand::List { node }) => {
                 let session = self.session().await?;
                 let containers = inventory::containers(&session, node.as_deref()).await?;

@@ -24,7 +24,10 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    match runtime.block_on(horcruxctl::run(cli)) {
+    let ended = runtime.block_on(horcruxctl::run(cli));
+    // A read of the keyboard, or a write to a pipe that nobody reads, would be waited for otherwise.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
             drop(writeln!(std::io::stderr(), "{}", failure.report()));

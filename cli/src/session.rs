@@ -61,11 +61,16 @@ impl Interceptor for Bearer {
 
 /// Connects to a controller, with the error that people see.
 pub async fn channel(target: &Target, trust: &Trust, deadline: Duration) -> Result<Channel, Failure> {
-    let connect = Connect {
-        user_agent: Some(concat!("horcruxctl/", env!("CARGO_PKG_VERSION"))),
-        ..Connect::new(target.clone(), trust.clone(), deadline)
-    };
+    let connect = way(target.clone(), trust.clone(), deadline);
     connect.channel().await.map_err(|e| Failure::connecting(&e))
+}
+
+/// How a controller is reached.
+pub(crate) fn way(target: Target, trust: Trust, deadline: Duration) -> Connect {
+    Connect {
+        user_agent: Some(concat!("horcruxctl/", env!("CARGO_PKG_VERSION"))),
+        ..Connect::new(target, trust, deadline)
+    }
 }
 
 /// An RPC that needs no session.
@@ -133,10 +138,7 @@ impl Session {
             let wire = InterceptedService::new(self.channel.clone(), Bearer(None));
             return within(self.deadline, rpc(wire)).await.map_err(|status| failed(&status));
         }
-        let (bearer, renewable) = match self.credential()? {
-            Credential::Session(tokens) => (self.fresh(tokens).await?.access, true),
-            Credential::ApiToken(token) => (token, false),
-        };
+        let (bearer, renewable) = self.bearer().await?;
         match within(self.deadline, rpc(self.wire(&bearer)?)).await {
             Ok(answer) => Ok(answer),
             Err(status) if status.code() == Code::Unauthenticated && renewable => {
@@ -145,6 +147,14 @@ impl Session {
             }
             Err(status) => Err(failed(&status)),
         }
+    }
+
+    /// What each request is signed with, and whether another can be had in its place.
+    pub(crate) async fn bearer(&self) -> Result<(Secret, bool), Failure> {
+        Ok(match self.credential()? {
+            Credential::Session(tokens) => (self.fresh(tokens).await?.access, true),
+            Credential::ApiToken(token) => (token, false),
+        })
     }
 
     /// [`call`](Self::call) with a request, which goes again with the second run.

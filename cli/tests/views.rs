@@ -2,16 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use horcrux_proto::v1::{
-    Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Container, ContainerFacts, ContainerHealth,
-    ContainerRuntime, ContainerServiceGetResponse, ContainerState, CpuVirtualization, Disk, Grant, Group,
-    HeldPrivileges, HypervisorFeatures, LinkState, Metric, MetricValue, NetworkDevice, NetworkDeviceKind,
-    Node, NodeFacts, NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session,
-    Source, SourceState, SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmJob,
-    VmServiceGetResponse, VmState, WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse,
-    WhyStep, grant, why_request,
+    Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Console, ConsoleKind, ConsoleMode, Container,
+    ContainerFacts, ContainerHealth, ContainerRuntime, ContainerServiceGetResponse, ContainerState,
+    CpuVirtualization, Disk, Grant, Group, HeldPrivileges, HypervisorFeatures, LinkState, Metric,
+    MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts, NodeServiceGetResponse, NodeState, Pool,
+    Privilege, PrivilegeChange, Role, Session, Source, SourceState, SourceStatus, Tagged, User,
+    VerifyResponse, Vm, VmFacts, VmJob, VmServiceGetResponse, VmState, WhatIfResponse, WhoAmIResponse,
+    WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
 };
 use horcruxctl::place::Known;
 use horcruxctl::view::audit::{AuditListView, AuditRecordView, VerifyView};
+use horcruxctl::view::console::ConsoleListView;
 use horcruxctl::view::container::{ContainerDetailView, ContainerListView, ContainerView};
 use horcruxctl::view::context::{ContextListView, ContextView};
 use horcruxctl::view::grant::{GrantListView, GrantView, RoleListView, RoleView};
@@ -98,7 +99,27 @@ fn node() -> Node {
                 machine: Some("Dell Inc. PowerEdge R6625".into()),
             }),
             absences: vec![],
+            policy: None,
         }),
+    }
+}
+
+fn console() -> Console {
+    Console {
+        name: "consoles/9d2c".into(),
+        vm: "vms/aaaaaaaa-0000-4000-8000-000000000011".into(),
+        vm_display_name: "shop\u{1b}".into(),
+        node: "nodes/web1".into(),
+        user: "alice@local".into(),
+        kind: ConsoleKind::Serial.into(),
+        mode: ConsoleMode::Control.into(),
+        in_control: true,
+        began_unix_ms: NOW_MS - 61_000,
+        source: "192.0.2.7".into(),
+        client: "horcruxctl/0.1.0".into(),
+        to_viewer_bytes: 3 << 20,
+        from_viewer_bytes: 512,
+        recorded: false,
     }
 }
 
@@ -156,6 +177,7 @@ fn vm(display_name: &str) -> Vm {
             guest_unknown_reason: "the guest agent is not configured".into(),
             job: VmJob::MigrationOut.into(),
             state_unknown_reason: String::new(),
+            started_unix_ms: None,
         }),
         node_state: NodeState::Connected.into(),
     }
@@ -288,6 +310,7 @@ fn the_caller_and_the_client() {
         ..answer
     };
     golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token, &roles));
+    golden("console_list", &ConsoleListView::from([console()].as_slice()));
     golden("session_list", &SessionListView::from([session()].as_slice()));
     let contexts = vec![ContextView {
         name: "lab".into(),

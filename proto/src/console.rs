@@ -99,6 +99,28 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    pub const ALL: [Self; 14] = [
+        Self::Restart,
+        Self::Ticket,
+        Self::Session,
+        Self::Right,
+        Self::Gone,
+        Self::Idle,
+        Self::Moved,
+        Self::Node,
+        Self::Taken,
+        Self::Ended,
+        Self::Refused,
+        Self::Failed,
+        Self::TooMany,
+        Self::Protocol,
+    ];
+
+    #[must_use]
+    pub fn of(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.number() == number)
+    }
+
     #[must_use]
     pub const fn number(self) -> u16 {
         match self {

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::console::ConsoleArgs;
+
 #[derive(Debug, Subcommand)]
 pub enum VmCommand {
     /// List virtual machines.
@@ -15,6 +17,12 @@ pub enum VmCommand {
         /// Its name, its uuid, or NODE/NAME.
         name: String,
     },
+    /// Be at its keyboard: the serial line in this terminal, or the screen in a viewer.
+    ///
+    /// The serial line takes this terminal over: every key goes to the VM, Ctrl-C too; Ctrl-] leaves. It works in a pipe as
+    /// well: what comes in is typed, what the VM says goes out, until the console ends or a signal comes. A serial line
+    /// doesn't know how large a window is: `resize` or `stty rows R cols C` in the VM sets it.
+    Console(ConsoleArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit;
 pub mod change;
+pub mod console;
 pub mod guest;
 pub mod node;
 pub mod pool;
@@ -18,6 +19,7 @@ use clap_complete::Shell;
 
 use self::access::{AuthCommand, GrantCommand, GroupCommand, RoleCommand, UserCommand};
 use self::audit::AuditCommand;
+use self::console::ConsoleCommand;
 use self::guest::{ContainerCommand, VmCommand, WatchArgs};
 use self::node::NodeCommand;
 use self::pool::{PoolCommand, TagCommand};
@@ -97,6 +99,9 @@ pub enum Command {
     /// Virtual machines.
     #[command(subcommand)]
     Vm(VmCommand),
+    /// Open consoles of virtual machines; `vm console` opens one.
+    #[command(subcommand)]
+    Console(ConsoleCommand),
     /// Containers.
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -229,6 +234,10 @@ mod tests {
             "h auth what-if --remove 3 --grant group:ops=Auditor@/",
             "h auth what-if --no-propagate --grant ops=Auditor@/",
             "h login https://web1 --oidc --realm corp --second-factor-file -",
+            "h vm console web1 --log f",
+            "h vm console web1 --vnc --listen 127.0.0.1:5900",
+            "h vm console web1 --vnc --listen [::1]:0 --view",
+            "h console end 3f -y",
         ] {
             parsed(right).unwrap();
         }
@@ -254,6 +263,12 @@ mod tests {
             "h node reenroll web1 --all --token-dir t",
             "h node reenroll web1 --token-dir t",
             "h login https://web1 --oidc --user alice",
+            "h vm console web1 --vnc --log f",
+            "h vm console web1 --listen 127.0.0.1:0",
+            "h vm console web1 --vnc --listen 0.0.0.0:5900",
+            "h vm console web1 --vnc --listen 5900",
+            "h vm console web1 --vnc --screenshot f",
+            "h vm console web1 --view --take",
             "h login https://web1 --api-token-file f --user alice",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");

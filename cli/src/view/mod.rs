@@ -2,6 +2,7 @@
 //! fields and order are stable.
 
 pub mod audit;
+pub mod console;
 pub mod container;
 pub mod context;
 pub mod grant;
@@ -86,7 +87,10 @@ pub fn word(name: &str, prefix: &str) -> String {
 /// `nodes/web1` is `web1` for people.
 #[must_use]
 pub fn bare(name: &str) -> &str {
-    ["nodes/", "vms/", "containers/", "pools/"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name)
+    ["nodes/", "vms/", "containers/", "pools/", "consoles/"]
+        .iter()
+        .find_map(|p| name.strip_prefix(p))
+        .unwrap_or(name)
 }
 
 /// A value, or `-`.

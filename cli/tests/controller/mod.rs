@@ -3,11 +3,13 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 mod auth;
+pub(crate) mod consoles;
 mod grants;
 pub(crate) mod guests;
 mod log;
 mod nodes;
 mod pools;
+pub(crate) mod secure;
 mod tokens;
 
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use horcrux_proto::v1::audit_service_server::AuditServiceServer;
 use horcrux_proto::v1::auth_service_server::AuthServiceServer;
+use horcrux_proto::v1::console_service_server::ConsoleServiceServer;
 use horcrux_proto::v1::container_service_server::ContainerServiceServer;
 use horcrux_proto::v1::grant_service_server::GrantServiceServer;
 use horcrux_proto::v1::node_service_server::NodeServiceServer;
@@ -115,7 +118,8 @@ impl Scene {
             .add_service(PoolServiceServer::new(controller.clone()))
             .add_service(VmServiceServer::new(controller.clone()))
             .add_service(ContainerServiceServer::new(controller.clone()))
-            .add_service(AuditServiceServer::new(controller.clone()));
+            .add_service(AuditServiceServer::new(controller.clone()))
+            .add_service(ConsoleServiceServer::new(controller.clone()));
         let mut tasks = Tasks::default();
         tasks.spawn("controller", |stop| {
             server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())

@@ -95,6 +95,14 @@ pub enum ConnectError {
         #[source]
         source: tonic::transport::Error,
     },
+    #[error("{target} answers {status} where a WebSocket was asked for")]
+    NotUpgraded { target: Target, status: http::StatusCode },
+    #[error("open a WebSocket to {target}")]
+    WebSocket {
+        target: Target,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl FromStr for Target {
@@ -201,7 +209,7 @@ impl Connect {
         read.is_ok_and(|read| read.is_err_and(|error| is_certificate_required(&error)))
     }
 
-    fn config(&self) -> Result<ClientConfig, TlsError> {
+    pub(crate) fn config(&self) -> Result<ClientConfig, TlsError> {
         let verifier: Arc<dyn ServerCertVerifier> = match &self.trust {
             Trust::Pinned(pin) => Arc::new(PinnedAuthority(*pin)),
             Trust::Authorities(der) => {
@@ -237,7 +245,7 @@ fn client_config(
     Ok(config)
 }
 
-async fn handshake(
+pub(crate) async fn handshake(
     target: &Target,
     server_name: Option<&str>,
     config: &Arc<ClientConfig>,

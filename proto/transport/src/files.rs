@@ -42,6 +42,12 @@ pub fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Opens a file at its end, made with mode 0600 where there is none; one that others may read or write is refused.
+pub fn append_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create(true).mode(PRIVATE).open(path)?;
+    refuse_exposed(&file, path).map(|()| file)
+}
+
 /// Whether others than its owner have access to a file.
 #[must_use]
 pub fn is_exposed(file: &Metadata) -> bool {
@@ -51,13 +57,18 @@ pub fn is_exposed(file: &Metadata) -> bool {
 /// Reads a private file; one that others may read or write is refused.
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
+    refuse_exposed(&file, path)?;
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn refuse_exposed(file: &File, path: &Path) -> io::Result<()> {
     if is_exposed(&file.metadata()?) {
         let message = format!("others than its owner have access to it: run `chmod 600 {}`", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
-    let mut content = Vec::new();
-    file.read_to_end(&mut content)?;
-    Ok(content)
+    Ok(())
 }
 
 /// Makes a state directory if need be, and takes it for this process alone.
@@ -142,5 +153,9 @@ mod tests {
         assert_eq!(read_private(&path).unwrap(), b"x");
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
         assert!(read_private(&path).unwrap_err().to_string().contains("chmod 600"));
+        assert!(append_private(&path).unwrap_err().to_string().contains("chmod 600"));
+        append_private(&dir.path().join("log")).unwrap().write_all(b"a").unwrap();
+        append_private(&dir.path().join("log")).unwrap().write_all(b"b").unwrap();
+        assert_eq!(read_private(&dir.path().join("log")).unwrap(), b"ab");
     }
 }

@@ -18,3 +18,4 @@ pub mod socket;
 pub mod source;
 pub mod tasks;
 pub mod tls;
+pub mod websocket;

@@ -1,0 +1,81 @@
+//! Consoles.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::change::RemovalArgs;
+
+#[derive(Debug, Subcommand)]
+pub enum ConsoleCommand {
+    /// List open consoles: your own, and those of VMs whose consoles you may open.
+    List {
+        /// Only those of this VM, by name or uuid.
+        #[arg(long)]
+        vm: Option<String>,
+    },
+    /// End an open console: your own, or with VmConfig on its VM anyone's.
+    End {
+        /// Its id, from `console list`.
+        id: String,
+        #[command(flatten)]
+        removal: RemovalArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// Its name, its uuid, or NODE/NAME.
+    pub name: String,
+    /// Only look: nothing that is typed reaches the VM.
+    #[arg(long)]
+    pub view: bool,
+    /// Take over where somebody else's keys reach the VM; they go on looking.
+    #[arg(long, conflicts_with = "view")]
+    pub take: bool,
+    /// Append what the VM says on its serial line to this file, which only you can read.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vnc", "screenshot"])]
+    pub log: Option<PathBuf>,
+    /// The screen: a port of this host that takes one VNC viewer. Ends when the viewer leaves.
+    ///
+    /// Starts a viewer where a usual one is installed and there is a display. The port asks for no password: whoever is
+    /// logged in to this host can be the one viewer, until yours is.
+    #[arg(long, conflicts_with = "screenshot")]
+    pub vnc: bool,
+    /// Where your own viewer connects; none is started then. Loopback only; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "vnc", value_parser = loopback)]
+    pub listen: Option<SocketAddr>,
+    /// Take a picture of the screen, as PNG. Nothing is sent to the VM.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["view", "take"])]
+    pub screenshot: Option<PathBuf>,
+}
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    Serial { log: Option<&'a Path> },
+    Vnc { listen: Option<SocketAddr> },
+    Screenshot(&'a Path),
+}
+
+impl ConsoleArgs {
+    #[must_use]
+    pub fn wanted(&self) -> Wanted<'_> {
+        match &self.screenshot {
+            Some(path) => Wanted::Screenshot(path),
+            None if self.vnc => Wanted::Vnc { listen: self.listen },
+            None => Wanted::Serial { log: self.log.as_deref() },
+        }
+    }
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write ADDRESS:PORT, for instance 127.0.0.1:5900".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("only this host may connect: use an address of 127.0.0.0/8, or [::1]".to_owned())
+    }
+}

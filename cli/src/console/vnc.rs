@@ -1,0 +1,198 @@
+//! The screen in a VNC viewer, by a port of this host.
+//!
+//! One viewer at a time: its bytes are one conversation with the VM. It ends when the viewer leaves. When the VM goes on
+//! elsewhere the conversation begins anew: the viewer's connection is closed, and the next one goes on with the console.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use horcrux_proto::console::MAX_MESSAGE;
+use horcrux_transport::signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+
+use super::connection::{Asked, Console, Heard, Inlet, Outlet};
+use crate::App;
+use crate::failure::Failure;
+use crate::session::Session;
+
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Before a viewer has answered a server's greeting nothing comes but the greeting, which is 12 bytes.
+const MAX_GREETING: usize = 4 << 10;
+/// Viewers that take an address, and how they write one. Looked for where packages put them, and nowhere else.
+const VIEWERS: [(&str, &str); 4] = [
+    ("/usr/bin/remote-viewer", "vnc://"),
+    ("/usr/bin/xtigervncviewer", ""),
+    ("/usr/bin/vncviewer", ""),
+    ("/usr/bin/krdc", "vnc://"),
+];
+
+enum Ended {
+    ByViewer,
+    ByVm,
+    /// The next viewer goes on.
+    Restarted,
+}
+
+pub(super) async fn run(
+    app: &App,
+    session: &Session,
+    asked: &Asked<'_>,
+    listen: Option<SocketAddr>,
+) -> Result<(), Failure> {
+    let at = listen.unwrap_or(ANY_PORT);
+    let listener = TcpListener::bind(at).await.with_context(|| format!("listen at {at}"))?;
+    let address = listener.local_addr().context("learn which port it is")?;
+    let terminated = signal::terminate().context("wait for signals")?;
+    let Console { mut to, mut from, .. } = Console::open(app, session, asked, |text| app.say(text)).await?;
+    let mut viewer = if listen.is_none() { started(address)? } else { None };
+    match &viewer {
+        Some((program, _)) => app.say(&format!("{program} shows {address}")),
+        None => app.say(&format!("connect a VNC viewer of this host to {address}")),
+    }
+    let ended = tokio::select! {
+        ended = serve(app, &listener, &mut to, &mut from) => ended,
+        ended = gone(&mut viewer) => ended,
+        () = terminated => Ok(()),
+    };
+    to.close().await;
+    ended
+}
+
+async fn serve(app: &App, listener: &TcpListener, to: &mut Outlet, from: &mut Inlet) -> Result<(), Failure> {
+    loop {
+        let Some((viewer, greeting)) = first(app, listener, from).await? else { return Ok(()) };
+        let (reader, mut writer) = viewer.into_split();
+        if writer.write_all(&greeting).await.is_err() {
+            return Ok(());
+        }
+        let ended = tokio::select! {
+            ended = up(reader, to) => ended,
+            ended = down(app, writer, from) => ended,
+            () = refuse(listener) => Ok(Ended::ByViewer),
+        };
+        match ended? {
+            Ended::ByViewer | Ended::ByVm => return Ok(()),
+            Ended::Restarted => app.say("the VM goes on elsewhere: connect the viewer again"),
+        }
+    }
+}
+
+/// The viewer, and what the VM said before it was there. `None`: the console ended.
+async fn first(
+    app: &App,
+    listener: &TcpListener,
+    from: &mut Inlet,
+) -> Result<Option<(TcpStream, BytesMut)>, Failure> {
+    let mut greeting = BytesMut::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (viewer, _) = accepted.context("take a viewer's connection")?;
+                viewer.set_nodelay(true).context("take a viewer's connection")?;
+                return Ok(Some((viewer, greeting)));
+            }
+            heard = from.next() => match heard? {
+                None => return Ok(None),
+                Some(Heard::Bytes(bytes)) if greeting.len() + bytes.len() <= MAX_GREETING => {
+                    greeting.extend_from_slice(&bytes);
+                }
+                Some(Heard::Bytes(_)) => {
+                    return Err(Failure::Refused("the VM's screen speaks before it is asked".to_owned()));
+                }
+                Some(Heard::Restarted) => greeting.clear(),
+                Some(Heard::Words(words)) => app.say(&words),
+            },
+        }
+    }
+}
+
+async fn up(mut reader: OwnedReadHalf, to: &mut Outlet) -> Result<Ended, Failure> {
+    let mut said = BytesMut::new();
+    loop {
+        said.reserve(MAX_MESSAGE);
+        match reader.read_buf(&mut said).await {
+            Ok(0) | Err(_) => return Ok(Ended::ByViewer),
+            Ok(_) => {
+                while !said.is_empty() {
+                    let message: Bytes = said.split_to(said.len().min(MAX_MESSAGE)).freeze();
+                    to.bytes(message).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn down(app: &App, mut writer: OwnedWriteHalf, from: &mut Inlet) -> Result<Ended, Failure> {
+    loop {
+        match from.next().await? {
+            None => return Ok(Ended::ByVm),
+            Some(Heard::Restarted) => return Ok(Ended::Restarted),
+            Some(Heard::Words(words)) => app.say(&words),
+            Some(Heard::Bytes(bytes)) => {
+                if writer.write_all(&bytes).await.is_err() {
+                    return Ok(Ended::ByViewer);
+                }
+            }
+        }
+    }
+}
+
+/// One viewer is there: others are turned away.
+async fn refuse(listener: &TcpListener) {
+    while let Ok((other, _)) = listener.accept().await {
+        drop(other);
+    }
+    // It can't accept any more: the viewer that is there isn't concerned.
+    std::future::pending::<()>().await;
+}
+
+/// Starts the first viewer that there is, where it has a display.
+fn started(address: SocketAddr) -> Result<Option<(&'static str, Child)>, Failure> {
+    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    let found = VIEWERS.iter().find(|(program, _)| has_display && Path::new(program).exists());
+    let Some(&(program, scheme)) = found else { return Ok(None) };
+    let mut command = Command::new(program);
+    command.arg(argument(scheme, address));
+    // Of its chatter nothing belongs on this terminal.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let child = command.spawn().with_context(|| format!("start {program}"))?;
+    Ok(Some((program, child)))
+}
+
+/// Without a scheme a port stands behind two colons: behind one it would be a display's number.
+fn argument(scheme: &str, address: SocketAddr) -> String {
+    if scheme.is_empty() {
+        format!("{}::{}", address.ip(), address.port())
+    } else {
+        format!("{scheme}{address}")
+    }
+}
+
+/// When the viewer that was started has ended.
+async fn gone(viewer: &mut Option<(&'static str, Child)>) -> Result<(), Failure> {
+    match viewer {
+        Some((program, child)) => {
+            let ended = child.wait().await.with_context(|| format!("wait for {program}"))?;
+            if ended.success() { Ok(()) } else { Err(Failure::Refused(format!("{program} failed: {ended}"))) }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_viewer_gets_a_port_and_no_display_number() {
+        let address = "127.0.0.1:5999".parse().unwrap();
+        assert_eq!(argument("", address), "127.0.0.1::5999");
+        assert_eq!(argument("vnc://", address), "vnc://127.0.0.1:5999");
+    }
+}
