@@ -3,7 +3,7 @@ import RFB from "@novnc/novnc";
 
 import { CONSOLE_QUALITY, CONSOLE_SIZE, lasting } from "../state/kept";
 import type { Channel } from "./channel";
-import type { Key, Stroke } from "./keys";
+import { type Key, MODIFIERS, type Stroke } from "./keys";
 import { type Quality, qualityOf } from "./quality";
 
 /** What a guest may put into its clipboard and this page keeps. */
@@ -90,6 +90,14 @@ export class Rfb {
         }
         this.held = held;
         this.stroke({ ...key, down });
+    }
+
+    letGo(): void {
+        for (const { key } of MODIFIERS) {
+            if (this.held.has(key.code)) {
+                this.hold(key);
+            }
+        }
     }
 
     /** Into the guest's clipboard, where something in the guest takes it. */

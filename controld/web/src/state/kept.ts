@@ -46,3 +46,5 @@ export const OIDC_FLOW = "horcrux.oidc-flow";
 export const CONSOLE = "horcrux.console";
 export const CONSOLE_SIZE = "horcrux.console-size";
 export const CONSOLE_QUALITY = "horcrux.console-quality";
+export const CONSOLE_KEYBOARD = "horcrux.console-keyboard";
+export const CONSOLE_RATE = "horcrux.console-rate";
