@@ -17,10 +17,20 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-
     connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
 
+/// The console's document. Its terminal sets styles of its own, and its buttons read the clipboard and fill the screen.
+const CONSOLE: &str = "console.html";
+const CONSOLE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+    font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
+
+const PERMISSIONS: &str = "clipboard-read=(), camera=(), microphone=(), geolocation=()";
+const CONSOLE_PERMISSIONS: &str = "clipboard-read=(self), clipboard-write=(self), fullscreen=(self), camera=(), microphone=(), geolocation=()";
+
 const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>Horcrux</title><h1>Horcrux</h1>\
     <p>This controller was built without its web page. Build controld/web first, then the controller.";
 
-/// A file of the page. Any path that a browser navigates to is the page itself, which reads the path.
+/// A file of the page. A path that a browser navigates to is the console's document or else the page itself; both read the
+/// path.
 pub(super) async fn serve(request: Request) -> Response {
     let is_rpc = request
         .headers()
@@ -45,11 +55,18 @@ pub(super) async fn serve(request: Request) -> Response {
     if !(path.is_empty() || accepts_html) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    match Page::get("index.html") {
-        Some(file) => answer("index.html", &file, request.headers()),
+    let document = if is_console(path) { CONSOLE } else { "index.html" };
+    match Page::get(document) {
+        Some(file) => answer(document, &file, request.headers()),
         None => (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/html")], NOT_BUILT)
             .into_response(),
     }
+}
+
+/// `vms/{uuid}/console`.
+fn is_console(path: &str) -> bool {
+    let mut parts = path.trim_end_matches('/').split('/');
+    parts.next() == Some("vms") && parts.nth(1) == Some("console") && parts.next().is_none()
 }
 
 fn answer(path: &str, file: &rust_embed::EmbeddedFile, asked: &HeaderMap) -> Response {
@@ -64,25 +81,92 @@ fn answer(path: &str, file: &rust_embed::EmbeddedFile, asked: &HeaderMap) -> Res
         (header::CACHE_CONTROL, caching.to_owned()),
         (header::ETAG, etag),
     ];
-    if fresh {
-        return (StatusCode::NOT_MODIFIED, head).into_response();
+    let mut response = if fresh {
+        (StatusCode::NOT_MODIFIED, head).into_response()
+    } else {
+        (head, Body::from(file.data.to_vec())).into_response()
+    };
+    if path == CONSOLE {
+        response.extensions_mut().insert(IsConsole);
     }
-    (head, Body::from(file.data.to_vec())).into_response()
+    response
 }
+
+/// Of the answer that is the console's document: it alone has another policy.
+#[derive(Clone, Copy)]
+struct IsConsole;
 
 /// Puts the security headers on an answer.
 pub(super) async fn headers(mut response: Response) -> Response {
+    let (csp, permissions) = match response.extensions().get::<IsConsole>() {
+        Some(IsConsole) => (CONSOLE_CSP, CONSOLE_PERMISSIONS),
+        None => (CSP, PERMISSIONS),
+    };
     let fixed = [
-        ("content-security-policy", CSP),
+        ("content-security-policy", csp),
         ("strict-transport-security", "max-age=31536000"),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
-        ("permissions-policy", "clipboard-read=(), camera=(), microphone=(), geolocation=()"),
+        ("permissions-policy", permissions),
     ];
     for (name, value) in fixed {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+        response.headers()[name].to_str().unwrap()
+    }
+
+    async fn served(path: &str) -> Response {
+        let request =
+            Request::builder().uri(path).header(header::ACCEPT, "text/html").body(Body::empty()).unwrap();
+        headers(serve(request).await).await
+    }
+
+    #[test]
+    fn only_a_vm_has_a_console() {
+        assert!(is_console("vms/0a1b2c3d-0000-4000-8000-00000000000f/console"));
+        assert!(is_console("vms/web1/console/"));
+        for path in ["", "vms", "vms/web1", "vms/web1/console/x", "nodes/web1/console", "x/vms/web1/console"]
+        {
+            assert!(!is_console(path), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_console_alone_may_set_styles_and_read_the_clipboard() {
+        for path in ["/vms/web1/console", "/console.html"] {
+            let console = served(path).await;
+            assert!(
+                header(&console, "content-security-policy").contains("style-src 'self' 'unsafe-inline'"),
+                "{path}"
+            );
+            assert!(header(&console, "permissions-policy").contains("clipboard-read=(self)"), "{path}");
+        }
+        for path in ["/", "/index.html", "/vms/web1", "/icon.svg", "/console/v1"] {
+            let page = served(path).await;
+            assert!(!header(&page, "content-security-policy").contains("unsafe"), "{path}");
+            assert!(header(&page, "permissions-policy").contains("clipboard-read=()"), "{path}");
+        }
+        for path in ["/", "/vms/web1/console"] {
+            let policy = served(path).await;
+            let policy = header(&policy, "content-security-policy");
+            for rule in [
+                "default-src 'none'",
+                "script-src 'self';",
+                "frame-ancestors 'none'",
+                "require-trusted-types-for 'script'",
+            ] {
+                assert!(policy.contains(rule), "{path}: {rule}");
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 import { createClient } from "@connectrpc/connect";
 
 import { AuthService } from "../gen/horcrux/v1/auth_service_pb";
+import { ConsoleService } from "../gen/horcrux/v1/console_service_pb";
 import { NodeService } from "../gen/horcrux/v1/node_service_pb";
 import { SystemService } from "../gen/horcrux/v1/system_service_pb";
 import { TokenService } from "../gen/horcrux/v1/token_service_pb";
@@ -13,6 +14,7 @@ export const proof: Proof = { csrf: undefined };
 const wire = transport(proof);
 
 export const auth = createClient(AuthService, wire);
+export const consoles = createClient(ConsoleService, wire);
 export const nodes = createClient(NodeService, wire);
 export const system = createClient(SystemService, wire);
 export const tokens = createClient(TokenService, wire);

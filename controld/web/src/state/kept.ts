@@ -42,3 +42,9 @@ export const ofTab = shelf(() => window.sessionStorage);
 
 export const LAST_REALM = "horcrux.realm";
 export const OIDC_FLOW = "horcrux.oidc-flow";
+/** The console to come back to after a sign-in. */
+export const CONSOLE = "horcrux.console";
+export const CONSOLE_SIZE = "horcrux.console-size";
+export const CONSOLE_QUALITY = "horcrux.console-quality";
+export const CONSOLE_KEYBOARD = "horcrux.console-keyboard";
+export const CONSOLE_RATE = "horcrux.console-rate";

@@ -18,6 +18,15 @@ export function coversAll(held: Held, collection: string, privilege: Privilege):
     );
 }
 
+/** The privilege may be held on this VM. Of pools and selectors only the controller knows what they cover. */
+export function mayHoldOnVm(held: Held, vm: string, privilege: Privilege): boolean {
+    return held.some(({ path, privileges, propagate }) => {
+        const covers =
+            path === `/${vm}` || path.startsWith("/pools/") || path.includes("?") || (propagate && (path === "/" || path === "/vms"));
+        return covers && privileges.includes(privilege);
+    });
+}
+
 /** As people see it: `VmAudit`. */
 export function privilegeName(privilege: Privilege): string {
     return word(PrivilegeSchema, privilege).split(" ").map(sentence).join("");
