@@ -11,11 +11,11 @@ use horcrux_agentd::config::LOCAL_LIBVIRT;
 use horcrux_agentd::host::libvirt::{GuestAgents, Lanes, Place, lanes};
 use horcrux_agentd::host::qemu::Known;
 use horcrux_agentd::sample::{Found, Lane};
-use rustix::time::{ClockId, clock_gettime};
-use virt::connect::Connect;
-use virt::sys::{
+use horcrux_libvirt::virt::connect::Connect;
+use horcrux_libvirt::virt::sys::{
     VIR_DOMAIN_STATS_BALLOON, VIR_DOMAIN_STATS_BLOCK, VIR_DOMAIN_STATS_INTERFACE, VIR_DOMAIN_STATS_STATE,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::TAKEN;
 use crate::side_by_side::compare;

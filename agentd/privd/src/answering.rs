@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use horcrux_local::clock;
-use horcrux_local::connection::Timed;
-use horcrux_privd::frame::{self, FrameError, MAX_QUESTION};
+use horcrux_privd::packets::{MAX_QUESTION, PacketError, Packets};
 use horcrux_privd::v1::{Answer, ContainersAnswer, Question, answer, question};
 
+use crate::orders::Orders;
 use crate::runtimes::Host;
 
 /// From connecting to the question, and for the answer to be taken.
@@ -23,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Answering {
     host: Host,
+    orders: Orders,
     last: Mutex<Option<Look>>,
 }
 
@@ -34,27 +35,29 @@ struct Look {
 }
 
 impl Answering {
-    pub(crate) fn new(host: Host) -> Self {
-        Self { host, last: Mutex::new(None) }
+    pub(crate) fn new(host: Host, orders: Orders) -> Self {
+        Self { host, orders, last: Mutex::new(None) }
     }
 
     pub(crate) fn serve(&self, connection: OwnedFd) {
-        let mut connection = Timed::new(connection, clock::now() + EXCHANGE);
-        let asked = match frame::read::<Question>(&mut connection, MAX_QUESTION) {
-            Ok(asked) => asked,
-            Err(error) => return dropped(&error),
-        };
+        let mut connection = Packets::new(connection, clock::now() + EXCHANGE);
+        if let Err(error) = self.answer(&mut connection) {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "connection dropped");
+        }
+    }
+
+    fn answer(&self, connection: &mut Packets) -> Result<(), PacketError> {
+        let asked: Question = connection.read(MAX_QUESTION)?;
         let answer = match asked.question {
             Some(question::Question::Containers(_)) => answer::Answer::Containers(self.look(clock::now())),
+            Some(question::Question::Policy(_)) => answer::Answer::Policy(self.orders.policy()),
+            Some(question::Question::Order(order)) => return self.orders.serve(&order, connection),
             // Of an agent that is newer.
-            Some(question::Question::Order(_) | question::Question::Policy(_)) | None => {
-                answer::Answer::Refused("this horcrux-privd doesn't know the question".to_owned())
-            }
+            None => answer::Answer::Refused("this horcrux-privd doesn't know the question".to_owned()),
         };
         connection.set_deadline(clock::now() + EXCHANGE);
-        if let Err(error) = frame::write(&mut connection, &Answer { answer: Some(answer) }) {
-            dropped(&error);
-        }
+        connection.write(&Answer { answer: Some(answer) })
     }
 
     /// What is seen at some time after `asked`.
@@ -83,44 +86,53 @@ fn pause(until: Instant) {
     }
 }
 
-fn dropped(error: &FrameError) {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(%error, cause, "connection dropped");
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::path::Path;
 
-    use horcrux_privd::frame::MAX_FRAME;
-    use horcrux_privd::v1::ContainersQuestion;
+    use horcrux_privd::packets::MAX_MESSAGE;
+    use horcrux_privd::v1::{ContainersQuestion, Mode, PolicyQuestion};
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+    use rustix::process::geteuid;
 
     use super::*;
 
-    fn asked(answering: &Answering, question: &Question) -> Answer {
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        frame::write(&mut ours, question).unwrap();
-        answering.serve(theirs.into());
-        frame::read(&mut ours, MAX_FRAME).unwrap()
+    fn answering(root: &Path) -> Answering {
+        Answering::new(Host::new(root), Orders::new(root, geteuid()).unwrap())
+    }
+
+    fn pair() -> (Packets, OwnedFd) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        (Packets::new(ours, clock::now() + EXCHANGE), theirs)
+    }
+
+    fn asked(answering: &Answering, question: Option<question::Question>) -> Answer {
+        let (ours, theirs) = pair();
+        ours.write(&Question { question }).unwrap();
+        answering.serve(theirs);
+        ours.read(MAX_MESSAGE).unwrap()
     }
 
     #[test]
     fn a_known_question_is_answered_and_another_refused() {
         let root = tempfile::tempdir().unwrap();
-        let answering = Answering::new(Host::new(root.path()));
-        let containers = Question { question: Some(question::Question::Containers(ContainersQuestion {})) };
-        let Some(answer::Answer::Containers(answer)) = asked(&answering, &containers).answer else {
+        let answering = answering(root.path());
+        let containers = question::Question::Containers(ContainersQuestion {});
+        let Some(answer::Answer::Containers(answer)) = asked(&answering, Some(containers)).answer else {
             panic!()
         };
         assert!(!answer.runtimes.is_empty());
-        let unknown = asked(&answering, &Question::default());
-        assert!(matches!(unknown.answer, Some(answer::Answer::Refused(_))));
+        let policy = question::Question::Policy(PolicyQuestion {});
+        let Some(answer::Answer::Policy(answer)) = asked(&answering, Some(policy)).answer else { panic!() };
+        assert_eq!(answer.mode(), Mode::Observe);
+        assert!(matches!(asked(&answering, None).answer, Some(answer::Answer::Refused(_))));
     }
 
     #[test]
     fn there_is_a_pause_between_looks_and_none_for_who_asked_before_one() {
         let root = tempfile::tempdir().unwrap();
-        let answering = Answering::new(Host::new(root.path()));
+        let answering = answering(root.path());
         let before = clock::now();
         answering.look(before);
         answering.look(before);
@@ -132,10 +144,10 @@ mod tests {
     #[test]
     fn what_is_no_question_ends_the_connection() {
         let root = tempfile::tempdir().unwrap();
-        let answering = Answering::new(Host::new(root.path()));
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        std::io::Write::write_all(&mut ours, &[255; 4]).unwrap();
-        answering.serve(theirs.into());
-        assert!(matches!(frame::read::<Answer>(&mut ours, MAX_FRAME), Err(FrameError::Closed)));
+        let answering = answering(root.path());
+        let (ours, theirs) = pair();
+        send(&ours, &[255; 4], SendFlags::NOSIGNAL).unwrap();
+        answering.serve(theirs);
+        assert!(matches!(ours.read::<Answer>(MAX_MESSAGE), Err(PacketError::Closed)));
     }
 }

@@ -1,15 +1,21 @@
 //! The agent's side: one connection for one question. It blocks, so it belongs on a thread of its own.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use horcrux_envelope::v1::SignedEnvelope;
 use horcrux_local::clock;
-use horcrux_local::connection::{Timed, connected};
+use horcrux_local::connection::connected;
+use prost::Message as _;
 use rustix::net::SocketType;
 
-use crate::frame::{self, FrameError, MAX_FRAME};
-use crate::v1::{Answer, ContainersAnswer, ContainersQuestion, Question, answer, question};
+use crate::packets::{MAX_MESSAGE, PacketError, Packets};
+use crate::v1::{
+    Answer, ContainersAnswer, ContainersQuestion, OrderAnswer, OrderStatus, PolicyAnswer, PolicyQuestion,
+    Question, answer, question,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -21,12 +27,42 @@ pub enum AskError {
     #[error("it closed the connection without an answer; it answers the users of its --allow-user only")]
     NoAnswer,
     #[error("ask it")]
-    Exchange(#[source] FrameError),
+    Exchange(#[source] PacketError),
     #[error("it refused: {0}")]
     Refused(String),
     /// An answer to something else.
     #[error("its answer is not one to the question")]
     Other,
+    /// It was not asked.
+    #[error("decode the order")]
+    Order(#[source] prost::DecodeError),
+}
+
+/// How an order was taken.
+#[derive(Debug)]
+pub enum Submitted {
+    /// It is settled already: refused, forbidden, or known from before.
+    Answered(OrderAnswer),
+    Accepted(Pending),
+}
+
+/// An order that is being carried out. Whoever drops it gives up what may come of it.
+#[derive(Debug)]
+pub struct Pending(Packets);
+
+/// How an order ended.
+#[derive(Debug)]
+pub struct Settled {
+    pub answer: OrderAnswer,
+    pub console: Option<OpenedConsole>,
+}
+
+#[derive(Debug)]
+pub struct OpenedConsole {
+    /// What the VM's side says and is told.
+    pub stream: OwnedFd,
+    /// While it is open the console may be: dropping it ends the console. When its other end is closed, it was ended.
+    pub lease: OwnedFd,
 }
 
 /// Asks the `horcrux-privd` that listens at `socket` what the runtimes say of their containers.
@@ -34,30 +70,82 @@ pub enum AskError {
 /// It gives each runtime two seconds, and looks four times a second at most: a deadline below three seconds gives up on
 /// answers that would come.
 pub fn containers(socket: &Path, deadline: Duration) -> Result<ContainersAnswer, AskError> {
-    let until = clock::now() + deadline;
-    let connection = connected(socket, SocketType::STREAM, until).map_err(|error| {
-        if error.kind() == io::ErrorKind::TimedOut { AskError::TimedOut } else { AskError::Connect(error) }
-    })?;
-    let mut connection = Timed::new(connection, until);
-    let question = Question { question: Some(question::Question::Containers(ContainersQuestion {})) };
-    frame::write(&mut connection, &question).map_err(ended)?;
-    let Answer { answer } = frame::read(&mut connection, MAX_FRAME).map_err(ended)?;
-    match answer {
-        Some(answer::Answer::Containers(answer)) => Ok(answer),
-        Some(answer::Answer::Refused(why)) => Err(AskError::Refused(why)),
-        Some(answer::Answer::Order(_) | answer::Answer::Policy(_)) | None => Err(AskError::Other),
+    let question = question::Question::Containers(ContainersQuestion {});
+    match answer(&asked(socket, question, deadline)?)? {
+        (answer::Answer::Containers(answer), None) => Ok(answer),
+        _ => Err(AskError::Other),
     }
 }
 
-fn ended(error: FrameError) -> AskError {
-    let kind = match &error {
-        FrameError::Read(error) | FrameError::Write(error) => error.kind(),
-        FrameError::Closed => io::ErrorKind::ConnectionReset,
-        FrameError::Short | FrameError::TooLong { .. } | FrameError::Malformed(_) => io::ErrorKind::Other,
-    };
-    if kind == io::ErrorKind::TimedOut {
+/// Asks what the node lets a controller do.
+pub fn policy(socket: &Path, deadline: Duration) -> Result<PolicyAnswer, AskError> {
+    let question = question::Question::Policy(PolicyQuestion {});
+    match answer(&asked(socket, question, deadline)?)? {
+        (answer::Answer::Policy(answer), None) => Ok(answer),
+        _ => Err(AskError::Other),
+    }
+}
+
+/// Hands in a `SignedEnvelope`, encoded, and waits for the first answer.
+///
+/// Orders are taken in the order of their sequence, and one that comes after its successor is refused: so hand in the next
+/// of a controller when this has returned. What is accepted may take longer, and others needn't wait for it.
+pub fn submit(socket: &Path, order: &[u8], deadline: Duration) -> Result<Submitted, AskError> {
+    let order = SignedEnvelope::decode(order).map_err(AskError::Order)?;
+    let packets = asked(socket, question::Question::Order(order), deadline)?;
+    match answer(&packets)? {
+        (answer::Answer::Order(answer), None) if answer.status() == OrderStatus::Accepted => {
+            Ok(Submitted::Accepted(Pending(packets)))
+        }
+        (answer::Answer::Order(answer), None) if answer.console_opened.is_none() => {
+            Ok(Submitted::Answered(answer))
+        }
+        _ => Err(AskError::Other),
+    }
+}
+
+impl Pending {
+    /// Waits for the end of it. It has a bound of its own, of about half a minute.
+    pub fn wait(self, deadline: Duration) -> Result<Settled, AskError> {
+        let Self(mut packets) = self;
+        packets.set_deadline(clock::now() + deadline);
+        match answer(&packets)? {
+            (answer::Answer::Order(answer), stream) if answer.status() != OrderStatus::Accepted => {
+                // A descriptor and what says which console it is belong together.
+                if stream.is_some() != answer.console_opened.is_some() {
+                    return Err(AskError::Other);
+                }
+                let console = stream.map(|stream| OpenedConsole { stream, lease: packets.into_socket() });
+                Ok(Settled { answer, console })
+            }
+            _ => Err(AskError::Other),
+        }
+    }
+}
+
+fn asked(socket: &Path, question: question::Question, deadline: Duration) -> Result<Packets, AskError> {
+    let until = clock::now() + deadline;
+    let connection = connected(socket, SocketType::SEQPACKET, until).map_err(|error| {
+        if error.kind() == io::ErrorKind::TimedOut { AskError::TimedOut } else { AskError::Connect(error) }
+    })?;
+    let packets = Packets::new(connection, until);
+    packets.write(&Question { question: Some(question) }).map_err(ended)?;
+    Ok(packets)
+}
+
+fn answer(packets: &Packets) -> Result<(answer::Answer, Option<OwnedFd>), AskError> {
+    let (Answer { answer }, descriptor) = packets.read_with(MAX_MESSAGE).map_err(ended)?;
+    match answer {
+        Some(answer::Answer::Refused(why)) => Err(AskError::Refused(why)),
+        Some(answer) => Ok((answer, descriptor)),
+        None => Err(AskError::Other),
+    }
+}
+
+fn ended(error: PacketError) -> AskError {
+    if error.is_late() {
         AskError::TimedOut
-    } else if [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe].contains(&kind) {
+    } else if error.is_gone() {
         AskError::NoAnswer
     } else {
         AskError::Exchange(error)
@@ -65,51 +153,4 @@ fn ended(error: FrameError) -> AskError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-    use std::os::unix::net::UnixListener;
-    use std::thread;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(20);
-
-    /// What a client makes of one that answers so.
-    fn told(bytes: &'static [u8]) -> Result<ContainersAnswer, AskError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
-        let listener = UnixListener::bind(&path).unwrap();
-        let server = thread::spawn(move || {
-            let (mut connection, _) = listener.accept().unwrap();
-            let asked: Question = frame::read(&mut connection, frame::MAX_QUESTION).unwrap();
-            assert!(matches!(asked.question, Some(question::Question::Containers(_))));
-            connection.write_all(bytes).unwrap();
-        });
-        let answer = containers(&path, LONG);
-        server.join().unwrap();
-        answer
-    }
-
-    #[test]
-    fn the_answer_is_what_was_said() {
-        assert_eq!(told(b"\0\0\0\x02\x0a\0").unwrap(), ContainersAnswer::default());
-        assert!(matches!(told(b"\0\0\0\x04\x12\x02no"), Err(AskError::Refused(why)) if why == "no"));
-        assert!(matches!(told(b"\0\0\0\0"), Err(AskError::Other)));
-    }
-
-    #[test]
-    fn what_is_no_answer_is_told_from_one() {
-        assert!(matches!(told(b""), Err(AskError::NoAnswer)));
-        assert!(matches!(told(b"\0\0\0\x02\x0a"), Err(AskError::Exchange(FrameError::Short))));
-        assert!(matches!(told(b"\x7f\0\0\0"), Err(AskError::Exchange(FrameError::TooLong { .. }))));
-    }
-
-    #[test]
-    fn where_nothing_listens_nothing_is_asked_and_one_who_is_silent_is_left() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("socket");
-        assert!(matches!(containers(&path, LONG), Err(AskError::Connect(_))));
-        let _listener = UnixListener::bind(&path).unwrap();
-        assert!(matches!(containers(&path, Duration::from_millis(50)), Err(AskError::TimedOut)));
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
-//! The program's command line. What it is for stands in the library; what it does, in [`answering`] and [`runtimes`].
+//! The program's command line. What it is for stands in the library; what it does, in [`answering`], [`runtimes`] and
+//! [`orders`].
 //!
-//! SIGTERM ends it as it ends any program: it keeps nothing, and whoever waits for an answer sees the connection end.
+//! SIGTERM ends it as it ends any program: what it has to remember is on the disk, whoever waits for an answer sees the
+//! connection end, and open consoles are closed by the processes that guard them.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -15,16 +17,22 @@ use horcrux_local::log;
 use horcrux_local::options::{Allowed, duration};
 use horcrux_local::server::Server;
 
+use rustix::process::Uid;
+
 use crate::answering::Answering;
+use crate::orders::Orders;
 use crate::runtimes::Host;
 
 mod answering;
+mod hand;
+mod orders;
 mod runtimes;
 
-/// Connections at once: an agent has one. Others wait in the backlog.
-const CONNECTIONS: usize = 8;
+/// Connections at once: one for each console that can be open, and a few for questions. Others wait in the backlog.
+const CONNECTIONS: usize = 80;
 
-/// Asks container runtimes what they call their containers, for an agent that may not.
+/// Does for the agent what the agent has no privilege for: asks container runtimes what they call their containers, and
+/// carries out what a controller has signed and this host's policy allows.
 ///
 /// Started by systemd's horcrux-privd.socket, or with a socket of its own.
 #[derive(Debug, Parser)]
@@ -35,7 +43,7 @@ struct Cli {
     socket: Option<PathBuf>,
     #[command(flatten)]
     allowed: Allowed,
-    /// Below which directory the runtimes' sockets and files are found
+    /// Below which directory the runtimes' sockets, and all other files, are found
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// End after so long without a connection, for instance 5m; systemd starts it again
@@ -47,6 +55,12 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.nth(1).is_some_and(|first| first == orders::hand::ARGUMENT) {
+        log::init();
+        // The first that is left takes the place of the program's name.
+        return log::ended(hand::run(std::iter::once("hand".into()).chain(arguments)));
+    }
     let cli = Cli::parse();
     log::init();
     log::ended(start(cli))
@@ -58,9 +72,10 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         return page.map(drop).context("write the manual's page");
     }
     // First: the descriptor that systemd passes must be nobody else's yet.
-    let listener = listener::given(cli.socket.as_deref(), Kind::Stream)?;
+    let listener = listener::given(cli.socket.as_deref(), Kind::Packets)?;
     let server = Server::new(listener, cli.allowed.uids()?, cli.idle, CONNECTIONS);
-    let answering = Answering::new(Host::new(&cli.root));
+    let orders = Orders::new(&cli.root, Uid::ROOT).context("keep a record of orders")?;
+    let answering = Answering::new(Host::new(&cli.root), orders);
     tracing::info!("listening");
     server.run(None, move |connection| answering.serve(connection))?;
     tracing::info!("idle: ending");

@@ -210,6 +210,7 @@ impl Enrollment for Side {
             certificate: Some(certificate),
             agents_port: self.0.agents_port.into(),
             cluster: "c".to_owned(),
+            command_keys: Vec::new(),
         }))
     }
 

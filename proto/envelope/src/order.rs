@@ -82,6 +82,11 @@ impl Id {
 
 impl Rendezvous {
     #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -155,9 +160,11 @@ impl TryFrom<v1::ConsoleOpen> for ConsoleOpen {
             console: id("console_id", &open.console_id)?,
             vm: vm.ok_or(invalid("vm_uuid", "it is not a uuid in lower case, with hyphens"))?,
             kind,
-            rendezvous: Rendezvous(
-                open.rendezvous.try_into().map_err(|_| invalid("rendezvous", "it is not of 32 bytes"))?,
-            ),
+            rendezvous: open
+                .rendezvous
+                .try_into()
+                .map(Rendezvous)
+                .map_err(|_| invalid("rendezvous", "it is not of 32 bytes"))?,
             until_unix_ms: open.until_unix_ms,
         })
     }

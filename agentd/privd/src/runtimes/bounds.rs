@@ -1,6 +1,6 @@
 //! How much of what a runtime says is passed on.
 
-use horcrux_privd::frame::MAX_FRAME;
+use horcrux_privd::packets::MAX_MESSAGE;
 use horcrux_privd::v1::{Container, ContainersAnswer};
 use prost::Message as _;
 
@@ -41,9 +41,9 @@ pub(super) fn text(text: &str, most: usize) -> String {
     format!("{}{CUT}", text.get(..end).unwrap_or_default())
 }
 
-/// As much as fits a frame: first labels go, then containers, which are counted.
+/// As much as fits a message: first labels go, then containers, which are counted.
 pub(super) fn fitting(answer: ContainersAnswer) -> ContainersAnswer {
-    fitting_in(answer, MAX_FRAME)
+    fitting_in(answer, MAX_MESSAGE)
 }
 
 fn fitting_in(mut answer: ContainersAnswer, most: usize) -> ContainersAnswer {

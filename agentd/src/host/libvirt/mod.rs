@@ -15,9 +15,8 @@
 //! jobs are followed by [`VmJobLane`] while they run. There may be several libvirts; each has lanes, threads and connections
 //! of its own.
 //!
-//! All unsafe code is in `dl`, `raw` and `events::callbacks`.
+//! All unsafe code is in `horcrux-libvirt`, `raw` and `events::callbacks`.
 
-mod dl;
 mod domain;
 mod events;
 mod fast;
@@ -142,10 +141,10 @@ fn name_of_another(kind: &str, uri: &str) -> &'static str {
 mod tests {
     use std::time::Duration;
 
+    use horcrux_libvirt::virt::connect::Connect;
     use horcrux_proto::v1::{EventKind, Source, SourceState, VmFacts, VmState};
     use horcrux_transport::clock;
     use tokio::sync::mpsc::{Receiver, channel};
-    use virt::connect::Connect;
 
     use super::*;
     use crate::collect;

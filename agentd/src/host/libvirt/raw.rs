@@ -11,13 +11,12 @@ use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use horcrux_libvirt::virt::connect::Connect;
+use horcrux_libvirt::virt::domain::Domain;
+use horcrux_libvirt::virt::error::{Error, ErrorNumber};
+use horcrux_libvirt::virt::sys;
 use horcrux_proto::name::VmUuid;
-use virt::connect::Connect;
-use virt::domain::Domain;
-use virt::error::{Error, ErrorNumber};
-use virt::sys;
 
-use super::dl;
 use super::events::{Queue, Subscription};
 use super::params::{Param, Params};
 use super::singly;
@@ -77,7 +76,7 @@ pub(super) enum Wanted {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error(transparent)]
-    NotLoaded(#[from] dl::NotLoaded),
+    NotLoaded(#[from] horcrux_libvirt::NotLoaded),
     #[error("start libvirt's event loop")]
     EventLoop(#[source] std::io::Error),
     #[error("libvirt can't ask for it before {0}")]
@@ -96,7 +95,7 @@ const LOAD: (u32, &str) = (11_002_000, "version 11.2");
 impl Connection {
     /// Connects, and has libvirt loaded for it.
     pub(super) fn open(uri: &str, access: Access) -> Result<Self, CallError> {
-        dl::load()?;
+        horcrux_libvirt::load()?;
         start_event_loop()?;
         let failed = |doing| move |error| CallError::Libvirt { doing, error };
         let opened = match access {
@@ -291,11 +290,11 @@ fn start_event_loop() -> Result<(), CallError> {
         return Ok(());
     }
     // libvirt's own handler prints every error to standard error.
-    virt::error::clear_error_callback();
-    let registered = virt::event::event_register_default_impl();
+    horcrux_libvirt::virt::error::clear_error_callback();
+    let registered = horcrux_libvirt::virt::event::event_register_default_impl();
     registered.map_err(|error| CallError::Libvirt { doing: "make an event loop", error })?;
     let turn = || {
-        while let Ok(()) = virt::event::event_run_default_impl() {}
+        while let Ok(()) = horcrux_libvirt::virt::event::event_run_default_impl() {}
         tracing::error!("libvirt's event loop ended: a libvirtd that hangs is noticed by deadlines only");
     };
     thread::Builder::new().name("libvirt-events".to_owned()).spawn(turn).map_err(CallError::EventLoop)?;

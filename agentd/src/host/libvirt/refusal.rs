@@ -8,8 +8,8 @@
 
 use std::fs;
 
+use horcrux_libvirt::virt::error::{Error, ErrorDomain, ErrorNumber};
 use rustix::process::geteuid;
-use virt::error::{Error, ErrorDomain, ErrorNumber};
 
 use super::raw::Access;
 use super::session::Place;

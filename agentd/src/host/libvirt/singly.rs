@@ -1,8 +1,8 @@
 //! Domain by domain, for drivers without bulk statistics, such as LXC's: what their other calls tell, under bulk's keys.
 
-use virt::connect::Connect;
-use virt::domain::Domain;
-use virt::error::{Error, ErrorNumber};
+use horcrux_libvirt::virt::connect::Connect;
+use horcrux_libvirt::virt::domain::Domain;
+use horcrux_libvirt::virt::error::{Error, ErrorNumber};
 
 use horcrux_proto::name::VmUuid;
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn what_it_reads_of_a_domain_is_what_bulk_statistics_tell() {
-        super::super::dl::load().unwrap();
+        horcrux_libvirt::load().unwrap();
         let connect = Connect::open(Some("test:///default")).unwrap();
         let [record] = all(&connect).unwrap().try_into().unwrap();
         assert_eq!(

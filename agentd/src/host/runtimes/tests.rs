@@ -1,11 +1,13 @@
-use std::os::unix::net::UnixListener;
+use std::os::fd::OwnedFd;
 use std::thread;
 
-use horcrux_privd::frame::{self, MAX_QUESTION};
+use horcrux_local::listener::{Kind, bound};
+use horcrux_privd::packets::{MAX_QUESTION, Packets};
 use horcrux_privd::v1::{
     Answer as Message, Container, ContainersAnswer, Outcome, Question, Runtime, RuntimeAnswer, answer,
 };
 use horcrux_proto::v1::ContainerFacts;
+use rustix::net::accept;
 
 use super::*;
 
@@ -19,11 +21,11 @@ fn facts(runtimes: &Runtimes, recalled: &mut Recalled) -> ContainerFacts {
 }
 
 /// Answers so many questions: the container `a` is called by the number of the question.
-fn privd(listener: UnixListener, count: usize) -> thread::JoinHandle<()> {
+fn privd(listener: OwnedFd, count: usize) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         for number in 1..=count {
-            let (mut connection, _) = listener.accept().unwrap();
-            let _asked: Question = frame::read(&mut connection, MAX_QUESTION).unwrap();
+            let connection = Packets::new(accept(&listener).unwrap(), clock::monotonic() + DEADLINE);
+            let _asked: Question = connection.read(MAX_QUESTION).unwrap();
             let container =
                 Container { id: "a".into(), name: format!("web{number}"), ..Container::default() };
             let docker = RuntimeAnswer {
@@ -33,7 +35,7 @@ fn privd(listener: UnixListener, count: usize) -> thread::JoinHandle<()> {
                 ..RuntimeAnswer::default()
             };
             let answer = answer::Answer::Containers(ContainersAnswer { runtimes: vec![docker] });
-            frame::write(&mut connection, &Message { answer: Some(answer) }).unwrap();
+            connection.write(&Message { answer: Some(answer) }).unwrap();
         }
     })
 }
@@ -42,7 +44,7 @@ fn privd(listener: UnixListener, count: usize) -> thread::JoinHandle<()> {
 fn privd_is_asked_every_five_seconds_and_at_once_for_what_is_new() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("privd.sock");
-    let serving = privd(UnixListener::bind(&socket).unwrap(), 3);
+    let serving = privd(bound(&socket, Kind::Packets).unwrap(), 3);
     let mut runtimes = Runtimes::new(&socket);
     let mut recalled = Recalled::default();
     let mut name = |second, new| {
@@ -75,7 +77,7 @@ fn without_privd_the_reason_says_so() {
 fn how_privd_and_the_runtimes_do_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("privd.sock");
-    let serving = privd(UnixListener::bind(&socket).unwrap(), 1);
+    let serving = privd(bound(&socket, Kind::Packets).unwrap(), 1);
     let mut runtimes = Runtimes::new(&socket);
     assert_eq!(runtimes.report(), None, "it isn't known before it was asked");
     runtimes.look(at(1), true);
@@ -112,7 +114,7 @@ fn a_socket_that_may_not_be_used_is_no_privd_that_is_not_there() {
 fn a_privd_that_hangs_is_waited_for_once_and_its_late_answer_is_taken() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("privd.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
+    let listener = bound(&socket, Kind::Packets).unwrap();
     let mut runtimes = Runtimes::new(&socket);
     let began = clock::monotonic();
     runtimes.look(at(1), true);

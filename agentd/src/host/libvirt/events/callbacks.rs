@@ -5,10 +5,10 @@ use std::ffi::{c_char, c_int, c_ulonglong, c_void};
 use std::mem::transmute;
 use std::sync::Arc;
 
+use horcrux_libvirt::virt::connect::Connect;
+use horcrux_libvirt::virt::error::Error;
+use horcrux_libvirt::virt::sys;
 use horcrux_proto::name::VmUuid;
-use virt::connect::Connect;
-use virt::error::Error;
-use virt::sys;
 
 use super::{Queue, Said, Told};
 use crate::host::libvirt::raw::{CallError, list, text};

@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use horcrux_libvirt::virt::error::{Error, ErrorNumber};
 use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::{GuestFacts, Source, VmState};
-use virt::error::{Error, ErrorNumber};
 
 use crate::collect::Bell;
 use crate::host::qemu::Known;

@@ -1,8 +1,8 @@
-//! libvirt, loaded when the agent runs: one program serves hosts with and without it, and building needs none.
+//! libvirt, loaded when the program runs: one serves hosts with and without it, and building needs none.
 //!
 //! Every `vir*` function that virt-sys declares is defined here as a jump through a table. [`load`] fills the table from
-//! the host's `libvirt.so.0`. Until it has, the entries are null and a call would end the process: so a
-//! [`super::raw::Connection`], through which all calls go, can only be made after [`load`].
+//! the host's `libvirt.so.0`. Until it has, the entries are null and a call would end the process: so programs make their
+//! connections, through which all calls go, after [`load`] only.
 //!
 //! Linking with libvirt would be simpler, and the program would then not start where libvirt is missing.
 #![allow(unsafe_code, reason = "functions of a C library, found by name, can't be had otherwise")]
@@ -25,11 +25,11 @@ enum Missing {
 /// libvirt can't be had on this host, or not as it is expected.
 #[derive(Debug, thiserror::Error)]
 #[error("load {LIBRARY}")]
-pub(super) struct NotLoaded(#[source] libloading::Error);
+pub struct NotLoaded(#[source] libloading::Error);
 
 /// Proof that the table is filled.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Loaded(());
+pub struct Loaded(());
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! jump {
@@ -102,7 +102,7 @@ extern "C" fn negative() -> isize {
 }
 
 /// Loads libvirt, unless it has been. May be tried again after a failure.
-pub(super) fn load() -> Result<Loaded, NotLoaded> {
+pub fn load() -> Result<Loaded, NotLoaded> {
     // The table is the process's own, and so is the library: once loaded it stays.
     static LIBVIRT: Mutex<Option<Library>> = Mutex::new(None);
     let mut kept = LIBVIRT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
