@@ -14,6 +14,7 @@ mod pam;
 mod person;
 mod played;
 pub mod rpc;
+mod viewer;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -31,7 +32,8 @@ pub use self::controller::{Controller, Place};
 pub use self::daemon::Daemon;
 pub use self::pam::Pam;
 pub use self::person::Person;
-pub use self::played::PlayedNode;
+pub use self::played::{Consoles, Manner, Opened, PlayedNode};
+pub use self::viewer::Viewer;
 
 /// What tests may take for a thing to come about on two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 //! Simulated nodes: the agent's own link, fed with made-up readings at the agent's usual cadence.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::values::Simulated;
+
+/// It has none: its orders are answered so.
+const NO_PRIVD: &str = "/nonexistent/privd.sock";
 
 /// What each node has.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +49,7 @@ pub(crate) fn start(
     let mut nodes = Vec::with_capacity(states.len());
     for (number, state) in states.into_iter().enumerate() {
         let (cycles, collected) = mpsc::channel(QUEUE);
-        let link = Link::new(state, Limits::default(), Vec::new(), collected);
+        let link = Link::new(state, Limits::default(), Vec::new(), collected, Path::new(NO_PRIVD));
         let stop = stop.clone();
         tasks.spawn(async move { Ok(link.context("open a spool")?.run(stop).await?) });
         nodes.push(Node { simulated: Simulated::new(number, size), cycles, readings: 0 });

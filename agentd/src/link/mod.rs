@@ -123,7 +123,7 @@ impl Link {
         cycles: mpsc::Receiver<(&'static str, Cycle)>,
         privd_socket: &Path,
     ) -> io::Result<Self> {
-        let orders = Orders::start(privd_socket, &state_dir)?;
+        let orders = Orders::new(privd_socket, &state_dir);
         let spool = Keeper::open(&state_dir, limits, clock::unix_ms())?;
         // Without it, a controller can't tell a restarted agent from a restarted node; nothing else depends on it.
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

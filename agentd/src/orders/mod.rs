@@ -27,10 +27,13 @@ const WAITING: usize = 64;
 const TAKEN_WITHIN: Duration = Duration::from_secs(8);
 const DONE_WITHIN: Duration = Duration::from_secs(45);
 
-/// Hands orders in, and has their results.
+/// Hands orders in, and has their results. Its threads are there from the first order on.
 #[derive(Debug)]
-pub struct Orders {
-    queue: SyncSender<Order>,
+pub(crate) struct Orders {
+    socket: PathBuf,
+    state_dir: PathBuf,
+    queue: Option<SyncSender<Order>>,
+    told: mpsc::Sender<CommandResult>,
     results: mpsc::Receiver<CommandResult>,
 }
 
@@ -43,19 +46,24 @@ struct Order {
 
 impl Orders {
     /// To the privd that listens at `socket`; what it opens is carried to the controller of the identity in `state_dir`.
-    pub fn start(socket: &Path, state_dir: &Path) -> io::Result<Self> {
-        let (queue, orders) = sync_channel(WAITING);
+    pub(crate) fn new(socket: &Path, state_dir: &Path) -> Self {
         let (told, results) = mpsc::channel(WAITING);
-        let carriers = Carriers::start(state_dir.to_owned())?;
-        let desk = Desk { socket: socket.to_owned(), told, carriers };
-        thread::Builder::new().name("orders".to_owned()).spawn(move || desk.run(&orders))?;
-        Ok(Self { queue, results })
+        Self { socket: socket.to_owned(), state_dir: state_dir.to_owned(), queue: None, told, results }
     }
 
     /// Takes up an order; gives the result where it can't.
-    pub fn take(&self, command_id: String, bytes: Bytes) -> Option<CommandResult> {
-        let order = Order { command_id, bytes };
-        let (why, order) = match self.queue.try_send(order) {
+    pub(crate) fn take(&mut self, command_id: String, bytes: Bytes) -> Option<CommandResult> {
+        let queue = match &self.queue {
+            Some(queue) => queue,
+            None => match self.start() {
+                Ok(queue) => self.queue.insert(queue),
+                Err(error) => {
+                    let why = format!("start a thread: {error}");
+                    return Some(result(command_id, OrderStatus::Unreached, &why));
+                }
+            },
+        };
+        let (why, order) = match queue.try_send(Order { command_id, bytes }) {
             Ok(()) => return None,
             Err(TrySendError::Full(order)) => ("too many orders wait already", order),
             Err(TrySendError::Disconnected(order)) => ("the agent takes no more orders", order),
@@ -63,8 +71,16 @@ impl Orders {
         Some(result(order.command_id, OrderStatus::Unreached, why))
     }
 
+    fn start(&self) -> io::Result<SyncSender<Order>> {
+        let (queue, orders) = sync_channel(WAITING);
+        let carriers = Carriers::start(self.state_dir.clone())?;
+        let desk = Desk { socket: self.socket.clone(), told: self.told.clone(), carriers };
+        thread::Builder::new().name("orders".to_owned()).spawn(move || desk.run(&orders))?;
+        Ok(queue)
+    }
+
     /// The next result. Can be dropped while it waits, and asked again.
-    pub async fn result(&mut self) -> Option<CommandResult> {
+    pub(crate) async fn result(&mut self) -> Option<CommandResult> {
         self.results.recv().await
     }
 }
@@ -85,7 +101,7 @@ impl Desk {
                     self.tell(result(command_id.clone(), OrderStatus::Accepted, ""));
                     self.wait(command_id, pending);
                 }
-                Ok(Submitted::Answered(answer)) => self.tell(answered(command_id, answer)),
+                Ok(Submitted::Answered(answer)) => self.tell(answered(command_id, &answer)),
                 Err(error) => self.tell(unanswered(command_id, &error)),
             }
         }
@@ -119,7 +135,7 @@ impl Desk {
                 return self.tell(result(command_id, OrderStatus::Failed, why));
             }
         }
-        self.tell(answered(command_id, answer));
+        self.tell(answered(command_id, &answer));
     }
 
     fn tell(&self, result: CommandResult) {
@@ -130,7 +146,7 @@ impl Desk {
     }
 }
 
-fn answered(command_id: String, answer: v1::OrderAnswer) -> CommandResult {
+fn answered(command_id: String, answer: &v1::OrderAnswer) -> CommandResult {
     let status = match answer.status() {
         v1::OrderStatus::Accepted => OrderStatus::Accepted,
         v1::OrderStatus::Done => OrderStatus::Done,

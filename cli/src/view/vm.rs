@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::known::{Known, held, node_state};
 use super::quantity::whole_bytes;
 use super::table::{Facts, Table};
-use super::time::ago;
+use super::time::{ago, utc};
 use super::value::{self, AbsenceView, ValueView};
 use super::{View, bare, or_dash, shown, word};
 
@@ -24,6 +24,8 @@ pub struct VmView {
     /// Its node's network devices that lead to it.
     pub interfaces: Vec<String>,
     /// A QEMU process that no libvirt knows.
+    /// By its node's clock.
+    pub started_unix_ms: Option<i64>,
     pub unmanaged: bool,
     /// It doesn't exist: libvirt's test driver made it up.
     pub simulated: bool,
@@ -101,6 +103,7 @@ impl From<&Vm> for VmView {
             guest_unknown_reason: facts.guest_unknown_reason,
             node_state: node_state(wire.node_state()),
             state_unknown_reason: facts.state_unknown_reason,
+            started_unix_ms: facts.started_unix_ms,
             unmanaged: facts.unmanaged,
             simulated: facts.simulated,
             connection: Some(facts.connection).filter(|uri| !uri.is_empty()),
@@ -209,6 +212,8 @@ impl View for VmDetailView {
         let why = Some(&vm.state_unknown_reason).filter(|why| !why.is_empty());
         let state = vm.state_in_words() + &why.map_or_else(String::new, |why| format!(": {}", shown(why)));
         facts.fact("state", known.told(state, now_ms));
+        let started = |at| format!("{} ({})", utc(at), ago(at, now_ms));
+        facts.fact("started", or_dash(vm.started_unix_ms.map(started)));
         if let Some(job) = &vm.job {
             facts.fact("job", job.replace('_', " "));
         }

@@ -80,7 +80,8 @@ type Slot = Arc<tokio::sync::Mutex<Option<Serial>>>;
 struct Serial {
     node_id: String,
     joining: mpsc::Sender<mpsc::Sender<Said>>,
-    to_vm: ToNode,
+    /// Held by those who look at it: without one, its node closes it.
+    to_vm: mpsc::WeakSender<Result<CarryResponse, Status>>,
 }
 
 impl Lines {
@@ -111,15 +112,16 @@ impl Lines {
         let mut slot = slot.lock().await;
         let (viewer, from_vm) = mpsc::channel(QUEUE);
         if let Some(serial) = slot.as_ref().filter(|serial| serial.node_id == place.node_id)
+            && let Some(to_vm) = serial.to_vm.upgrade()
             && serial.joining.send(viewer.clone()).await.is_ok()
         {
-            return Ok(Line { from_vm: FromVm::Shared(from_vm), to_vm: serial.to_vm.clone() });
+            return Ok(Line { from_vm: FromVm::Shared(from_vm), to_vm });
         }
         let Carried { from_node, to_node } = self.order(id, vm, kind, place, actor).await?;
         let (joining, joins) = mpsc::channel(1);
         let shared = Shared { from_node, joins, viewers: vec![viewer], backlog: VecDeque::new() };
         self.tasks.spawn(shared.run());
-        *slot = Some(Serial { node_id: place.node_id.clone(), joining, to_vm: to_node.clone() });
+        *slot = Some(Serial { node_id: place.node_id.clone(), joining, to_vm: to_node.downgrade() });
         Ok(Line { from_vm: FromVm::Shared(from_vm), to_vm: to_node })
     }
 

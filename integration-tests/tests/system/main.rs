@@ -9,6 +9,7 @@ mod browser;
 mod cgroup2;
 mod clients;
 mod connections;
+mod consoles;
 mod containers;
 mod contract;
 mod dashboards;

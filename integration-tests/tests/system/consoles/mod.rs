@@ -1,0 +1,6 @@
+//! Consoles: tickets, who sees what, and each way in which they end; of VMs that a test plays, and of real ones.
+
+mod endings;
+mod scene;
+mod tickets;
+mod viewers;
