@@ -96,6 +96,19 @@ it("begins a new conversation on the same socket when the VM was moved", async (
     expect(socket.sent.slice(1)).toEqual([new Uint8Array([2])]);
 });
 
+it("goes on where the VM was not moved after all", async () => {
+    const { flow, opened } = played();
+    const socket = await opened();
+    const byte = (): void => socket.onmessage?.({ data: new ArrayBuffer(1) });
+    socket.say({ notice: "waiting", why: "it is being moved" });
+    byte();
+    expect(flow.picture.stage.at).toBe("waiting");
+    await vi.advanceTimersByTimeAsync(3000);
+    expect(flow.picture.stage.at).toBe("waiting");
+    byte();
+    expect(flow.picture.stage.at).toBe("open");
+});
+
 it("knows who has control, and asks for it", async () => {
     const { flow, opened } = played();
     const socket = await opened();
