@@ -161,6 +161,34 @@ it("says why there is no ticket", async () => {
     expect(sockets).toEqual([]);
 });
 
+it("ends where what comes can't be read, unless that has ended already", async () => {
+    const { flow, channels, opened } = played();
+    const socket = await opened();
+    const [channel] = channels;
+    if (channel === undefined) {
+        throw new Error("no conversation began");
+    }
+    flow.garbled(channel, "no screen");
+    expect(flow.picture.stage).toMatchObject({ at: "ended", ending: { cause: "garbled", said: "no screen" } });
+    expect(socket.closed).toBe(1000);
+    (await opened()).end(4404, "off");
+    const [, second] = channels;
+    if (second !== undefined) {
+        flow.garbled(second, "cut short");
+    }
+    expect(flow.picture.stage).toMatchObject({ at: "ended", ending: { cause: "off" } });
+});
+
+it("hurries when the network is back", async () => {
+    const { flow, sockets, opened } = played();
+    flow.hurry();
+    expect(sockets).toEqual([]);
+    (await opened()).end(1006);
+    flow.hurry();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(sockets.length).toBe(2);
+});
+
 it("leaves nothing behind when it is stopped", async () => {
     const { flow, sockets, pictures, opened } = played();
     const socket = await opened();

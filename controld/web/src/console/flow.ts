@@ -85,14 +85,24 @@ export class Flow {
         this.#change({ stage: { at: "ended", ending: ofClose(1000, "") }, viewers: [] });
     }
 
+    /** Doesn't wait for a pause to end, for instance because the network is back. */
+    hurry(): void {
+        if (this.#picture.stage.at === "pausing") {
+            this.start();
+        }
+    }
+
     ask(ask: Ask): void {
         if (this.#picture.stage.at === "open") {
             this.#socket?.send(JSON.stringify(ask));
         }
     }
 
-    /** Whoever shows the console can't go on. */
-    garbled(what: string): void {
+    /** Whoever shows this conversation can't go on. One that is over has been told of already. */
+    garbled(channel: Channel, what: string): void {
+        if (channel !== this.#channel) {
+            return;
+        }
         this.#leave();
         this.#end(ofGarbled(what));
     }
