@@ -31,6 +31,6 @@ it("tells why no ticket was given", () => {
     expect(ending(Code.PermissionDenied)).toEqual(ending(Code.NotFound));
     expect(ending(Code.Unavailable)).toMatchObject({ next: "again" });
     expect(ending(Code.ResourceExhausted)).toMatchObject({ cause: "too-many", next: "ask" });
-    expect(ending(Code.FailedPrecondition)).toMatchObject({ cause: "not-opened", said: "The VM is off.", next: "ask" });
+    expect(ending(Code.FailedPrecondition)).toMatchObject({ cause: "not-opened", text: "The VM is off.", next: "ask" });
     expect(ofTicket(new TypeError("fetch failed"))).toMatchObject({ next: "again" });
 });

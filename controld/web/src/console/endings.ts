@@ -86,7 +86,7 @@ export function ofClose(code: number, reason: string): Ending {
 
 /** The ticket was not given. */
 export function ofTicket(error: unknown): Ending {
-    const said = problem(error);
+    const text = problem(error);
     switch (ConnectError.from(error).code) {
         case Code.Unauthenticated:
             return { ...SESSION, said: "" };
@@ -95,7 +95,7 @@ export function ofTicket(error: unknown): Ending {
         case Code.Unknown:
         case Code.Internal:
         case Code.Aborted:
-            return { ...LOST, title: "The console can't be opened now", text: "", said };
+            return { ...LOST, title: "The console can't be opened now", text, said: "" };
         case Code.PermissionDenied:
         case Code.NotFound:
             return {
@@ -106,9 +106,9 @@ export function ofTicket(error: unknown): Ending {
                 next: "ask",
             };
         case Code.ResourceExhausted:
-            return { ...TOO_MANY, said };
+            return { ...TOO_MANY, said: text };
         default:
-            return { cause: "not-opened", title: "The console can't be opened", text: "", said, next: "ask" };
+            return { cause: "not-opened", title: "The console can't be opened", text, said: "", next: "ask" };
     }
 }
 

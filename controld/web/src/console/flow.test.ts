@@ -96,6 +96,19 @@ it("begins a new conversation on the same socket when the VM was moved", async (
     expect(socket.sent.slice(1)).toEqual([new Uint8Array([2])]);
 });
 
+it("goes on where the VM was not moved after all", async () => {
+    const { flow, opened } = played();
+    const socket = await opened();
+    const byte = (): void => socket.onmessage?.({ data: new ArrayBuffer(1) });
+    socket.say({ notice: "waiting", why: "it is being moved" });
+    byte();
+    expect(flow.picture.stage.at).toBe("waiting");
+    await vi.advanceTimersByTimeAsync(3000);
+    expect(flow.picture.stage.at).toBe("waiting");
+    byte();
+    expect(flow.picture.stage.at).toBe("open");
+});
+
 it("knows who has control, and asks for it", async () => {
     const { flow, opened } = played();
     const socket = await opened();
@@ -146,6 +159,34 @@ it("says why there is no ticket", async () => {
     await vi.advanceTimersByTimeAsync(0);
     expect(flow.picture.stage).toMatchObject({ at: "ended", ending: { next: "sign-in" } });
     expect(sockets).toEqual([]);
+});
+
+it("ends where what comes can't be read, unless that has ended already", async () => {
+    const { flow, channels, opened } = played();
+    const socket = await opened();
+    const [channel] = channels;
+    if (channel === undefined) {
+        throw new Error("no conversation began");
+    }
+    flow.garbled(channel, "no screen");
+    expect(flow.picture.stage).toMatchObject({ at: "ended", ending: { cause: "garbled", said: "no screen" } });
+    expect(socket.closed).toBe(1000);
+    (await opened()).end(4404, "off");
+    const [, second] = channels;
+    if (second !== undefined) {
+        flow.garbled(second, "cut short");
+    }
+    expect(flow.picture.stage).toMatchObject({ at: "ended", ending: { cause: "off" } });
+});
+
+it("hurries when the network is back", async () => {
+    const { flow, sockets, opened } = played();
+    flow.hurry();
+    expect(sockets).toEqual([]);
+    (await opened()).end(1006);
+    flow.hurry();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(sockets.length).toBe(2);
 });
 
 it("leaves nothing behind when it is stopped", async () => {

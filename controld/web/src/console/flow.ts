@@ -49,6 +49,9 @@ export interface Outside {
 /** A console that lasted this long was there: the next pause is a short one again. */
 const LASTED_MS = 10_000;
 
+/** Whose bytes still come after so long wasn't moved after all. */
+const MOVED_MS = 3000;
+
 export const NOTHING: Picture = { stage: { at: "ticket" }, opened: undefined, node: "", inControl: false, viewers: [] };
 
 export class Flow {
@@ -58,6 +61,7 @@ export class Flow {
     #pause: ReturnType<typeof setTimeout> | undefined;
     #failures = 0;
     #openedMs: number | undefined;
+    #waitingMs = 0;
     /** What an earlier attempt still brings is nobody's. */
     #attempt = 0;
     readonly #outside: Outside;
@@ -81,14 +85,24 @@ export class Flow {
         this.#change({ stage: { at: "ended", ending: ofClose(1000, "") }, viewers: [] });
     }
 
+    /** Doesn't wait for a pause to end, for instance because the network is back. */
+    hurry(): void {
+        if (this.#picture.stage.at === "pausing") {
+            this.start();
+        }
+    }
+
     ask(ask: Ask): void {
         if (this.#picture.stage.at === "open") {
             this.#socket?.send(JSON.stringify(ask));
         }
     }
 
-    /** Whoever shows the console can't go on. */
-    garbled(what: string): void {
+    /** Whoever shows this conversation can't go on. One that is over has been told of already. */
+    garbled(channel: Channel, what: string): void {
+        if (channel !== this.#channel) {
+            return;
+        }
         this.#leave();
         this.#end(ofGarbled(what));
     }
@@ -142,8 +156,7 @@ export class Flow {
 
     #bytes(data: ArrayBuffer): void {
         this.#channel?.hear(data);
-        // It wasn't moved after all.
-        if (this.#picture.stage.at === "waiting") {
+        if (this.#picture.stage.at === "waiting" && Date.now() - this.#waitingMs >= MOVED_MS) {
             this.#change({ stage: { at: "open" } });
         }
     }
@@ -156,6 +169,7 @@ export class Flow {
                 this.#begin();
                 break;
             case "waiting":
+                this.#waitingMs = Date.now();
                 this.#change({ stage: { at: "waiting", why: notice.why } });
                 break;
             case "restarted":

@@ -3,6 +3,7 @@ import RFB from "@novnc/novnc";
 
 import { CONSOLE_QUALITY, CONSOLE_SIZE, lasting } from "../state/kept";
 import type { Channel } from "./channel";
+import { isNobodyElsewhere } from "./focus";
 import { type Key, MODIFIERS, type Stroke } from "./keys";
 import { type Quality, qualityOf } from "./quality";
 
@@ -38,7 +39,9 @@ export class Rfb {
             "connect",
             mine(() => {
                 this.drawn = true;
-                rfb.focus({ preventScroll: true });
+                if (isNobodyElsewhere()) {
+                    rfb.focus({ preventScroll: true });
+                }
             }),
         );
         rfb.addEventListener("disconnect", ({ detail }) => {

@@ -4,6 +4,7 @@ import { SearchAddon } from "@xterm/addon-search";
 import { type ITheme, Terminal } from "@xterm/xterm";
 
 import type { Channel } from "./channel";
+import { isNobodyElsewhere } from "./focus";
 import { Log } from "./log";
 
 const DARK: ITheme = { background: "#11151a", foreground: "#dfe6ee", cursor: "#7db4ff", selectionBackground: "#33506f" };
@@ -71,7 +72,9 @@ export class Line {
             this.hasLog = true;
             this.#terminal.write(bytes);
         };
-        this.focus();
+        if (isNobodyElsewhere()) {
+            this.focus();
+        }
     }
 
     set canType(can: boolean) {
