@@ -30,6 +30,8 @@ pub enum Work {
     Busy,
     /// It has QEMU's guest agent, a filesystem and somebody logged in.
     Agent,
+    /// Somebody can sit at it: a shell on its screen, and a login on its serial line, of root with the password `horcrux`.
+    Console,
 }
 
 impl Work {
@@ -38,6 +40,7 @@ impl Work {
             Self::Idle => "idle",
             Self::Busy => "busy",
             Self::Agent => "agent",
+            Self::Console => "console",
         }
     }
 }
@@ -147,6 +150,11 @@ impl Lab {
     pub fn join(&self, controller: &Controller, node: usize) -> anyhow::Result<Daemon> {
         let name = format!("node{node}");
         succeeded(&controller.enroll(&name, &controller.join_token(&name)?)?)?;
+        // It ran beside the node, whose /etc/horcrux is its own.
+        let left = controller.privd_dir(&name);
+        if Path::new(&left).exists() {
+            self.exec(node, &["cp", "-rT", &left, "/etc/horcrux/privd"])?;
+        }
         let agent = self.agent(controller, node)?;
         controller.wait_for_state(&name, "connected")?;
         Ok(agent)
