@@ -1,9 +1,13 @@
 //! Redeeming a join token: `hxj_<id>.<secret>.<pin of the CA>`. The controller must prove that it is the one that the
 //! pin names before a byte of the secret is sent.
 
+pub mod orders;
+
 use std::path::Path;
 use std::time::Duration;
 
+use horcrux_envelope::{InvalidKey, PublicKey};
+use horcrux_privd::settings::Controller;
 use horcrux_proto::agent::v1::enrollment_client::EnrollmentClient;
 use horcrux_proto::agent::v1::{EnrollRequest, EnrollResponse};
 use horcrux_transport::client::{Connect, ConnectError, Pin, Target, Trust};
@@ -84,6 +88,8 @@ pub struct Outcome {
     pub id: String,
     /// The name and id that this node had before.
     pub before: Option<(String, String)>,
+    /// Whose orders count from now on; none where the controller gave a key that is none.
+    pub orders: Option<Controller>,
 }
 
 /// Enrolls this node with the controller that is given, or with the one that it has. Tried again after a lost answer, with
@@ -112,6 +118,8 @@ pub async fn enroll(
     let key = change.pending(&token.id).map_err(EnrollError::Identity)?;
     let enrolled_as = before.as_ref().map(Enrolled::id);
     let answer = redeem(&controller, token, &key, hostname, enrolled_as).await?;
+    let keys: Result<Vec<_>, InvalidKey> =
+        answer.command_keys.iter().map(|key| PublicKey::try_from(key.as_ref())).collect();
     let certificate = answer.certificate.ok_or(EnrollError::Answer)?;
     let facts = Facts {
         node: answer.node,
@@ -124,7 +132,14 @@ pub async fn enroll(
     let new = key.certified(&certificate, facts).map_err(EnrollError::Identity)?;
     change.keep(&new).map_err(EnrollError::Identity)?;
     let before = before.map(|before| (before.facts.node.clone(), before.id()));
-    Ok(Outcome { id: new.id(), node: new.facts.node, before })
+    let id = new.id();
+    let named = id.strip_prefix("spiffe://").and_then(|name| name.split_once("/node/"));
+    let orders = named.zip(keys.ok()).map(|((cluster, node_id), keys)| Controller {
+        cluster: cluster.to_owned(),
+        node_id: node_id.to_owned(),
+        keys,
+    });
+    Ok(Outcome { id, node: new.facts.node, before, orders })
 }
 
 async fn redeem(

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_mangen::Man;
 use horcrux_agentd::collect::Running;
 use horcrux_agentd::config::Config;
+use horcrux_agentd::enroll::orders::{Left, leave};
 use horcrux_agentd::enroll::{self, Existing, JoinToken, Outcome};
 use horcrux_agentd::link::Link;
 use horcrux_agentd::local::exporter::Exporter;
@@ -19,6 +20,7 @@ use horcrux_agentd::local::served::AgentSocket;
 use horcrux_agentd::local::{Forward, Local, Shown, this_node};
 use horcrux_agentd::sample::Lane;
 use horcrux_agentd::{collect, config, host, identity, print};
+use horcrux_privd::settings::{Controller, Mode, POLICY};
 use horcrux_transport::client::Target;
 use horcrux_transport::tasks::Tasks;
 use horcrux_transport::{files, signal};
@@ -45,6 +47,12 @@ enum Command {
         /// Replace the identity that this node has; a running agent takes the new one within seconds
         #[arg(long)]
         again: bool,
+        /// What the controller may do on this host, where no policy says so yet: /etc/horcrux/privd/policy.toml
+        #[arg(long, value_enum, default_value_t = Mode::Observe)]
+        mode: Mode,
+        /// Where horcrux-privd finds its policy and whose orders count: etc/horcrux/privd below what is its --root
+        #[arg(long, value_name = "DIR", default_value = "/etc/horcrux/privd")]
+        privd_dir: PathBuf,
         /// The settings; without it /etc/horcrux/agentd.toml where that exists
         #[arg(long)]
         config: Option<PathBuf>,
@@ -115,7 +123,7 @@ fn say(text: &str) {
 
 fn start(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Enroll { controller, token_file, again, config } => {
+        Command::Enroll { controller, token_file, again, mode, privd_dir, config } => {
             let config = Config::load(config.as_deref())?;
             let token = if token_file.as_os_str() == "-" {
                 let mut text = String::new();
@@ -129,13 +137,19 @@ fn start(command: Command) -> anyhow::Result<()> {
             let file = config.root.join("proc/sys/kernel/hostname");
             let hostname =
                 std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-            // Root hands the node's key to the agent's own user, where it has one.
-            files::act_as_owner(&config.state_dir)
-                .with_context(|| format!("act as the owner of {}", config.state_dir.display()))?;
             let existing = if again { Existing::Replace } else { Existing::Keep };
-            let enrolling = enroll::enroll(controller, &token, hostname.trim(), &config.state_dir, existing);
-            tell_enrolled(&runtime()?.block_on(enrolling)?);
-            Ok(())
+            let state_dir = config.state_dir;
+            // Root hands the node's key to the agent's own user, where it has one. On a thread, since that is whom the
+            // change of user is for: what privd goes by stays root's to write.
+            let enrolling = std::thread::spawn(move || -> anyhow::Result<Outcome> {
+                files::act_as_owner(&state_dir)
+                    .with_context(|| format!("act as the owner of {}", state_dir.display()))?;
+                let enrolling = enroll::enroll(controller, &token, hostname.trim(), &state_dir, existing);
+                Ok(runtime()?.block_on(enrolling)?)
+            });
+            let outcome = enrolling.join().map_err(|_| anyhow!("the thread that enrolls ended"))??;
+            tell_enrolled(&outcome);
+            leave_orders(&privd_dir, outcome.orders.as_ref(), mode)
         }
         Command::Run { no_controller, config } => {
             let mut config = Config::load(config.as_deref())?;
@@ -182,7 +196,7 @@ fn pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
 }
 
 fn tell_enrolled(outcome: &Outcome) {
-    let Outcome { node, id, before } = outcome;
+    let Outcome { node, id, before, orders: _ } = outcome;
     match before {
         None => say(&format!("enrolled as {node} ({id})")),
         Some((_, was)) if was == id => say(&format!("enrolled again as {node} ({id})")),
@@ -190,6 +204,28 @@ fn tell_enrolled(outcome: &Outcome) {
             say(&format!("enrolled as {node} ({id}): another node than this was, {was} ({was_id})"));
         }
     }
+}
+
+/// Says whose orders this host takes from now on.
+fn leave_orders(directory: &Path, orders: Option<&Controller>, mode: Mode) -> anyhow::Result<()> {
+    const NOT: &str = "orders of the controller, such as to open a console, will not be taken";
+    let policy = directory.join(POLICY);
+    let policy = policy.display();
+    let Some(orders) = orders.filter(|orders| !orders.keys.is_empty()) else {
+        say(&format!("{NOT}: it gave no key to know them by"));
+        return Ok(());
+    };
+    if !rustix::process::geteuid().is_root() {
+        say(&format!("{NOT}: only root can say here that they count; run this as root, with --again"));
+        return Ok(());
+    }
+    let taken = match leave(directory, orders, mode).context(NOT)? {
+        Left::Starting(Mode::Observe) => format!("{NOT} until {policy} allows them"),
+        Left::Starting(mode) => format!("orders of the controller are taken as {policy} allows: {mode}"),
+        Left::Kept => format!("orders of the controller are taken as {policy} allows: it is as it was"),
+    };
+    say(&taken);
+    Ok(())
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
@@ -322,7 +358,7 @@ fn lanes(config: &Config) -> Vec<(Box<dyn Lane>, Duration)> {
         // First, so that a single reading tells what they lack.
         (Box::new(filesystems), config.cadence.node_slow),
         (Box::new(sensors), config.cadence.node_slow),
-        (Box::new(node), config.cadence.node),
+        (Box::new(node.with_policy(host::policy::Policy::new(&config.privd_socket))), config.cadence.node),
         (Box::new(containers), config.cadence.container),
         (Box::new(changes), host::cgroup::CHANGES_EVERY),
     ];

@@ -257,8 +257,16 @@ impl Controller {
             token_file,
             "--config",
             &config,
+            "--privd-dir",
+            &self.privd_dir(node),
         ]);
         command.output().context("run horcrux-agentd enroll")
+    }
+
+    /// Where enrolling `node` leaves what its horcrux-privd goes by.
+    #[must_use]
+    pub fn privd_dir(&self, node: &str) -> String {
+        self.path(&format!("host-{node}/etc/horcrux/privd"))
     }
 
     /// Starts the enrolled agent `node`.

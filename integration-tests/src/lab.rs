@@ -150,6 +150,11 @@ impl Lab {
     pub fn join(&self, controller: &Controller, node: usize) -> anyhow::Result<Daemon> {
         let name = format!("node{node}");
         succeeded(&controller.enroll(&name, &controller.join_token(&name)?)?)?;
+        // It ran beside the node, whose /etc/horcrux is its own.
+        let left = controller.privd_dir(&name);
+        if Path::new(&left).exists() {
+            self.exec(node, &["cp", "-rT", &left, "/etc/horcrux/privd"])?;
+        }
         let agent = self.agent(controller, node)?;
         controller.wait_for_state(&name, "connected")?;
         Ok(agent)

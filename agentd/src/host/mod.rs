@@ -5,6 +5,7 @@ pub mod filesystems;
 pub mod hwmon;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
+pub mod policy;
 pub mod proc;
 pub mod qemu;
 pub mod runtimes;

@@ -25,6 +25,7 @@ mod networks;
 mod node;
 mod outage;
 mod packages;
+mod privd;
 mod realms;
 mod recovery;
 mod vms;

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::Uid;
 
 use crate::clock;
+use crate::sys::peer;
 
 /// Connects to the socket at `path`. What is full and stays so is [`io::ErrorKind::TimedOut`].
 pub fn connected(path: &Path, kind: SocketType, until: Instant) -> io::Result<OwnedFd> {
@@ -27,7 +28,7 @@ pub fn connected(path: &Path, kind: SocketType, until: Instant) -> io::Result<Ow
 
 /// Whose the other end is, by the kernel's word: of who listens, when he began to; of who connected, when he did.
 pub fn peer(connection: impl AsFd) -> io::Result<Uid> {
-    Ok(sockopt::socket_peercred(connection)?.uid)
+    peer::of(connection).map(|(uid, _)| uid)
 }
 
 /// What is left until then; [`io::ErrorKind::TimedOut`] when nothing is.

@@ -7,8 +7,10 @@ use std::{io, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::net::{SocketFlags, accept_with};
 use rustix::process::Uid;
+
+use crate::sys::peer;
 
 #[derive(Debug)]
 pub struct Server {
@@ -107,15 +109,15 @@ impl Server {
             Err(errno) => return Err(ServerError::Accept(errno.into())),
         };
         // The kernel's word on who connected, not the peer's.
-        match sockopt::socket_peercred(&connection) {
-            Ok(peer) if self.allowed.contains(&peer.uid) => Ok(Some(connection)),
-            Ok(peer) => {
-                let (uid, pid) = (peer.uid.as_raw(), peer.pid.as_raw_nonzero());
+        match peer::of(&connection) {
+            Ok((uid, _)) if self.allowed.contains(&uid) => Ok(Some(connection)),
+            Ok((uid, pid)) => {
+                let uid = uid.as_raw();
                 tracing::warn!(uid, pid, "connection dropped: this user may not ask");
                 Ok(None)
             }
-            Err(errno) => {
-                tracing::warn!(error = %errno, "connection dropped: it can't be seen whose it is");
+            Err(error) => {
+                tracing::warn!(%error, "connection dropped: it can't be seen whose it is");
                 Ok(None)
             }
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::process::geteuid;
@@ -16,16 +16,29 @@ pub struct Owned {
 
 /// Of a private file.
 pub const PRIVATE: u32 = 0o600;
+/// Of one that everybody may read.
+const PUBLIC: u32 = 0o644;
 
 /// Writes a whole file, mode 0600: it is there in full or not at all, also after a power cut.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_whole(path, content, PRIVATE)
+}
+
+/// The same, mode 0644.
+pub fn write_public(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_whole(path, content, PUBLIC)
+}
+
+fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     // Two processes that write the same file don't write into each other's.
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
     match fs::remove_file(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let written = create_private(&partial, content).and_then(|()| fs::rename(&partial, path));
+    let written = create_private(&partial, content)
+        .and_then(|()| fs::set_permissions(&partial, fs::Permissions::from_mode(mode)))
+        .and_then(|()| fs::rename(&partial, path));
     if written.is_err() {
         // The cause is what counts; a leftover does no harm.
         drop(fs::remove_file(&partial));

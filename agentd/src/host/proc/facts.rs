@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use horcrux_proto::v1::{Absence, CgroupMode, Disk, NetworkDevice, NodeFacts};
+use horcrux_proto::v1::{Absence, CgroupMode, Disk, NetworkDevice, NodeFacts, NodePolicy};
 
 use crate::host::cgroup;
 use crate::host::read::{ReadError, read_text};
@@ -42,6 +42,7 @@ pub(super) struct Known {
     pub(super) network_devices: Vec<NetworkDevice>,
     pub(super) disks: Vec<Disk>,
     pub(super) absences: Vec<Absence>,
+    pub(super) policy: Option<NodePolicy>,
 }
 
 impl Facts {
@@ -91,7 +92,7 @@ impl Facts {
             disks: known.disks,
             hypervisor: Some(self.hypervisor.features()),
             absences: known.absences,
-            policy: None,
+            policy: known.policy,
         }))
     }
 

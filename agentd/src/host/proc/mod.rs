@@ -24,6 +24,7 @@ use std::sync::Arc;
 use horcrux_proto::v1::{EventKind, Metric, Source, SourceState};
 
 use crate::host::lacking::Lacking;
+use crate::host::policy::Policy;
 use crate::host::read::{Buffer, Keep, KeptFile, Malformed, ReadError, Shape, chain};
 use crate::host::readings::Readings;
 use crate::sample::{Cycle, Found, Happened, Lane, Object, SourceReport, Taken};
@@ -82,6 +83,7 @@ pub struct NodeLane {
     numa: Numa,
     facts: Facts,
     lacking: Lacking,
+    policy: Option<Policy>,
     ns_per_tick: u64,
     page_bytes: u64,
     cycles: u64,
@@ -139,6 +141,7 @@ impl NodeLane {
             numa: Numa::new(root.join("sys/devices/system/node")),
             facts: Facts::new(root),
             lacking,
+            policy: None,
             ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
             page_bytes: rustix::param::page_size() as u64,
             cycles: 0,
@@ -148,6 +151,12 @@ impl NodeLane {
             expected: 0,
             rare_problems: Vec::new(),
         }
+    }
+
+    /// Tells what the node lets a controller do.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy: Some(policy), ..self }
     }
 
     fn cpu(&mut self, stat: &Stat, readings: &mut Readings) {
@@ -306,6 +315,7 @@ impl Lane for NodeLane {
                 network_devices: self.interfaces.facts(),
                 disks: self.disks.facts(),
                 absences: self.lacking.all(),
+                policy: self.policy.as_mut().map(Policy::read),
             };
             found = problems.keep(self.facts.read(stat, memory, known)).map_or(Found::Nothing, Found::Node);
         }
