@@ -6,14 +6,15 @@ mod terminal;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use horcrux_proto::console::{Ask, CloseCode, Notice, Viewer};
-use rustix::process::{Pid, Signal, kill_process};
+use horcrux_transport::files;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -24,6 +25,8 @@ use self::controller::consoles::TICKET;
 use self::controller::secure::{Secure, Socket, opened};
 use self::terminal::Terminal;
 
+/// A user with nothing of its own.
+const NOBODY: u32 = 65534;
 /// Of one step; the machine may have much to do.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -346,6 +349,25 @@ async fn is_closed(viewer: &mut TcpStream) {
     assert!(read.is_err() || read.is_ok_and(|length| length == 0));
 }
 
+/// Another user of this host is no viewer. Only root can be one.
+fn refused_to_nobody(scene: &Secure, address: &str) {
+    if !geteuid().is_root() {
+        return;
+    }
+    let theirs = scene.dir.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let address = address.to_owned();
+    let read = std::thread::spawn(move || {
+        files::act_as_owner(&theirs).unwrap();
+        let mut viewer = std::net::TcpStream::connect(address).unwrap();
+        viewer.set_read_timeout(Some(SOON)).unwrap();
+        io::Read::read(&mut viewer, &mut [0; 12])
+    });
+    assert_eq!(read.join().unwrap().unwrap(), 0);
+}
+
 #[tokio::test]
 async fn one_viewer_at_a_time_is_at_the_screen() {
     let mut scene = Secure::start().await;
@@ -353,6 +375,7 @@ async fn one_viewer_at_a_time_is_at_the_screen() {
     let mut socket = console(&mut scene).await;
     say(&mut socket, b"RFB 003.008\n").await;
     let address = address(&mut child).await;
+    refused_to_nobody(&scene, &address);
     let mut viewer = TcpStream::connect(&address).await.unwrap();
     assert_eq!(reads(&mut viewer, 12).await, b"RFB 003.008\n");
     let mut other = TcpStream::connect(&address).await.unwrap();
