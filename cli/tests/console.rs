@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use horcrux_proto::console::{Ask, CloseCode, Notice, Viewer};
+use horcrux_proto::console::{Ask, CloseCode, MAX_MESSAGE, Notice, Viewer};
 use horcrux_transport::files;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -250,6 +250,18 @@ async fn each_end_has_its_words_and_its_exit_code() {
     let (code, _, said) = ended(child).await;
     assert_eq!(code, 5);
     assert!(said.contains("horcruxctl auth why alice@local VmConsole /vms/vault"), "{said}");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_it() {
+    let mut scene = Secure::start().await;
+    let child = piped(scene.dir.path(), &["vm", "console", "shop"]);
+    let mut socket = console(&mut scene).await;
+    say(&mut socket, &vec![b'x'; MAX_MESSAGE]).await;
+    say(&mut socket, &vec![b'y'; MAX_MESSAGE + 1]).await;
+    let (code, printed, said) = ended(child).await;
+    assert_eq!((code, printed.len()), (6, MAX_MESSAGE), "{said}");
+    assert!(printed.bytes().all(|byte| byte == b'x'));
 }
 
 /// A display's side of RFB up to its pixels, for a viewer that only looks.

@@ -5,9 +5,9 @@
 //!    └── 3.3, where the server decides ─┘
 //! ```
 //!
-//! What passes is what QEMU 7 to 10 knows of RFB, message by message and with its bounds (`ui/vnc.c`,
-//! `protocol_client_msg`); anything else is an error, since where the next message would begin can't be known. A piece that
-//! passes whole isn't copied. At most [`MAX_KEPT`] bytes of a message that isn't whole are kept; a clipboard's text is passed
+//! What passes is what QEMU knows of RFB, message by message and with its bounds (`ui/vnc.c`, `protocol_client_msg`, 7.2 to
+//! 10), and what viewers send only to servers that offer it: fences and continuous updates. Anything else is an error, since
+//! where the next message would begin can't be known. A piece that passes whole isn't copied. At most [`MAX_KEPT`] bytes of a message that isn't whole are kept; a clipboard's text is passed
 //! on as it comes. What the VM says to the viewer isn't read at all.
 
 use bytes::{Bytes, BytesMut};
