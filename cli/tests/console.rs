@@ -130,6 +130,10 @@ async fn a_pipe_is_typed_and_what_the_vm_says_is_data() {
     }
     assert_eq!(fs::read(&log).unwrap(), b"Linux\xff\r\nLinux\xff\r\n");
     assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o640)).unwrap();
+    let (code, _, said) = ended(piped(scene.dir.path(), &args)).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("chmod 600"), "{said}");
 }
 
 #[tokio::test]
@@ -221,6 +225,9 @@ async fn control_is_taken_where_that_is_asked_for() {
     tell(&mut socket, &Notice::Control { in_control: true, by: "alice@local".to_owned() }).await;
     close(&mut socket, 1000, "").await;
     assert_eq!(ended(child).await.2, "your keys reach the VM\n");
+    let asked = scene.controller.0.changes.lock().unwrap().clone();
+    let vm = controller::guests::SHOP;
+    assert_eq!(asked, [format!("ticket vms/{vm} CONSOLE_KIND_SERIAL CONSOLE_MODE_CONTROL")]);
 }
 
 #[tokio::test]
