@@ -156,9 +156,14 @@ impl Failure {
         match error {
             ConnectError::Target(_) => Self::Usage(error.to_string()),
             ConnectError::Untrusted { target } => Self::Untrusted(target.to_string()),
-            ConnectError::Certificate(_) | ConnectError::NotUpgraded { .. } => {
-                Self::Refused(Chain(error).to_string())
-            }
+            ConnectError::NotUpgraded { target, status } => match status.as_u16() {
+                401 => {
+                    Self::NotSignedIn { url: target.to_string(), why: "the controller says so".to_owned() }
+                }
+                429 | 503 => Self::Unavailable(Chain(error).to_string()),
+                _ => Self::Refused(Chain(error).to_string()),
+            },
+            ConnectError::Certificate(_) => Self::Refused(Chain(error).to_string()),
             ConnectError::Deadline { .. }
             | ConnectError::WebSocket { .. }
             | ConnectError::Unreachable { .. }

@@ -6,14 +6,15 @@ mod terminal;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use horcrux_proto::console::{Ask, CloseCode, Notice, Viewer};
-use rustix::process::{Pid, Signal, kill_process};
+use horcrux_proto::console::{Ask, CloseCode, MAX_MESSAGE, Notice, Viewer};
+use horcrux_transport::files;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -24,6 +25,8 @@ use self::controller::consoles::TICKET;
 use self::controller::secure::{Secure, Socket, opened};
 use self::terminal::Terminal;
 
+/// A user with nothing of its own.
+const NOBODY: u32 = 65534;
 /// Of one step; the machine may have much to do.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -127,6 +130,10 @@ async fn a_pipe_is_typed_and_what_the_vm_says_is_data() {
     }
     assert_eq!(fs::read(&log).unwrap(), b"Linux\xff\r\nLinux\xff\r\n");
     assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o640)).unwrap();
+    let (code, _, said) = ended(piped(scene.dir.path(), &args)).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("chmod 600"), "{said}");
 }
 
 #[tokio::test]
@@ -218,6 +225,9 @@ async fn control_is_taken_where_that_is_asked_for() {
     tell(&mut socket, &Notice::Control { in_control: true, by: "alice@local".to_owned() }).await;
     close(&mut socket, 1000, "").await;
     assert_eq!(ended(child).await.2, "your keys reach the VM\n");
+    let asked = scene.controller.0.changes.lock().unwrap().clone();
+    let vm = controller::guests::SHOP;
+    assert_eq!(asked, [format!("ticket vms/{vm} CONSOLE_KIND_SERIAL CONSOLE_MODE_CONTROL")]);
 }
 
 #[tokio::test]
@@ -247,6 +257,18 @@ async fn each_end_has_its_words_and_its_exit_code() {
     let (code, _, said) = ended(child).await;
     assert_eq!(code, 5);
     assert!(said.contains("horcruxctl auth why alice@local VmConsole /vms/vault"), "{said}");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_it() {
+    let mut scene = Secure::start().await;
+    let child = piped(scene.dir.path(), &["vm", "console", "shop"]);
+    let mut socket = console(&mut scene).await;
+    say(&mut socket, &vec![b'x'; MAX_MESSAGE]).await;
+    say(&mut socket, &vec![b'y'; MAX_MESSAGE + 1]).await;
+    let (code, printed, said) = ended(child).await;
+    assert_eq!((code, printed.len()), (6, MAX_MESSAGE), "{said}");
+    assert!(printed.bytes().all(|byte| byte == b'x'));
 }
 
 /// A display's side of RFB up to its pixels, for a viewer that only looks.
@@ -346,6 +368,25 @@ async fn is_closed(viewer: &mut TcpStream) {
     assert!(read.is_err() || read.is_ok_and(|length| length == 0));
 }
 
+/// Another user of this host is no viewer. Only root can be one.
+fn refused_to_nobody(scene: &Secure, address: &str) {
+    if !geteuid().is_root() {
+        return;
+    }
+    let theirs = scene.dir.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+    fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let address = address.to_owned();
+    let read = std::thread::spawn(move || {
+        files::act_as_owner(&theirs).unwrap();
+        let mut viewer = std::net::TcpStream::connect(address).unwrap();
+        viewer.set_read_timeout(Some(SOON)).unwrap();
+        io::Read::read(&mut viewer, &mut [0; 12])
+    });
+    assert_eq!(read.join().unwrap().unwrap(), 0);
+}
+
 #[tokio::test]
 async fn one_viewer_at_a_time_is_at_the_screen() {
     let mut scene = Secure::start().await;
@@ -353,6 +394,7 @@ async fn one_viewer_at_a_time_is_at_the_screen() {
     let mut socket = console(&mut scene).await;
     say(&mut socket, b"RFB 003.008\n").await;
     let address = address(&mut child).await;
+    refused_to_nobody(&scene, &address);
     let mut viewer = TcpStream::connect(&address).await.unwrap();
     assert_eq!(reads(&mut viewer, 12).await, b"RFB 003.008\n");
     let mut other = TcpStream::connect(&address).await.unwrap();

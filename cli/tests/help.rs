@@ -28,7 +28,7 @@ fn a_completion_script_knows_the_nouns() {
     let mut script = Vec::new();
     clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "horcruxctl", &mut script);
     let script = String::from_utf8(script).unwrap();
-    for noun in ["node", "vm", "container", "watch", "join-token", "grant", "what-if", "audit"] {
+    for noun in ["node", "vm", "container", "watch", "join-token", "grant", "what-if", "audit", "console"] {
         assert!(script.contains(noun), "{noun}");
     }
 }

@@ -66,6 +66,8 @@ fn without_a_session_every_command_says_how_to_get_one() {
     for args in [
         &["node", "list"][..],
         &["vm", "get", "x"],
+        &["vm", "console", "x"],
+        &["console", "list"],
         &["watch"],
         &["whoami"],
         &["user", "list"],

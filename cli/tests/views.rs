@@ -5,10 +5,10 @@ use horcrux_proto::v1::{
     Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Console, ConsoleKind, ConsoleMode, Container,
     ContainerFacts, ContainerHealth, ContainerRuntime, ContainerServiceGetResponse, ContainerState,
     CpuVirtualization, Disk, Grant, Group, HeldPrivileges, HypervisorFeatures, LinkState, Metric,
-    MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts, NodeServiceGetResponse, NodeState, Pool,
-    Privilege, PrivilegeChange, Role, Session, Source, SourceState, SourceStatus, Tagged, User,
-    VerifyResponse, Vm, VmFacts, VmJob, VmServiceGetResponse, VmState, WhatIfResponse, WhoAmIResponse,
-    WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
+    MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts, NodeMode, NodePolicy,
+    NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session, Source, SourceState,
+    SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmJob, VmServiceGetResponse, VmState,
+    WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
 };
 use horcruxctl::place::Known;
 use horcruxctl::view::audit::{AuditListView, AuditRecordView, VerifyView};
@@ -99,7 +99,10 @@ fn node() -> Node {
                 machine: Some("Dell Inc. PowerEdge R6625".into()),
             }),
             absences: vec![],
-            policy: None,
+            policy: Some(NodePolicy {
+                mode: NodeMode::Observe.into(),
+                reason: "/run/horcrux/hold is there\u{7}".into(),
+            }),
         }),
     }
 }
@@ -199,6 +202,21 @@ fn container() -> Container {
         }),
         node_state: NodeState::Connected.into(),
     }
+}
+
+#[test]
+fn a_policy_says_what_it_means() {
+    let said = |mode: i32| {
+        let policy = Some(NodePolicy { mode, reason: String::new() });
+        let facts = Some(NodeFacts { policy, ..NodeFacts::default() });
+        let node = Some(Node { facts, ..Node::default() });
+        let text = NodeDetailView::from(&NodeServiceGetResponse { node, values: vec![] }).table(NOW_MS);
+        let line = text.lines().find(|line| line.starts_with("policy:")).unwrap();
+        line.trim_start_matches("policy:").trim_start().to_owned()
+    };
+    assert_eq!(said(0), "horcrux-privd is not there, so nothing is done");
+    assert_eq!(said(NodeMode::Console.into()), "console: consoles are opened");
+    assert_eq!(said(99), "unknown: more than this horcruxctl knows");
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub struct ConsoleArgs {
     pub log: Option<PathBuf>,
     /// The screen: a port of this host that takes one VNC viewer. Ends when the viewer leaves.
     ///
-    /// Starts a viewer where a usual one is installed and there is a display. The port asks for no password: whoever is
-    /// logged in to this host can be the one viewer, until yours is.
+    /// Starts a viewer where a usual one is installed and there is a display. The port asks for no password; connections
+    /// of other users of this host are refused.
     #[arg(long, conflicts_with = "screenshot")]
     pub vnc: bool,
     /// Where your own viewer connects; none is started then. Loopback only; port 0 takes a free one.

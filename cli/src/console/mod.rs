@@ -6,6 +6,7 @@
 //!                                              └─► screenshot: one picture
 //! ```
 
+mod caller;
 mod connection;
 mod ending;
 mod notice;

@@ -1,6 +1,6 @@
 //! The screen in a VNC viewer, by a port of this host.
 //!
-//! One viewer at a time: its bytes are one conversation with the VM. It ends when the viewer leaves. When the VM goes on
+//! Only who runs this may connect, though a port is open to all who are logged in. One viewer at a time: its bytes are one conversation with the VM. It ends when the viewer leaves. When the VM goes on
 //! elsewhere the conversation begins anew: the viewer's connection is closed, and the next one goes on with the console.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,6 +16,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
+use super::caller;
 use super::connection::{Asked, Console, Heard, Inlet, Outlet};
 use crate::App;
 use crate::failure::Failure;
@@ -94,6 +95,10 @@ async fn first(
         tokio::select! {
             accepted = listener.accept() => {
                 let (viewer, _) = accepted.context("take a viewer's connection")?;
+                if !caller::is_us(&viewer) {
+                    app.say("a connection of another user of this host was refused");
+                    continue;
+                }
                 viewer.set_nodelay(true).context("take a viewer's connection")?;
                 return Ok(Some((viewer, greeting)));
             }

@@ -1,6 +1,6 @@
 //! Nodes.
 
-use horcrux_proto::v1::{Node, NodeServiceGetResponse, SourceStatus};
+use horcrux_proto::v1::{Node, NodeMode, NodePolicy, NodeServiceGetResponse, SourceStatus};
 use serde::Serialize;
 
 use super::hardware::{DiskView, HypervisorView, NetworkDeviceView, disks, network_devices};
@@ -43,6 +43,18 @@ pub struct NodeFactsView {
     pub network_devices: Vec<NetworkDeviceView>,
     pub disks: Vec<DiskView>,
     pub hypervisor: Option<HypervisorView>,
+    pub policy: Option<PolicyView>,
+}
+
+/// What the node lets a controller do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicyView {
+    /// Null: horcrux-privd is not there, so nothing is done.
+    pub mode: Option<String>,
+    /// Why it is no more than that, where that isn't what its policy file says.
+    pub reason: String,
+    #[serde(skip)]
+    means: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -89,6 +101,7 @@ impl From<&Node> for NodeView {
             network_devices: facts.network_devices.iter().map(NetworkDeviceView::from).collect(),
             disks: facts.disks.iter().map(DiskView::from).collect(),
             hypervisor: facts.hypervisor.as_ref().map(HypervisorView::from),
+            policy: facts.policy.as_ref().map(PolicyView::from),
         });
         Self {
             name: wire.name.clone(),
@@ -103,6 +116,22 @@ impl From<&Node> for NodeView {
             locked_reason: wire.locked_reason.clone(),
             facts: facts.unwrap_or_default(),
         }
+    }
+}
+
+impl From<&NodePolicy> for PolicyView {
+    fn from(wire: &NodePolicy) -> Self {
+        // One that this program doesn't know is unspecified to it, and yet a mode.
+        let means = match wire.mode() {
+            NodeMode::Unspecified if wire.mode != 0 => "more than this horcruxctl knows",
+            NodeMode::Unspecified => "horcrux-privd is not there, so nothing is done",
+            NodeMode::Observe => "nothing is done",
+            NodeMode::Console => "consoles are opened",
+            NodeMode::Operate => "consoles are opened, VMs started and stopped",
+            NodeMode::Manage => "consoles are opened, VMs started, stopped, made, changed and removed",
+        };
+        let mode = (wire.mode != 0).then(|| word(wire.mode().as_str_name(), "NODE_MODE_"));
+        Self { mode, reason: wire.reason.clone(), means }
     }
 }
 
@@ -141,6 +170,7 @@ impl View for NodeListView {
             ">MEMORY",
             "OS",
             "AGENT",
+            "POLICY",
             "LAST SAMPLE",
             "LOCKED",
         ]);
@@ -154,6 +184,7 @@ impl View for NodeListView {
                 or_dash(facts.memory_bytes.map(whole_bytes)),
                 or_dash(facts.os.as_deref().map(shown)),
                 or_dash(node.agent_version.as_deref().map(shown)),
+                or_dash(facts.policy.as_ref().and_then(|policy| policy.mode.clone())),
                 or_dash(node.last_sample_unix_ms.map(|at| ago(at, now_ms))),
                 or_dash(node.locked()),
             ]);
@@ -201,6 +232,9 @@ impl View for NodeDetailView {
         facts.fact("memory", or_dash(known.memory_bytes.map(whole_bytes)));
         facts.fact("cgroups", text(&known.cgroup_mode));
         facts.fact("booted", or_dash(known.boot_unix_ms.map(utc)));
+        if let Some(policy) = &known.policy {
+            facts.fact("policy", policy.in_words());
+        }
         if let Some(hypervisor) = &known.hypervisor {
             hypervisor.facts(&mut facts);
         }
@@ -230,6 +264,15 @@ impl NodeView {
     fn locked(&self) -> Option<String> {
         let reason = self.locked_reason.as_deref()?;
         Some(if reason.is_empty() { "yes".to_owned() } else { shown(reason) })
+    }
+}
+
+impl PolicyView {
+    fn in_words(&self) -> String {
+        let mode = self.mode.as_ref().map_or_else(String::new, |mode| format!("{mode}: "));
+        let reason =
+            if self.reason.is_empty() { String::new() } else { format!(" ({})", shown(&self.reason)) };
+        format!("{mode}{}{reason}", self.means)
     }
 }
 

@@ -5,9 +5,9 @@
 //!    └── 3.3, where the server decides ─┘
 //! ```
 //!
-//! What passes is what QEMU 7 to 10 knows of RFB, message by message and with its bounds (`ui/vnc.c`,
-//! `protocol_client_msg`); anything else is an error, since where the next message would begin can't be known. A piece that
-//! passes whole isn't copied. At most [`MAX_KEPT`] bytes of a message that isn't whole are kept; a clipboard's text is passed
+//! What passes is what QEMU knows of RFB, message by message and with its bounds (`ui/vnc.c`, `protocol_client_msg`, 7.2 to
+//! 10), and what viewers send only to servers that offer it: fences and continuous updates. Anything else is an error, since
+//! where the next message would begin can't be known. A piece that passes whole isn't copied. At most [`MAX_KEPT`] bytes of a message that isn't whole are kept; a clipboard's text is passed
 //! on as it comes. What the VM says to the viewer isn't read at all.
 
 use bytes::{Bytes, BytesMut};
@@ -110,6 +110,9 @@ impl Filter {
 
     /// Adds what of `bytes` may go on to QEMU to `out`. After an error the filter is of no use any more.
     pub fn pass(&mut self, mut bytes: Bytes, out: &mut Vec<Bytes>) -> Result<(), RfbError> {
+        if self.talk == Talk::Past && VERSIONS.iter().any(|version| bytes.starts_with(&version[..])) {
+            self.begin();
+        }
         while !bytes.is_empty() {
             if let Stage::Text { left, fate } = self.stage {
                 let part = bytes.split_to(left.min(bytes.len()));
@@ -135,7 +138,8 @@ impl Filter {
     }
 
     /// Another server follows, which greets the viewer as the first did. Whatever the viewer sent before it heard of that
-    /// is dropped: no message begins with the `R` of the version, which says that it has.
+    /// is dropped: no message begins with the `R` of the version, which says that it has. A viewer that was cut off in the
+    /// middle of a message doesn't finish it: the next one's version comes as a piece of its own.
     pub fn restart(&mut self) {
         self.held = Held::default();
         if let Stage::Text { left, .. } = self.stage {
@@ -164,7 +168,9 @@ impl Filter {
         while let Some(&first) = bytes.get(passing)
             && !matches!(self.stage, Stage::Text { .. })
         {
-            self.begins(first);
+            if self.talk == Talk::Past && first == VERSIONS[0][0] {
+                self.begin();
+            }
             let (kind, length) = match message::need(self.stage, &bytes[passing..])? {
                 Need::Whole(kind, length) => (kind, length),
                 Need::Bytes(_) => {
@@ -210,11 +216,10 @@ impl Filter {
         Ok(())
     }
 
-    fn begins(&mut self, first: u8) {
-        if self.talk == Talk::Past && first == VERSIONS[0][0] {
-            self.talk = Talk::Present;
-            self.stage = Stage::Version;
-        }
+    fn begin(&mut self) {
+        self.talk = Talk::Present;
+        self.stage = Stage::Version;
+        self.begun.clear();
     }
 
     fn decide(&mut self, kind: Kind, message: &[u8]) -> Verdict {

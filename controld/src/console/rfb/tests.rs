@@ -265,6 +265,19 @@ fn what_a_viewer_sent_to_a_server_that_is_gone_is_dropped() {
         assert_eq!(one(&mut filter, &HELLO), HELLO, "{before:?}");
         assert_eq!(one(&mut filter, &[5, 0, 1, 1, 1, 1]), [5, 0, 1, 1, 1, 1]);
     }
+    // Cut off there, without the rest.
+    for before in [
+        &b"RFB 003"[..],
+        &HELLO,
+        b"RFB 003.008\n\x01\x01\x04\x01",
+        &[&HELLO[..], &clipboard(40)[..20]].concat(),
+    ] {
+        let mut filter = Filter::new(Input::Pass);
+        let _before = one(&mut filter, before);
+        filter.restart();
+        assert_eq!(one(&mut filter, &HELLO), HELLO, "{before:?}");
+        assert_eq!(filter.kept(), 0);
+    }
     // Nothing was said yet: the next is said to the new one.
     let mut filter = Filter::new(Input::Pass);
     filter.restart();
