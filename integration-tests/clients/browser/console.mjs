@@ -12,6 +12,7 @@
 //   again                      presses what the card over the console offers first
 //   violations                 what axe finds wrong
 //   look FILE                  takes a picture of the tab
+//   back USER PASSWORD_FILE    goes to sign in from a console whose session is over, and does so
 //   rise                       closes the tab
 
 import { readFileSync } from "node:fs";
@@ -53,6 +54,7 @@ export function consoles(context, page, url, problems) {
         const text = (selector) => document.querySelector(selector)?.textContent.trim().replace(/\s+/gu, " ") ?? "";
         const state = document.querySelector("#console-state");
         const over = document.querySelector(".over");
+        const { activeElement } = document;
         return {
           title: document.title,
           vm: text("#bar h1"),
@@ -65,7 +67,7 @@ export function consoles(context, page, url, problems) {
           canType: document.querySelector("#paste")?.disabled === false,
           ending: over?.dataset.ending ?? "",
           over: text(".over"),
-          focus: document.activeElement?.id || document.activeElement?.textContent.trim() || "",
+          focus: activeElement === document.body ? "" : activeElement.id || activeElement.textContent.trim(),
         };
       });
     },
@@ -123,6 +125,14 @@ export function consoles(context, page, url, problems) {
     },
     async look(file) {
       await tab.screenshot({ path: file });
+      return {};
+    },
+    async back(user, file) {
+      await tab.click(".over a");
+      await tab.fill("#username", user);
+      await tab.fill("#password", readFileSync(file, "utf8").trim());
+      await tab.click('form button[type="submit"]');
+      await tab.waitForSelector("#bar");
       return {};
     },
     async rise() {
