@@ -98,11 +98,15 @@ impl Machine {
         self.run(&["apt-get", "install", "-y", &format!("/packages/{file}")]).map(drop)
     }
 
+    /// Where a file of the machine is, from outside.
+    pub fn file(&self, path: &str) -> anyhow::Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/root{path}", self.first_process()?)))
+    }
+
     /// What somebody on the machine is answered who asks at a socket.
     pub fn get(&self, socket: &str, path: &str) -> anyhow::Result<String> {
-        let socket = format!("/proc/{}/root{socket}", self.first_process()?);
         let mut command = Command::new("curl");
-        command.args(["-sf", "--max-time", "10", "--unix-socket", socket.as_str()]);
+        command.args(["-sf", "--max-time", "10", "--unix-socket"]).arg(self.file(socket)?);
         let output = command.arg(format!("http://machine{path}")).output()?;
         crate::succeeded(&output)?;
         Ok(String::from_utf8(output.stdout)?)

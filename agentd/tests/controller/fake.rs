@@ -61,6 +61,8 @@ pub(crate) struct Record {
     pub(crate) due_at_once: u32,
     /// What is issued has ended already.
     pub(crate) ended: bool,
+    /// By which its orders are known.
+    pub(crate) command_keys: Vec<bytes::Bytes>,
     /// Answers to an enrollment that are lost.
     pub(crate) lose_answers: u32,
     /// Open streams: dropped, they end.
@@ -210,7 +212,7 @@ impl Enrollment for Side {
             certificate: Some(certificate),
             agents_port: self.0.agents_port.into(),
             cluster: "c".to_owned(),
-            command_keys: Vec::new(),
+            command_keys: record.command_keys.clone(),
         }))
     }
 

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use horcrux_agentd::identity::Enrolled;
+use horcrux_envelope::Signer;
+use horcrux_privd::settings::Controller as Trusted;
 use horcrux_transport::clock;
 use tempfile::TempDir;
 
@@ -33,6 +36,10 @@ impl Node {
         self.dir.path().join("state")
     }
 
+    fn privd_dir(&self) -> PathBuf {
+        self.dir.path().join("etc/horcrux/privd")
+    }
+
     fn identity(&self) -> Enrolled {
         Enrolled::load(&self.state()).unwrap()
     }
@@ -49,6 +56,7 @@ impl Node {
         fs::write(&file, controller.token(token)).unwrap();
         let mut command = self.command("enroll");
         command.arg("--token-file").arg(file).args(arguments);
+        command.arg("--privd-dir").arg(self.privd_dir());
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
@@ -258,5 +266,67 @@ fn settings_that_would_show_nothing_are_refused() {
             assert!(!refused.status.success(), "{verb}");
             assert!(said(&refused).contains(named), "{verb}: {}", said(&refused));
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_leaves_whose_orders_count_and_the_agent_s_user_has_no_part_in_it() {
+    let node = Node::new();
+    let controller = Controller::start().await;
+    let key = |seed| Signer::new(&[seed; 32]).public_key();
+    let set = |keys: &[&[u8]]| {
+        let command_keys = keys.iter().map(|key| bytes::Bytes::copy_from_slice(key)).collect();
+        *controller.record() = Record { id: "1".to_owned(), command_keys, ..Record::default() };
+    };
+    let url = format!("https://127.0.0.1:{}", controller.port);
+    let again = ["--controller", &url, "--again"];
+    set(&[]);
+    let none = node.enroll(&controller, "first", &again).await;
+    assert!(
+        none.status.success() && said(&none).contains("it gave no key to know them by"),
+        "{}",
+        said(&none)
+    );
+    set(&[&[0; 31]]);
+    let wrong = node.enroll(&controller, "second", &again).await;
+    assert!(said(&wrong).contains("it gave no key to know them by"), "{}", said(&wrong));
+    assert!(!node.privd_dir().exists());
+
+    set(&[key(1).as_bytes()]);
+    if !rustix::process::geteuid().is_root() {
+        let refused = node.enroll(&controller, "third", &again).await;
+        assert!(said(&refused).contains("run this as root"), "{}", said(&refused));
+        return;
+    }
+    // As it is where the agent's package is installed: the state is the agent's own user's.
+    let reach = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(node.dir.path(), reach).unwrap();
+    for entry in fs::read_dir(node.state()).unwrap() {
+        chown(entry.unwrap().path(), Some(65534), Some(65534)).unwrap();
+    }
+    chown(node.state(), Some(65534), Some(65534)).unwrap();
+    let first = node.enroll(&controller, "third", &[&again[..], &["--mode", "console"]].concat()).await;
+    assert!(
+        said(&first).contains("are taken as") && said(&first).contains("allows: console"),
+        "{}",
+        said(&first)
+    );
+    set(&[key(2).as_bytes()]);
+    let second = node.enroll(&controller, "fourth", &[&again[..], &["--mode", "manage"]].concat()).await;
+    assert!(said(&second).contains("it is as it was"), "{}", said(&second));
+    let owner = |path: PathBuf| fs::metadata(path).unwrap().uid();
+    let kept = fs::read_to_string(node.privd_dir().join("controller.toml")).unwrap();
+    let kept = Trusted::parse(&kept).unwrap();
+    assert_eq!(
+        (kept.keys, format!("spiffe://{}/node/{}", kept.cluster, kept.node_id)),
+        (vec![key(2)], node.identity().id())
+    );
+    let policy = fs::read_to_string(node.privd_dir().join("policy.toml")).unwrap();
+    assert!(policy.contains("\nmode = \"console\"\n"), "{policy}");
+    for name in ["controller.toml", "policy.toml", "."] {
+        assert_eq!(owner(node.privd_dir().join(name)), 0, "{name}");
+    }
+    for entry in fs::read_dir(node.state()).unwrap() {
+        assert_eq!(owner(entry.unwrap().path()), 65534, "root made it its own");
     }
 }

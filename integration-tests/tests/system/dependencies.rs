@@ -1,6 +1,8 @@
 //! Who may depend on whom.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -109,11 +111,47 @@ fn programs_with_a_privilege_have_no_tls_no_grpc_and_no_runtime_in_them() {
         "reqwest",
         "ureq",
     ];
-    for program in ["horcrux-privd", "horcrux-pamd"] {
+    // Who signs and who opens what was signed have the same, and no more.
+    for program in ["horcrux-privd", "horcrux-pamd", "horcrux-envelope"] {
         let tree = tree(program);
-        assert!(tree.contains("horcrux-local") && tree.contains("rustix"), "{program}: {tree:?}");
+        assert!(tree.contains("thiserror"), "{program}: {tree:?}");
         let found: Vec<_> = refused.into_iter().filter(|name| tree.contains(*name)).collect();
         assert_eq!(found, [""; 0], "{program}");
     }
     assert!(tree("horcrux-agentd").contains("tokio"), "a tree that has it shows it");
+    let privd = tree("horcrux-privd");
+    assert!(privd.contains("horcrux-local") && privd.contains("horcrux-envelope") && privd.contains("virt"));
+    assert!(!tree("horcrux-envelope").contains("virt"));
+}
+
+/// The lines of code of a file, without its tests, comments and what is empty.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let own = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    own.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"))
+}
+
+/// Rust files below a directory, but those of tests.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.file_name().is_some_and(|name| name != "tests.rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn what_acts_on_a_host_is_small_and_has_nothing_unsafe() {
+    let privd = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agentd/privd/src");
+    let texts: Vec<String> = sources(&privd).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let lines: usize = texts.iter().map(|text| code(text).count()).sum();
+    assert!((1000..=2500).contains(&lines), "{lines} lines of code");
+    for head in ["main.rs", "lib.rs"] {
+        let text = fs::read_to_string(privd.join(head)).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{head}");
+    }
 }

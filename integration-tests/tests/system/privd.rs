@@ -3,6 +3,7 @@
 mod consoles;
 mod hostile;
 mod refused;
+mod sandboxed;
 
 use std::fs;
 use std::os::fd::OwnedFd;

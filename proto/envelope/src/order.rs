@@ -225,6 +225,16 @@ impl fmt::Debug for Rendezvous {
     }
 }
 
+impl From<ConsoleKind> for v1::ConsoleKind {
+    fn from(kind: ConsoleKind) -> Self {
+        match kind {
+            ConsoleKind::Vnc => Self::Vnc,
+            ConsoleKind::Serial => Self::Serial,
+            ConsoleKind::Spice => Self::Spice,
+        }
+    }
+}
+
 impl fmt::Display for ConsoleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

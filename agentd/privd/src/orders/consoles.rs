@@ -18,8 +18,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::net::{Shutdown, shutdown};
 
-use super::hand::Hand;
-
 /// Open at once: each is a process.
 const MOST: usize = 64;
 /// How soon a hold is seen.
@@ -160,12 +158,6 @@ impl Place<'_> {
                 });
             }
         }
-    }
-
-    /// Ends it, and only then has the process that guards it end, by dropping it.
-    pub(crate) fn end(self, hand: Hand) {
-        drop(self);
-        drop(hand);
     }
 }
 

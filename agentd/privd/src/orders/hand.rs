@@ -90,12 +90,7 @@ impl Hand {
 
     /// Opens the VM's console. What comes back is shut down when this is dropped, or when this program ends.
     pub(crate) fn open(&mut self, kind: ConsoleKind) -> Result<OwnedFd, HandError> {
-        use horcrux_envelope::v1::ConsoleKind as Wire;
-        let kind = match kind {
-            ConsoleKind::Vnc => Wire::Vnc,
-            ConsoleKind::Serial => Wire::Serial,
-            ConsoleKind::Spice => Wire::Spice,
-        };
+        let kind = horcrux_envelope::v1::ConsoleKind::from(kind);
         self.packets.set_deadline(clock::now() + DEADLINE);
         self.packets.write(&Open { kind: kind.into() }).map_err(ended)?;
         self.hear()?.1.ok_or(HandError::Ended)

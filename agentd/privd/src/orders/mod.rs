@@ -37,7 +37,7 @@ use rustix::process::Uid;
 use self::audit::{Audit, Kind};
 use self::consoles::{Consoles, End};
 use self::hand::{Hand, HandError};
-use self::journal::{Journal, JournalError, Known, Settled};
+use self::journal::{Journal, Known, Settled};
 use self::policy::{Policy, Vm};
 use self::trusted::{Trusted, Untrusted};
 
@@ -277,13 +277,15 @@ impl Orders {
         });
         let (id, actor) = (console.console, order.actor.as_str());
         tracing::info!(console = %id, vm = %console.vm, actor, why = %end, "console closed");
-        place.end(hand);
+        // The process that guards it ends when it is closed.
+        drop(place);
+        drop(hand);
         Ok(())
     }
 
     fn accept(&self, order: &Order) -> Result<(), String> {
         let written = self.records()?.journal.accept(order, clock::unix_ms());
-        written.map_err(|error| format!("it can't be recorded: {}", with_cause(&error)))
+        written.map_err(|error| format!("it can't be recorded: {:#}", anyhow::Error::new(error)))
     }
 
     /// Records what came of an order that was claimed, and answers.
@@ -299,7 +301,8 @@ impl Orders {
         if let Ok(mut records) = self.records() {
             let settled = Settled { status, reason: reason.clone() };
             if let Err(error) = records.journal.settle(order.command, settled) {
-                tracing::error!(error = with_cause(&error), "the result of an order can't be recorded");
+                let error = anyhow::Error::new(error);
+                tracing::error!("the result of an order can't be recorded: {error:#}");
             }
             records.audit.record(clock::unix_ms(), Kind::Once, Some(order), status, &reason);
         }
@@ -354,7 +357,10 @@ impl Records {
         }
         let journal = Journal::open(&state.join("journal"), clock::unix_ms());
         let journal = journal.map_err(|error| {
-            NoRecords::Failed(format!("orders can't be recorded, so none are taken: {}", with_cause(&error)))
+            NoRecords::Failed(format!(
+                "orders can't be recorded, so none are taken: {:#}",
+                anyhow::Error::new(error)
+            ))
         })?;
         let audit = Audit::open(&state.join("audit")).map_err(|error| failed("write the audit in", error))?;
         Ok(Self { journal, audit, _lock: lock })
@@ -373,21 +379,14 @@ fn make_private(directory: &Path) -> io::Result<()> {
 }
 
 fn opened(signed: &SignedEnvelope, controller: &Controller) -> Result<Order, String> {
-    open(signed, &controller.keys).map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-        format!("it is no order for this node: {error}{cause}")
-    })
+    let no = |error| format!("it is no order for this node: {:#}", anyhow::Error::new(error));
+    open(signed, &controller.keys).map_err(no)
 }
 
 /// Why it is not for this node.
 fn elsewhere(order: &Order, controller: &Controller) -> Option<&'static str> {
-    if order.cluster != controller.cluster {
-        Some("it is of another cluster")
-    } else if order.node_id != controller.node_id {
-        Some("it is for another node")
-    } else {
-        None
-    }
+    let cluster = (order.cluster != controller.cluster).then_some("it is of another cluster");
+    cluster.or((order.node_id != controller.node_id).then_some("it is for another node"))
 }
 
 /// Why it is not for this moment. Two clocks that differ are what is wrong most often, so by how much is told.
@@ -406,11 +405,6 @@ fn untimely(order: &Order, now_ms: i64) -> Option<String> {
     })
 }
 
-fn with_cause(error: &JournalError) -> String {
-    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
-    format!("{error}{cause}")
-}
-
 fn answered(connection: &mut Packets, status: OrderStatus, reason: &str) -> Result<(), PacketError> {
     send(
         connection,
@@ -422,6 +416,3 @@ fn send(connection: &mut Packets, answer: OrderAnswer) -> Result<(), PacketError
     connection.set_deadline(clock::now() + EXCHANGE);
     connection.write(&Answer { answer: Some(answer::Answer::Order(answer)) })
 }
-
-#[cfg(test)]
-mod tests;
