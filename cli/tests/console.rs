@@ -7,6 +7,7 @@ mod terminal;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use self::terminal::Terminal;
 /// A user with nothing of its own.
 const NOBODY: u32 = 65534;
 /// Of one step; the machine may have much to do.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(15);
 
 async fn soon<T>(what: &str, step: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, step).await.unwrap_or_else(|_| panic!("{what}: nothing in time"))
@@ -181,8 +182,7 @@ async fn a_terminal_is_given_back_however_it_ends() {
         terminal.is_raw().await;
         let code = match signal {
             Some(signal) => {
-                let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
-                kill_process(pid, signal).unwrap();
+                signalled(&child, signal);
                 left(&mut socket).await;
                 0
             }
@@ -196,6 +196,24 @@ async fn a_terminal_is_given_back_however_it_ends() {
         assert_eq!(status.code(), Some(code), "{signal:?}");
         assert_eq!(terminal.modes(), before, "{signal:?}");
     }
+}
+
+#[tokio::test]
+async fn who_waits_to_be_let_in_can_give_up() {
+    let mut scene = Secure::start().await;
+    for more in [&[][..], &["--vnc"]] {
+        let mut child = piped(scene.dir.path(), &[&["vm", "console", "shop"], more].concat());
+        let (_, mut socket) = soon("a WebSocket", scene.visitor()).await;
+        assert_eq!(soon("the ticket", socket.next()).await.unwrap().unwrap(), Message::text(TICKET));
+        signalled(&child, Signal::INT);
+        let status = soon("the program ends", child.wait()).await.unwrap();
+        assert_eq!(status.signal(), Some(Signal::INT.as_raw()), "{status}");
+    }
+}
+
+fn signalled(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 #[tokio::test]

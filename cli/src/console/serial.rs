@@ -42,16 +42,17 @@ pub(super) async fn run(
         Some(path) => Some(files::append_private(path).with_context(|| format!("open {}", path.display()))?),
         None => None,
     };
-    let terminated = signal::terminate().context("wait for signals")?;
-    let mut hung_up = signal::reload().context("wait for signals")?;
     let Console { mut to, mut from, opened } =
         Console::open(app, session, asked, |text| app.say(text)).await?;
+    // From here on: a signal ends the program at once while it waits to be let in.
+    let terminated = signal::terminate().context("wait for signals")?;
+    let mut hung_up = signal::reload().context("wait for signals")?;
     let (vm, node) = (shown(&opened.vm_name), shown(bare(&opened.node)));
     let is_terminal = io::stdin().is_terminal();
     if is_terminal {
         app.say(&format!("the serial line of {vm} on {node}: Ctrl-] leaves"));
     }
-    let raw = is_terminal.then(Raw::start).transpose().context("take over the terminal")?;
+    let raw = is_terminal.then(|| Raw::start(io::stdin())).transpose().context("take over the terminal")?;
     let talk = if raw.is_some() { Talk::Raw } else { Talk::Lines };
     let ended = tokio::select! {
         ended = listen(&mut from, log.as_mut(), talk) => ended,

@@ -49,8 +49,9 @@ pub(super) async fn run(
     let at = listen.unwrap_or(ANY_PORT);
     let listener = TcpListener::bind(at).await.with_context(|| format!("listen at {at}"))?;
     let address = listener.local_addr().context("learn which port it is")?;
-    let terminated = signal::terminate().context("wait for signals")?;
     let Console { mut to, mut from, .. } = Console::open(app, session, asked, |text| app.say(text)).await?;
+    // From here on: a signal ends the program at once while it waits to be let in.
+    let terminated = signal::terminate().context("wait for signals")?;
     let mut viewer = if listen.is_none() { started(address)? } else { None };
     match &viewer {
         Some((program, _)) => app.say(&format!("{program} shows {address}")),
