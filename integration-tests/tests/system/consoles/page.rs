@@ -1,6 +1,5 @@
 //! What a person sees of a console in a real browser, on the controller's own page.
 
-
 use horcrux_integration_tests::{Browser, Manner, wait_until};
 use serde_json::{Value, json};
 
@@ -56,7 +55,11 @@ fn a_vms_row_leads_to_its_console_and_what_is_typed_there_reaches_it() {
     scene.opened("a line", |opened| opened.say(b"\r\nLinux web1\r\n").is_ok());
     line(&mut browser, "Linux web1");
     assert_eq!(browser.ask("violations").unwrap()["violations"], json!([]));
-    assert_eq!(browser.ask("read").unwrap()["problems"], json!([]), "with the policy of the console's document");
+    assert_eq!(
+        browser.ask("read").unwrap()["problems"],
+        json!([]),
+        "with the policy of the console's document"
+    );
 }
 
 #[test]
@@ -68,7 +71,11 @@ fn a_console_says_why_it_ended_and_comes_back_where_it_may() {
 
     end(&scene);
     let over = stage(&mut browser, "ended");
-    assert_eq!((over["ending"].as_str(), over["focus"].as_str()), (Some("ended"), Some("Try again")), "{over}");
+    assert_eq!(
+        (over["ending"].as_str(), over["focus"].as_str()),
+        (Some("ended"), Some("Try again")),
+        "{over}"
+    );
     browser.ask("press Enter").unwrap();
     stage(&mut browser, "open");
 
@@ -98,7 +105,11 @@ fn whose_session_is_over_signs_in_and_comes_back_to_the_console() {
     stage(&mut browser, "open");
     browser.ask("leave").unwrap();
     let over = stage(&mut browser, "ended");
-    assert_eq!((over["ending"].as_str(), over["focus"].as_str()), (Some("session"), Some("Sign in")), "{over}");
+    assert_eq!(
+        (over["ending"].as_str(), over["focus"].as_str()),
+        (Some("session"), Some("Sign in")),
+        "{over}"
+    );
     browser.ask(&format!("back admin {}", scene.controller.path("password"))).unwrap();
     let back = stage(&mut browser, "open");
     assert!(back["title"].as_str().unwrap().contains("serial line"), "{back}");

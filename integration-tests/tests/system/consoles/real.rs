@@ -106,6 +106,9 @@ fn in_a_browser_the_screen_shows_the_guest_and_keys_reach_it_and_the_serial_line
     browser.ask("rise").unwrap();
 
     browser.ask(&format!("console {uuid} serial")).unwrap();
+    // It says nothing until it is spoken to: what it said before, nobody heard.
+    shown(&mut browser, "the line", |shown| shown["stage"] == "open");
+    browser.ask("press Enter").unwrap();
     says(&mut browser, "login:");
     browser.ask("keys root\\n").unwrap();
     says(&mut browser, "Password:");
