@@ -334,6 +334,22 @@ fn rows(method: &str, ids: &BTreeMap<&str, String>) -> Option<Vec<(&'static str,
             ("another by its name", json!({"name": "other"})),
             ("none by its name", json!({"name": "none"})),
         ]),
+        "v1.ConsoleService/CreateTicket" => {
+            let ticket = |vm: &str| valid(json!({"vm": vm, "kind": "CONSOLE_KIND_SERIAL"}));
+            Some(vec![
+                ("in the pool", ticket(POOLED)),
+                ("another", ticket(OTHER)),
+                ("none", ticket(NOWHERE)),
+                ("another by its name", ticket("other")),
+            ])
+        }
+        "v1.ConsoleService/List" => Some(vec![
+            ("all", json!({})),
+            ("in the pool", json!({"vm": POOLED})),
+            ("another", json!({"vm": OTHER})),
+            ("none", json!({"vm": NOWHERE})),
+        ]),
+        "v1.ConsoleService/End" => once(valid(json!({"name": "consoles/00000000000000000000000000000000"}))),
         "v1.ContainerService/Get" => Some(vec![
             ("in the pool", json!({"name": "n1/c1"})),
             ("another", json!({"name": "n1/c2"})),
@@ -351,7 +367,7 @@ fn rows(method: &str, ids: &BTreeMap<&str, String>) -> Option<Vec<(&'static str,
         }
         "agent.v1.Enrollment/Enroll" => once(json!({"tokenId": "x", "tokenSecret": "x"})),
         "agent.v1.Enrollment/Renew" => once(json!({"csr": "AAAA"})),
-        "agent.v1.AgentLink/Attach" => once(json!({})),
+        "agent.v1.AgentLink/Attach" | "agent.v1.ConsoleLink/Carry" => once(json!({})),
         _ => None,
     }
 }
