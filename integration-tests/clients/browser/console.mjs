@@ -5,7 +5,7 @@
 //   shown                      what the bar and the card over the console say
 //   picture                    the screen's size, how many colours it has, how many of its pixels are lit, and a hash of it
 //   terminal                   the lines of the serial line that are in sight
-//   keys TEXT                  types; \n is Enter
+//   keys TEXT                  types on a US keyboard; \n is Enter
 //   press KEY                  presses one key or several together: Control+Alt+Home
 //   paste KEYBOARD TEXT        has a text typed key by key
 //   button ID                  presses a button of the bar
@@ -93,7 +93,13 @@ export function consoles(context, page, url, problems) {
       return { lines: lines.filter((line) => line !== "") };
     },
     async keys(...words) {
-      await tab.keyboard.type(written(words), { delay: 20 });
+      // A guest hears of keys by their place: of Shift only where it is pressed.
+      for (const character of written(words)) {
+        const shifted = /[A-Z~!@#$%^&*()_+{}|:"<>?]/u.test(character);
+        if (shifted) await tab.keyboard.down("Shift");
+        await tab.keyboard.press(character === "\n" ? "Enter" : character, { delay: 20 });
+        if (shifted) await tab.keyboard.up("Shift");
+      }
       return {};
     },
     async press(key) {

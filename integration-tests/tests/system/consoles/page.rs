@@ -42,6 +42,7 @@ fn a_vms_row_leads_to_its_console_and_what_is_typed_there_reaches_it() {
     let mut browser = Browser::open(&scene.controller).unwrap();
     let row = format!("vms/{WEB}");
     wait_until("the VM on the page", || browser.row(&row).map(drop)).unwrap();
+    assert_eq!(browser.ask("audit").unwrap()["violations"], json!([]), "with links to consoles");
     let at = browser.ask(&format!("sit {WEB}")).unwrap();
     assert_eq!(at["path"], format!("/vms/{WEB}/console"));
     let screen = stage(&mut browser, "open");
