@@ -55,6 +55,8 @@ struct Serial {
 
 pub(crate) fn run(arguments: impl Iterator<Item = std::ffi::OsString>) -> anyhow::Result<()> {
     let cli = Cli::parse_from(arguments);
+    // It was started by a link, whose name it would have.
+    rustix::thread::set_name(c"horcrux-hand").context("take a name")?;
     let stdin = io::stdin().as_fd().try_clone_to_owned().context("take the socket")?;
     let packets = Packets::new(stdin, clock::now() + PATIENCE);
     let refuse = |error: &anyhow::Error| {

@@ -47,7 +47,6 @@ struct Line<'a> {
     unix_ms: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
     #[serde(flatten)]
     order: Option<Ordered<'a>>,

@@ -90,9 +90,9 @@ impl Hand {
 
     /// Opens the VM's console. What comes back is shut down when this is dropped, or when this program ends.
     pub(crate) fn open(&mut self, kind: ConsoleKind) -> Result<OwnedFd, HandError> {
-        let kind = horcrux_envelope::v1::ConsoleKind::from(kind);
         self.packets.set_deadline(clock::now() + DEADLINE);
-        self.packets.write(&Open { kind: kind.into() }).map_err(ended)?;
+        let told = Open { kind: horcrux_envelope::v1::ConsoleKind::from(kind).into() };
+        self.packets.write(&told).map_err(ended)?;
         self.hear()?.1.ok_or(HandError::Ended)
     }
 

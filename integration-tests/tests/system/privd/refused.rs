@@ -95,7 +95,10 @@ fn an_order_is_carried_out_once_and_in_sequence_whatever_ends_in_between() {
 fn a_second_one_on_the_same_state_does_not_run() {
     let orders = Orders::new();
     let host = Host::start(&orders, Mode::Manage);
-    let output = Command::new(program("horcrux-privd").unwrap())
+    // It would go on for ever where it did run.
+    let output = Command::new("timeout")
+        .arg("20")
+        .arg(program("horcrux-privd").unwrap())
         .arg("--socket")
         .arg(host.root.path().join("other"))
         .arg("--root")
