@@ -296,6 +296,7 @@ fn changes_state(kind: EventKind) -> bool {
             | EventKind::VmSuspended
             | EventKind::VmResumed
             | EventKind::VmStopped
+            | EventKind::VmMigratedAway
             | EventKind::VmShutDown
             | EventKind::VmPmSuspended
             | EventKind::VmCrashed

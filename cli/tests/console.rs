@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 mod controller;
-mod terminal;
 
 use std::fs;
 use std::io;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use horcrux_proto::console::{Ask, CloseCode, MAX_MESSAGE, Notice, Viewer};
+use horcrux_test_parts::Terminal;
 use horcrux_transport::files;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -24,7 +24,6 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use self::controller::consoles::TICKET;
 use self::controller::secure::{Secure, Socket, opened};
-use self::terminal::Terminal;
 
 /// A user with nothing of its own.
 const NOBODY: u32 = 65534;

@@ -207,6 +207,7 @@ pub fn checked_event(event: Event) -> Result<Event, Malformed> {
         | EventKind::VmSuspended
         | EventKind::VmResumed
         | EventKind::VmStopped
+        | EventKind::VmMigratedAway
         | EventKind::VmShutDown
         | EventKind::VmPmSuspended
         | EventKind::VmCrashed

@@ -8,8 +8,8 @@ use horcrux_proto::agent::v1::{Event, Hello, Inventory, SampleBatch, Series, eve
 use horcrux_proto::authz::Privilege;
 use horcrux_proto::name::NodeName;
 use horcrux_proto::v1::{
-    EventKind, Metric, MetricsFrame, NodeFacts, NodeState, Source, Topic, VmFacts, WatchResponse, entity,
-    watch_response::Message,
+    EventKind, Metric, MetricsFrame, NodeFacts, NodeState, Source, Topic, VmFacts, VmState, WatchResponse,
+    entity, watch_response::Message,
 };
 use horcrux_transport::clock;
 use prost::Message as _;
@@ -175,6 +175,55 @@ fn usage_needs_two_readings_and_is_a_share_of_the_vcpus() {
     assert_eq!(usage(&model.fleet), Some(50.0), "5 s of CPU in 5 s on two vCPUs");
     model.fleet.samples(&node("a"), LinkId(1), &counter(20 * S, 7, S, vec![]));
     assert_eq!(usage(&model.fleet), None, "a counter that started over says nothing");
+}
+
+#[test]
+fn a_vm_that_its_node_says_has_left_is_that_node_s_that_says_it_runs() {
+    let off = Inventory {
+        vms: vec![VmFacts { uuid: VM.into(), state: VmState::ShutOff.into(), ..VmFacts::default() }],
+        ..Inventory::default()
+    };
+    let left = Event {
+        object: Some(event::Object::VmUuid(VM.into())),
+        kind: EventKind::VmMigratedAway.into(),
+        ..Event::default()
+    };
+    let gone = Inventory { gone_vms: vec![VM.into()], ..Inventory::default() };
+    let resource = format!("vms/{VM}").parse().unwrap();
+    let begun = || {
+        let mut model = Model::with(&["a", "b", "c"]);
+        for (number, name) in ["a", "b", "c"].iter().enumerate() {
+            model.attach(name, u64::try_from(number).unwrap() + 1);
+        }
+        model.fleet.inventory(&node("a"), &vm_on(VM, 2));
+        // It is there before it has left.
+        model.fleet.inventory(&node("b"), &vm_on(VM, 2));
+        assert_eq!(model.fleet.find(&resource).unwrap().node, node("a"));
+        model
+    };
+    let at = |model: &Model| model.fleet.find(&resource).map(|object| object.node.clone());
+    // It stays defined where it was, and is off there.
+    let mut model = begun();
+    model.fleet.event(&node("c"), 1, &left);
+    model.fleet.event(&node("b"), 1, &left);
+    assert_eq!(at(&model), Some(node("a")), "only its own node can say so");
+    model.fleet.event(&node("a"), 1, &left);
+    model.fleet.inventory(&node("a"), &off);
+    assert_eq!(at(&model), Some(node("b")));
+    // It is removed where it was.
+    let mut model = begun();
+    model.fleet.inventory(&node("a"), &gone);
+    assert_eq!(at(&model), Some(node("b")));
+    // One that is merely off stays, and so does one whose other node takes it back.
+    let mut model = begun();
+    model.fleet.inventory(&node("a"), &off);
+    assert_eq!(at(&model), Some(node("a")));
+    model.fleet.inventory(&node("b"), &gone);
+    model.fleet.event(&node("a"), 1, &left);
+    assert_eq!(at(&model), Some(node("a")));
+    // Who comes with it after it has left has it.
+    model.fleet.inventory(&node("c"), &vm_on(VM, 2));
+    assert_eq!(at(&model), Some(node("c")));
 }
 
 #[test]

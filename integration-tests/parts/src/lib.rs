@@ -1,5 +1,5 @@
 //! A directory and an OpenID provider, as others write them: started in a directory of their own on a free port, ended
-//! when dropped. `integration-tests/install` installs what they need.
+//! when dropped; and a terminal. `integration-tests/install` installs what they need.
 #![forbid(unsafe_code)]
 
 mod authority;
@@ -7,6 +7,7 @@ mod browser;
 mod parrot;
 mod provider;
 mod slapd;
+mod terminal;
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use self::browser::agree;
 pub use self::parrot::Parrot;
 pub use self::provider::{Claims, Provider};
 pub use self::slapd::{Slapd, Tls};
+pub use self::terminal::{Screen, Terminal};
 
 /// What a part may take to start on two busy cores.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,8 +1,11 @@
 //! A real guest under a real libvirt: its screen and its serial line in a browser and in a terminal, on a node on which
 //! nothing listens for that.
 
+use std::time::Duration;
+
 use horcrux_integration_tests::lab::{Lab, Work};
 use horcrux_integration_tests::{Browser, Controller, Daemon, Place, wait_until};
+use horcrux_test_parts::Terminal;
 use serde_json::Value;
 
 /// A node with a guest that one can sit at, and whose policy lets consoles be opened.
@@ -28,22 +31,26 @@ impl Scene {
         scene
     }
 
-    /// Changes the node's policy, and waits until it is told.
     fn mode(&self, mode: &str) {
-        let set = format!("s/^mode = .*/mode = \"{mode}\"/");
-        self.lab.exec(1, &["sed", "-i", &set, "/etc/horcrux/privd/policy.toml"]).unwrap();
-        wait_until("the node's mode", || {
-            let node = self.controller.json(&["node", "get", "node1"])?;
-            anyhow::ensure!(node["policy"]["mode"] == mode, "{node}");
-            Ok(())
-        })
-        .unwrap();
+        set_mode(&self.lab, &self.controller, 1, mode);
     }
 
     /// What listens for TCP connections on the node.
     fn listeners(&self) -> String {
         self.lab.exec(1, &["ss", "-Hltnp"]).unwrap()
     }
+}
+
+/// Changes a node's policy, and waits until it is told.
+fn set_mode(lab: &Lab, controller: &Controller, node: usize, mode: &str) {
+    let set = format!("s/^mode = .*/mode = \"{mode}\"/");
+    lab.exec(node, &["sed", "-i", &set, "/etc/horcrux/privd/policy.toml"]).unwrap();
+    wait_until("the node's mode", || {
+        let node = controller.json(&["node", "get", &format!("node{node}")])?;
+        anyhow::ensure!(node["policy"]["mode"] == mode, "{node}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 fn shown(browser: &mut Browser, what: &str, look: impl Fn(&Value) -> bool) -> Value {
@@ -123,4 +130,103 @@ fn in_a_browser_the_screen_shows_the_guest_and_keys_reach_it_and_the_serial_line
     let refused = scene.controller.ctl(&["vm", "console", "web1"]).unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("lets no console be opened"), "{said}");
+}
+
+#[test]
+fn in_a_terminal_the_serial_line_logs_in_and_a_key_leads_out() {
+    let scene = Scene::start();
+    let log = scene.controller.path("serial.log");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let status = runtime.block_on(async {
+        let terminal = Terminal::open();
+        let before = terminal.modes();
+        let client = scene.controller.client("terminal").unwrap();
+        scene.controller.administrator().unwrap().elsewhere("client-terminal").sign_in().unwrap();
+        let command = client.command(&["vm", "console", "web1", "--log", &log]).unwrap();
+        let mut child = terminal.run(command.into());
+        let mut screen = terminal.screen();
+        terminal.is_raw().await;
+        screen.shows("Ctrl-]").await;
+        terminal.types(b"\r");
+        screen.shows("login:").await;
+        terminal.types(b"root\r");
+        screen.shows("Password:").await;
+        terminal.types(b"horcrux\r");
+        screen.shows("built-in shell").await;
+        terminal.types(b"echo a$((6*7))b\r");
+        screen.shows("a42b").await;
+        terminal.types(b"\x1d");
+        let status = tokio::time::timeout(Duration::from_secs(20), child.wait()).await.unwrap().unwrap();
+        assert_eq!(terminal.modes(), before);
+        status
+    });
+    assert!(status.success(), "{status}");
+    let kept = std::fs::read_to_string(&log).unwrap();
+    assert!(kept.contains("a42b") && !kept.contains("horcrux\n"), "{kept}");
+
+    // Its screen, as a picture.
+    let picture = scene.controller.path("screen.png");
+    scene.controller.ctl(&["vm", "console", "web1", "--screenshot", &picture]).unwrap();
+    let png = std::fs::read(&picture).unwrap();
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
+    // Its width and height stand in its head.
+    assert_eq!(png[16..24], [0, 0, 720_u32.to_be_bytes()[2], 720_u32.to_be_bytes()[3], 0, 0, 1, 144]);
+}
+
+#[test]
+fn a_console_follows_its_vm_to_another_node() {
+    let lab = Lab::up(2).unwrap();
+    for node in [1, 2] {
+        lab.start_libvirtd(node).unwrap();
+    }
+    let disk = "qemu-img create -q -f qcow2 /var/lib/libvirt/images/web1.qcow2 64M
+                chown libvirt-qemu /var/lib/libvirt/images/web1.qcow2";
+    lab.exec(2, &["bash", "-euc", disk]).unwrap();
+    let vm = lab.vm(1, "web1", 1, Work::Console).unwrap();
+    let controller = Controller::start_at(Place::Lab(lab.network())).unwrap();
+    let _running: Vec<(Daemon, Daemon)> = [1, 2]
+        .map(|node| {
+            let privd = lab.start_privd(node).unwrap();
+            (lab.join(&controller, node).unwrap(), privd)
+        })
+        .into();
+    for node in [1, 2] {
+        set_mode(&lab, &controller, node, "console");
+    }
+    let uuid = vm.trim_start_matches("vms/").to_owned();
+    let mut browser = Browser::open(&controller).unwrap();
+    browser.ask(&format!("console {uuid} vnc")).unwrap();
+    shown(&mut browser, "the screen", |shown| shown["drawn"] == true && shown["node"] == "on node1");
+    wait_until("the guest's shell", || {
+        let picture = browser.ask("picture")?;
+        anyhow::ensure!(picture["lit"].as_u64().is_some_and(|lit| lit > 2000), "{picture}");
+        Ok(())
+    })
+    .unwrap();
+    let consoles = || controller.json(&["console", "list"]).unwrap();
+    let before = consoles();
+    let migrate = ["virsh", "-q", "-c", "qemu:///system", "migrate", "--live", "--p2p", "--unsafe"];
+    lab.exec(1, &[&migrate[..], &["--persistent", "web1", "qemu+tcp://10.77.0.2/system"]].concat()).unwrap();
+    shown(&mut browser, "the other node", |shown| {
+        shown["node"] == "on node2"
+            && shown["stage"] == "open"
+            && shown["ending"] == ""
+            && shown["drawn"] == true
+    });
+    let after = wait_until("the picture", || {
+        let picture = browser.ask("picture")?;
+        anyhow::ensure!(picture["lit"].as_u64().is_some_and(|lit| lit > 2000), "{picture}");
+        Ok(picture)
+    })
+    .unwrap();
+    browser.ask("keys echo here\\n").unwrap();
+    wait_until("what was typed there", || {
+        let picture = browser.ask("picture")?;
+        anyhow::ensure!(picture["hash"] != after["hash"], "{picture}");
+        Ok(())
+    })
+    .unwrap();
+    // It is the same console, by the same ticket.
+    assert_eq!(consoles()[0]["name"], before[0]["name"]);
+    assert_eq!(consoles()[0]["node"], "nodes/node2");
 }

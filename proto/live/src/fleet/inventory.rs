@@ -1,6 +1,6 @@
 //! What nodes say is on them and happens there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use horcrux_proto::agent::v1 as agent;
 use horcrux_proto::name::{ContainerId, NodeName, Resource, VmUuid};
@@ -8,6 +8,16 @@ use horcrux_proto::v1;
 
 use super::{Facts, Fleet, FleetEvent};
 use crate::object::Object;
+
+/// VMs that another node than theirs says run there: so it is when one has migrated. Its own node has the word: it must say
+/// that the VM has left, or that it has it no more.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    /// Their own nodes have said that they left.
+    left: HashSet<VmUuid>,
+    /// What another says of each. It isn't said again unless it changes.
+    claims: HashMap<VmUuid, (NodeName, v1::VmFacts)>,
+}
 
 impl Fleet {
     /// What a node says is on it.
@@ -19,6 +29,10 @@ impl Fleet {
             }
             self.touch_facts(slot);
         }
+        let no_more = |uuid: &VmUuid| {
+            inventory.complete || inventory.gone_vms.iter().any(|gone| gone.parse() == Ok(*uuid))
+        };
+        self.elsewhere.claims.retain(|uuid, (of, _)| of != name || !no_more(uuid));
         let mut listed = HashSet::from([slot]);
         for vm in &inventory.vms {
             listed.extend(self.vm(name, vm));
@@ -37,7 +51,23 @@ impl Fleet {
             named.filter(|slot| self.objects.get(slot).is_some_and(|o| o.node == *name)).collect()
         };
         for slot in gone {
+            let vm = self.objects.get(&slot).and_then(|object| match &object.resource {
+                Resource::Vm(uuid) => Some(*uuid),
+                Resource::Node(_) | Resource::Container(..) | Resource::Pool(_) | Resource::Root => None,
+            });
             self.remove(slot);
+            if let Some(vm) = vm {
+                self.free(vm);
+            }
+        }
+    }
+
+    /// A VM is nobody's any more, or was given up: who said that it runs there has it.
+    fn free(&mut self, vm: VmUuid) {
+        if let Some((node, facts)) = self.elsewhere.claims.remove(&vm)
+            && self.nodes.get(&node).is_some_and(|node| node.link.is_some())
+        {
+            self.vm(&node, &facts);
         }
     }
 
@@ -46,14 +76,25 @@ impl Fleet {
         let resource = Resource::Vm(uuid);
         if let Some(&slot) = self.by_resource.get(&resource) {
             let owner = self.objects.get(&slot)?.node.clone();
-            // Its holder may only be reconnecting. The claim comes again with each inventory.
-            if owner != *node && !self.is_down(&owner) {
-                *self.counts.entry("foreign_guest").or_default() += 1;
-                return None;
-            }
-            if owner != *node {
+            let is_off = matches!(facts.state(), v1::VmState::ShutOff | v1::VmState::Crashed);
+            if owner == *node {
+                if !is_off {
+                    self.elsewhere.left.remove(&uuid);
+                }
+            } else if self.is_down(&owner) || (!is_off && self.elsewhere.left.contains(&uuid)) {
+                self.elsewhere.left.remove(&uuid);
+                self.elsewhere.claims.remove(&uuid);
                 self.move_to(slot, node);
                 self.speaks_for_more(node);
+            } else {
+                // Its holder may only be reconnecting.
+                *self.counts.entry("foreign_guest").or_default() += 1;
+                if !is_off {
+                    self.elsewhere.claims.insert(uuid, (node.clone(), facts.clone()));
+                } else if self.elsewhere.claims.get(&uuid).is_some_and(|(of, _)| of == node) {
+                    self.elsewhere.claims.remove(&uuid);
+                }
+                return None;
             }
         } else {
             self.speaks_for_more(node);
@@ -103,6 +144,12 @@ impl Fleet {
         if self.find(&resource).is_some_and(|object| object.node != *name) {
             *self.counts.entry("foreign_guest").or_default() += 1;
             return;
+        }
+        if let (Resource::Vm(vm), v1::EventKind::VmMigratedAway) = (&resource, event.kind())
+            && self.by_resource.contains_key(&resource)
+        {
+            self.elsewhere.left.insert(*vm);
+            self.free(*vm);
         }
         self.changes.events.push(FleetEvent {
             node: name.clone(),

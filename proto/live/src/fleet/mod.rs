@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use horcrux_proto::name::{NodeName, Resource};
 use horcrux_proto::v1;
 
+use self::inventory::Elsewhere;
 use crate::names::Names;
 use crate::object::{Facts, Object, Place};
 
@@ -61,6 +62,7 @@ pub struct Fleet {
     next_slot: u32,
     names: Names,
     changes: Changes,
+    elsewhere: Elsewhere,
     /// Refused or unusable, by name.
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -150,6 +152,7 @@ impl Fleet {
             next_slot: 1,
             names: Names::default(),
             changes: Changes::default(),
+            elsewhere: Elsewhere::default(),
             counts: BTreeMap::new(),
         }
     }

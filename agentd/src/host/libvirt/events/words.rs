@@ -106,6 +106,9 @@ const LIFECYCLE: [(EventKind, &[&str]); 9] = [
     (EventKind::VmPmSuspended, &["to memory", "to disk"]),
     (EventKind::VmCrashed, &["its guest panicked", "its guest's crash kernel was loaded"]),
 ];
+/// Of a VM that stops, and the reason that it goes on elsewhere, which makes it another kind.
+const STOPPED: i32 = 5;
+const MIGRATED: i32 = 3;
 const WATCHDOG: [&str; 7] =
     ["nothing done", "paused", "reset", "powered off", "shut down", "logged", "NMI sent"];
 const IO_ERROR: [&str; 3] = ["ignored", "the VM is paused", "reported to its guest"];
@@ -145,6 +148,9 @@ impl Said {
     /// What it is, and what people are told beside the VM's name. `None`: of a kind that a later libvirt has.
     pub(super) fn in_words(&self) -> Option<(EventKind, String)> {
         Some(match self {
+            Self::Lifecycle { event: STOPPED, detail: MIGRATED } => {
+                (EventKind::VmMigratedAway, String::new())
+            }
             Self::Lifecycle { event, detail } => {
                 let (kind, reasons) = LIFECYCLE.get(usize::try_from(*event).ok()?)?;
                 (*kind, of(reasons, *detail).to_owned())
@@ -219,6 +225,9 @@ mod tests {
         let paused = words(&Said::Lifecycle { event: 3, detail: 0 });
         assert_eq!(paused, (EventKind::VmSuspended, "paused".to_owned()));
         let destroyed = words(&Said::Lifecycle { event: 5, detail: 1 });
+        let left = words(&Said::Lifecycle { event: STOPPED, detail: MIGRATED });
+        assert_eq!(left, (EventKind::VmMigratedAway, String::new()));
+        assert_eq!(LIFECYCLE[5].1[3], "migrated away");
         assert_eq!(destroyed, (EventKind::VmStopped, "destroyed".to_owned()));
         assert_eq!(words(&Said::Lifecycle { event: 5, detail: 99 }), (EventKind::VmStopped, String::new()));
         assert!(Said::Lifecycle { event: 99, detail: 0 }.in_words().is_none());

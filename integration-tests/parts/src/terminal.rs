@@ -1,4 +1,5 @@
 //! A terminal with a person at it.
+#![allow(clippy::unwrap_used, reason = "for tests: a panic is the report")]
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,8 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
-pub(crate) struct Terminal {
+#[derive(Debug)]
+pub struct Terminal {
     /// The person's end.
     person: OwnedFd,
     /// The programs'.
@@ -18,7 +20,8 @@ pub(crate) struct Terminal {
 }
 
 /// What the terminal shows, in order.
-pub(crate) struct Screen {
+#[derive(Debug)]
+pub struct Screen {
     file: tokio::fs::File,
     shown: String,
 }
@@ -28,7 +31,7 @@ const SOON: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Terminal {
-    pub(crate) fn open() -> Self {
+    pub fn open() -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let person = openpt(flags).unwrap();
         grantpt(&person).unwrap();
@@ -37,31 +40,31 @@ impl Terminal {
         Self { person, programs }
     }
 
-    pub(crate) fn run(&self, mut command: Command) -> Child {
+    pub fn run(&self, mut command: Command) -> Child {
         let end = || Stdio::from(self.programs.try_clone().unwrap());
         command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
     }
 
-    pub(crate) fn types(&self, keys: &[u8]) {
+    pub fn types(&self, keys: &[u8]) {
         assert_eq!(rustix::io::write(&self.person, keys).unwrap(), keys.len());
     }
 
-    pub(crate) fn resize(&self) {
+    pub fn resize(&self) {
         tcsetwinsize(&self.person, Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     }
 
-    pub(crate) fn screen(&self) -> Screen {
+    pub fn screen(&self) -> Screen {
         let file = tokio::fs::File::from_std(File::from(self.person.try_clone().unwrap()));
         Screen { file, shown: String::new() }
     }
 
     /// All that a program may change.
-    pub(crate) fn modes(&self) -> String {
+    pub fn modes(&self) -> String {
         format!("{:?}", tcgetattr(&self.programs).unwrap())
     }
 
     /// Waits until keys come as they are typed.
-    pub(crate) async fn is_raw(&self) {
+    pub async fn is_raw(&self) {
         let raw = async {
             while tcgetattr(&self.programs).unwrap().local_modes.contains(LocalModes::ICANON) {
                 tokio::time::sleep(LOOK).await;
@@ -73,7 +76,7 @@ impl Terminal {
 
 impl Screen {
     /// Waits until `text` was shown, behind what was waited for before.
-    pub(crate) async fn shows(&mut self, text: &str) {
+    pub async fn shows(&mut self, text: &str) {
         let read = async {
             loop {
                 if let Some(at) = self.shown.find(text) {
