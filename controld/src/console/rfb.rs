@@ -63,8 +63,6 @@ pub struct Filter {
     /// A message that has begun.
     begun: BytesMut,
     held: Held,
-    pixel_format: Option<Bytes>,
-    encodings: Option<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +101,6 @@ impl Filter {
             input,
             begun: BytesMut::new(),
             held: Held::default(),
-            pixel_format: None,
-            encodings: None,
         }
     }
 
@@ -148,11 +144,6 @@ impl Filter {
         if self.stage != Stage::Version || !self.begun.is_empty() {
             self.talk = Talk::Past;
         }
-    }
-
-    /// How the viewer wants the picture: the messages that say it again to a server that wasn't there to hear it.
-    pub fn wishes(&self) -> impl Iterator<Item = &Bytes> {
-        self.pixel_format.iter().chain(&self.encodings)
     }
 
     /// Bytes that were taken in and are neither passed on nor dropped.
@@ -228,14 +219,9 @@ impl Filter {
             Kind::Version => Stage::Security,
             Kind::Security => Stage::Init,
             Kind::CutText(left) => text(left, self.fate()),
-            Kind::Init
-            | Kind::PixelFormat
-            | Kind::Encodings
-            | Kind::Picture
-            | Kind::Key(..)
-            | Kind::Pointer
-            | Kind::DesktopSize
-            | Kind::Power => Stage::Message,
+            Kind::Init | Kind::Picture | Kind::Key(..) | Kind::Pointer | Kind::DesktopSize | Kind::Power => {
+                Stage::Message
+            }
         };
         if self.talk == Talk::Past {
             return Verdict::Drop;
@@ -249,14 +235,6 @@ impl Filter {
             (Kind::Init, _) if message != SHARED => Verdict::Instead(Bytes::from_static(&SHARED)),
             (Kind::Version | Kind::Security | Kind::Init | Kind::Picture, _)
             | (Kind::CutText(_) | Kind::DesktopSize, Input::Pass) => Verdict::Pass,
-            (Kind::PixelFormat, _) => {
-                self.pixel_format = Some(Bytes::copy_from_slice(message));
-                Verdict::Pass
-            }
-            (Kind::Encodings, _) => {
-                self.encodings = Some(Bytes::copy_from_slice(message));
-                Verdict::Pass
-            }
             (Kind::Pointer, Input::Pass) => {
                 self.held.pointer(message);
                 Verdict::Pass

@@ -13,9 +13,6 @@ use super::rfb::{Filter, Input};
 use super::session::{Clocks, Current, FromViewer};
 use super::{Consoles, End, Open};
 
-/// How an RFB client begins: what comes after a line was opened anew, and before this, is of the conversation before.
-const GREETING: &[u8] = b"RFB 003.00";
-
 pub(super) struct Up<'a> {
     pub(super) open: &'a Open,
     pub(super) consoles: &'a Consoles,
@@ -24,12 +21,13 @@ pub(super) struct Up<'a> {
     pub(super) line: watch::Receiver<Current>,
 }
 
-/// The conversation of one line.
+/// Where it goes, and what of it may.
 struct Talk {
+    /// Of the line.
     number: u32,
     to_vm: ToNode,
-    /// Of a screen; `None` until the viewer has begun.
-    filter: Option<Filter>,
+    /// Of a screen.
+    filter: Filter,
 }
 
 impl Up<'_> {
@@ -60,11 +58,10 @@ impl Up<'_> {
                         return End::left();
                     }
                     // Keys that are down are let go of at once, not with what the viewer says next.
-                    let input = self.input();
+                    let input = input(*self.control.borrow_and_update());
                     let Some(talk) = &mut talk else { continue };
-                    let Some(filter) = &mut talk.filter else { continue };
                     let mut released = Vec::new();
-                    filter.set_input(input, &mut released);
+                    talk.filter.set_input(input, &mut released);
                     send(talk, released).await;
                 }
             }
@@ -80,21 +77,19 @@ impl Up<'_> {
         self.open.from_viewer.fetch_add(count, Ordering::Relaxed);
         // While the VM is looked for, nothing takes what is typed.
         let Some((number, to_vm)) = self.line.borrow_and_update().clone() else { return Ok(()) };
-        let talk = match talk {
-            Some(talk) if talk.number == number => talk,
-            Some(_) | None => talk.insert(Talk { number, to_vm, filter: None }),
-        };
+        // Not marked as seen: a change is for who waits for it.
+        let input = input(*self.control.borrow());
+        let talk =
+            talk.get_or_insert_with(|| Talk { number, to_vm: to_vm.clone(), filter: Filter::new(input) });
+        if talk.number != number {
+            // What the viewer sent before it knew is of the conversation before.
+            talk.filter.restart();
+            (talk.number, talk.to_vm) = (number, to_vm);
+        }
         match self.open.kind {
             ConsoleKind::Vnc => {
-                if talk.filter.is_none() {
-                    if talk.number > 0 && !bytes.starts_with(GREETING) {
-                        return Ok(());
-                    }
-                    talk.filter = Some(Filter::new(self.input()));
-                }
-                let Some(filter) = &mut talk.filter else { return Ok(()) };
                 let mut passed = Vec::new();
-                filter
+                talk.filter
                     .pass(bytes, &mut passed)
                     .map_err(|error| End::new(CloseCode::Protocol, format!("the viewer: {error}")))?;
                 send(talk, passed).await;
@@ -107,10 +102,10 @@ impl Up<'_> {
         }
         Ok(())
     }
+}
 
-    fn input(&mut self) -> Input {
-        if *self.control.borrow_and_update() { Input::Pass } else { Input::Drop }
-    }
+fn input(in_control: bool) -> Input {
+    if in_control { Input::Pass } else { Input::Drop }
 }
 
 /// Waits while the VM takes no more; what is left when its line ends goes with it.
