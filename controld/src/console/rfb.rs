@@ -63,6 +63,7 @@ pub struct Filter {
     /// A message that has begun.
     begun: BytesMut,
     held: Held,
+    version: Option<Bytes>,
     pixel_format: Option<Bytes>,
     encodings: Option<Bytes>,
 }
@@ -103,6 +104,7 @@ impl Filter {
             input,
             begun: BytesMut::new(),
             held: Held::default(),
+            version: None,
             pixel_format: None,
             encodings: None,
         }
@@ -153,6 +155,12 @@ impl Filter {
     /// How the viewer wants the picture: the messages that say it again to a server that wasn't there to hear it.
     pub fn wishes(&self) -> impl Iterator<Item = &Bytes> {
         self.pixel_format.iter().chain(&self.encodings)
+    }
+
+    /// The version that the viewer chose, on which the server's greeting depends.
+    #[must_use]
+    pub fn version(&self) -> Option<&Bytes> {
+        self.version.as_ref()
     }
 
     /// Bytes that were taken in and are neither passed on nor dropped.
@@ -247,7 +255,11 @@ impl Filter {
                 Verdict::Drop
             }
             (Kind::Init, _) if message != SHARED => Verdict::Instead(Bytes::from_static(&SHARED)),
-            (Kind::Version | Kind::Security | Kind::Init | Kind::Picture, _)
+            (Kind::Version, _) => {
+                self.version = Some(Bytes::copy_from_slice(message));
+                Verdict::Pass
+            }
+            (Kind::Security | Kind::Init | Kind::Picture, _)
             | (Kind::CutText(_) | Kind::DesktopSize, Input::Pass) => Verdict::Pass,
             (Kind::PixelFormat, _) => {
                 self.pixel_format = Some(Bytes::copy_from_slice(message));

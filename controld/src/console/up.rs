@@ -12,6 +12,7 @@ use super::line::{ToNode, for_vm};
 use super::rfb::{Filter, Input};
 use super::session::{Clocks, Current, FromViewer};
 use super::{Consoles, End, Open};
+use crate::recording::writer::Recorder;
 
 /// How an RFB client begins: what comes after a line was opened anew, and before this, is of the conversation before.
 const GREETING: &[u8] = b"RFB 003.00";
@@ -22,6 +23,7 @@ pub(super) struct Up<'a> {
     pub(super) clocks: &'a Clocks,
     pub(super) control: watch::Receiver<bool>,
     pub(super) line: watch::Receiver<Current>,
+    pub(super) recorder: Option<&'a Recorder>,
 }
 
 /// The conversation of one line.
@@ -30,6 +32,8 @@ struct Talk {
     to_vm: ToNode,
     /// Of a screen; `None` until the viewer has begun.
     filter: Option<Filter>,
+    /// What of the filter's wishes was recorded last.
+    wishes: Vec<Bytes>,
 }
 
 impl Up<'_> {
@@ -65,7 +69,7 @@ impl Up<'_> {
                     let Some(filter) = &mut talk.filter else { continue };
                     let mut released = Vec::new();
                     filter.set_input(input, &mut released);
-                    send(talk, released).await;
+                    send(talk, released, self.recorder).await;
                 }
             }
         }
@@ -82,7 +86,7 @@ impl Up<'_> {
         let Some((number, to_vm)) = self.line.borrow_and_update().clone() else { return Ok(()) };
         let talk = match talk {
             Some(talk) if talk.number == number => talk,
-            Some(_) | None => talk.insert(Talk { number, to_vm, filter: None }),
+            Some(_) | None => talk.insert(Talk { number, to_vm, filter: None, wishes: Vec::new() }),
         };
         match self.open.kind {
             ConsoleKind::Vnc => {
@@ -97,11 +101,14 @@ impl Up<'_> {
                 filter
                     .pass(bytes, &mut passed)
                     .map_err(|error| End::new(CloseCode::Protocol, format!("the viewer: {error}")))?;
-                send(talk, passed).await;
+                if let Some(recorder) = self.recorder {
+                    record_wishes(recorder, filter, &mut talk.wishes);
+                }
+                send(talk, passed, self.recorder).await;
             }
             ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Unspecified => {
                 if *self.control.borrow() {
-                    send(talk, vec![bytes]).await;
+                    send(talk, vec![bytes], self.recorder).await;
                 }
             }
         }
@@ -113,9 +120,19 @@ impl Up<'_> {
     }
 }
 
+/// What a replay needs to read the picture: it holds no key and no pointer.
+fn record_wishes(recorder: &Recorder, filter: &Filter, recorded: &mut Vec<Bytes>) {
+    let now: Vec<Bytes> = filter.version().into_iter().chain(filter.wishes()).cloned().collect();
+    now.iter().filter(|wish| !recorded.contains(wish)).for_each(|wish| recorder.wished(wish));
+    *recorded = now;
+}
+
 /// Waits while the VM takes no more; what is left when its line ends goes with it.
-async fn send(talk: &Talk, pieces: Vec<Bytes>) {
+async fn send(talk: &Talk, pieces: Vec<Bytes>, recorder: Option<&Recorder>) {
     for bytes in pieces {
+        if let Some(recorder) = recorder {
+            recorder.typed(&bytes);
+        }
         if talk.to_vm.send(Ok(for_vm(bytes))).await.is_err() {
             tracing::trace!("a line ended before all that was typed was taken");
             return;
