@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
 
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "horcrux/v1/authz.proto",
     "horcrux/v1/metrics.proto",
     "horcrux/v1/inventory.proto",
@@ -22,6 +22,7 @@ const FILES: [&str; 19] = [
     "horcrux/v1/vm_service.proto",
     "horcrux/v1/container_service.proto",
     "horcrux/v1/console_service.proto",
+    "horcrux/v1/recording_service.proto",
     "horcrux/v1/watch_service.proto",
     "horcrux/agent/v1/enrollment.proto",
     "horcrux/agent/v1/link.proto",

@@ -78,6 +78,7 @@ pub fn check(command: &Command) -> Result<(), Failure> {
         ) => "node",
         Command::Vm(VmCommand::Console(_)) => "vm console",
         Command::Console(_) => "console",
+        Command::Recording(_) => "recording",
         Command::Login(_) => "login",
         Command::Setup(_) => "setup",
         Command::Logout => "logout",

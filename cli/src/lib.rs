@@ -31,6 +31,7 @@ pub mod place;
 pub mod pools;
 pub mod private;
 pub mod prompt;
+pub mod recording;
 pub mod session;
 pub mod sign_in;
 pub mod tokens;
@@ -111,6 +112,7 @@ impl App {
                 self.print(&inventory::vm(&self.session().await?, &name).await?)
             }
             Command::Console(command) => self.consoles(command).await,
+            Command::Recording(command) => self.recordings(command).await,
             Command::Container(ContainerCommand::List { node }) => {
                 let session = self.session().await?;
                 let containers = inventory::containers(&session, node.as_deref()).await?;

@@ -6,9 +6,10 @@ use horcrux_proto::v1::{
     ContainerFacts, ContainerHealth, ContainerRuntime, ContainerServiceGetResponse, ContainerState,
     CpuVirtualization, Disk, Grant, Group, HeldPrivileges, HypervisorFeatures, LinkState, Metric,
     MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts, NodeMode, NodePolicy,
-    NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Role, Session, Source, SourceState,
-    SourceStatus, Tagged, User, VerifyResponse, Vm, VmFacts, VmJob, VmServiceGetResponse, VmState,
-    WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest, WhyResponse, WhyStep, grant, why_request,
+    NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Recording, RecordingPolicy,
+    RecordingScope, Role, Session, Source, SourceState, SourceStatus, Tagged, User, VerifyResponse, Vm,
+    VmFacts, VmJob, VmServiceGetResponse, VmState, WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest,
+    WhyResponse, WhyStep, grant, why_request,
 };
 use horcruxctl::place::Known;
 use horcruxctl::view::audit::{AuditListView, AuditRecordView, VerifyView};
@@ -19,6 +20,7 @@ use horcruxctl::view::grant::{GrantListView, GrantView, RoleListView, RoleView};
 use horcruxctl::view::node::{NodeDetailView, NodeListView, NodeView};
 use horcruxctl::view::people::{GroupListView, GroupView, UserListView, UserView};
 use horcruxctl::view::pool::{PoolListView, PoolView, TaggedListView, TaggedView};
+use horcruxctl::view::recording::{RecordingListView, RecordingPolicyListView, RecordingView};
 use horcruxctl::view::secret::{
     JoinAs, JoinTokenView, NewApiTokenView, RecoveryCodesView, ReenrollView, ReenrolledView,
 };
@@ -329,6 +331,26 @@ fn the_caller_and_the_client() {
     };
     golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token, &roles));
     golden("console_list", &ConsoleListView::from([console()].as_slice()));
+    let recording = Recording {
+        name: "recordings/4f0c".into(),
+        vm: "vms/c0ffee00-0000-4000-8000-000000000001".into(),
+        vm_display_name: "shop\u{7}".into(),
+        node: "nodes/web1".into(),
+        user: "alice@local".into(),
+        kind: ConsoleKind::Serial.into(),
+        keeps_input: false,
+        began_unix_ms: NOW_MS - 3_600_000,
+        ended_unix_ms: Some(NOW_MS - 1_800_000),
+        size_bytes: 123_456,
+        shed_bytes: 2048,
+        last_link: "ab".repeat(32),
+    };
+    let goes_on = Recording { ended_unix_ms: None, last_link: String::new(), ..recording.clone() };
+    let all = [&recording, &goes_on].map(RecordingView::from).to_vec();
+    golden("recording_list", &RecordingListView(all));
+    let policy =
+        RecordingPolicy { subject: "pools/web".into(), scope: RecordingScope::All.into(), keeps_input: true };
+    golden("recording_policy_list", &RecordingPolicyListView(vec![(&policy).into()]));
     golden("session_list", &SessionListView::from([session()].as_slice()));
     let contexts = vec![ContextView {
         name: "lab".into(),

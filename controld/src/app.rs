@@ -29,6 +29,7 @@ use crate::fleet::attach::Attachments;
 use crate::fleet::enrollment::{Enrolled, Enrollment};
 use crate::fleet::streams::Ending;
 use crate::live::{Live, past, select};
+use crate::recording::Recordings;
 use crate::store::nodes::NodeRow;
 use crate::store::recent::Recent;
 use crate::store::{Store, StoreError};
@@ -48,6 +49,7 @@ pub struct App {
     pub enrollment: Enrollment,
     pub attachments: Attachments,
     pub lines: Lines,
+    pub recordings: Recordings,
     pub counts: Counts,
     pub streams: Streams,
     pub setup_required: AtomicBool,
@@ -101,8 +103,8 @@ impl Drop for StreamPlace {
 }
 
 /// What was refused or shed, by name, since the start.
-#[derive(Debug, Default)]
-pub struct Counts(Mutex<BTreeMap<String, u64>>);
+#[derive(Clone, Debug, Default)]
+pub struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Counts {
     pub fn add(&self, name: &str) {

@@ -43,6 +43,7 @@ use crate::fleet::ca::{self, Authority, CaError};
 use crate::fleet::enrollment::Enrollment;
 use crate::live::fleet::{Fleet, Patience};
 use crate::live::{self, past};
+use crate::recording::{RecordingError, Recordings};
 use crate::store::nodes::NodeRow;
 use crate::store::recent::{Recent, Record};
 use crate::store::{Store, StoreError};
@@ -67,6 +68,8 @@ pub enum StartError {
     Keys(#[source] KeyError),
     #[error("open the realms")]
     Realms(#[source] OpenError),
+    #[error("open the recordings")]
+    Recordings(#[source] RecordingError),
     #[error("prepare setup")]
     Setup(#[source] SetupError),
     #[error("listen on {address}")]
@@ -179,6 +182,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     );
     let (consoles, watchers) = (Consoles::default(), TaskTracker::new());
     let lines = Lines::new(attachments.orders().clone(), consoles, watchers.clone());
+    let counts = Counts::default();
+    let quota = config.recording_quota;
+    let recordings = Recordings::open(&dir, store.clone(), counts.clone(), quota, watchers.clone()).await;
     let app = Arc::new(App {
         live,
         registry: registry.clone(),
@@ -189,7 +195,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         audit,
         enrollment: Enrollment::new(store.clone(), authority.clone()),
         attachments,
-        counts: Counts::default(),
+        counts,
+        recordings: recordings.map_err(StartError::Recordings)?,
         streams: Streams::default(),
         setup_required: setup_required.into(),
         origins: origins(&config.names, public_port),
@@ -214,7 +221,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     tasks.spawn("recorder", |stop| record(recent, recorded, stop));
     tasks.spawn("public port", |stop| serve(public, public_tls, PUBLIC, routes, stop));
     tasks.spawn("agents port", |stop| serve(agents, agents_tls, AGENTS, edge::agents(&app), stop));
-    let retention = config.audit_retention;
+    let retention = (config.audit_retention, config.recording_retention);
     tasks.spawn("housekeeping", |stop| housekeeping(app.clone(), retention, stop));
     tasks.spawn("certificates", |stop| reload(config, authority, tls_changed, hangup, stop));
 
@@ -355,11 +362,11 @@ fn acknowledge(acks: impl Iterator<Item = AckTo>) {
 /// Drops what is past its time.
 async fn housekeeping(
     app: Arc<App>,
-    retention: Duration,
+    (audit_kept, recordings_kept): (Duration, Duration),
     stop: Stop,
 ) -> Result<(), std::convert::Infallible> {
     let mut every = tokio::time::interval(HOUSEKEEPING);
-    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    let audit_ms = i64::try_from(audit_kept.as_millis()).unwrap_or(i64::MAX);
     loop {
         tokio::select! {
             _ = every.tick() => {}
@@ -376,8 +383,9 @@ async fn housekeeping(
             app.store.purge_retired(now_ms).await,
             app.store.purge_join_tokens(now_ms).await,
             app.store.purge_tickets(now_ms).await,
-            app.audit.purge(now_ms.saturating_sub(retention_ms)).await,
+            app.audit.purge(now_ms.saturating_sub(audit_ms)).await,
         ];
+        app.recordings.purge(now_ms, recordings_kept).await;
         for error in dropped.into_iter().filter_map(Result::err) {
             tracing::warn!(error = %Chain(&error), "what is past its time was not dropped");
         }

@@ -9,4 +9,5 @@ pub mod daemon;
 pub mod edge;
 pub mod fleet;
 pub mod live;
+pub mod recording;
 pub mod store;

@@ -7,6 +7,7 @@ pub mod console;
 pub mod guest;
 pub mod node;
 pub mod pool;
+pub mod recording;
 pub mod sign_in;
 pub mod token;
 pub mod value;
@@ -23,6 +24,7 @@ use self::console::ConsoleCommand;
 use self::guest::{ContainerCommand, VmCommand, WatchArgs};
 use self::node::NodeCommand;
 use self::pool::{PoolCommand, TagCommand};
+use self::recording::RecordingCommand;
 use self::sign_in::{ContextCommand, LoginArgs, PasswordArgs, SessionCommand, SetupArgs, TotpCommand};
 use self::token::TokenCommand;
 use self::value::duration;
@@ -102,6 +104,9 @@ pub enum Command {
     /// Open consoles of virtual machines; `vm console` opens one.
     #[command(subcommand)]
     Console(ConsoleCommand),
+    /// Recordings of consoles.
+    #[command(subcommand)]
+    Recording(RecordingCommand),
     /// Containers.
     #[command(subcommand)]
     Container(ContainerCommand),

@@ -10,7 +10,7 @@ mod caller;
 mod connection;
 mod ending;
 mod notice;
-mod raw;
+pub(crate) mod raw;
 mod screen;
 mod screenshot;
 mod serial;

@@ -7,13 +7,13 @@ use std::panic;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 /// The terminal is as it was before when this is dropped, and before a panic is told.
-pub(super) struct Raw {
+pub(crate) struct Raw {
     terminal: OwnedFd,
     before: Termios,
 }
 
 impl Raw {
-    pub(super) fn start(terminal: impl AsFd) -> io::Result<Self> {
+    pub(crate) fn start(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned()?;
         let before = tcgetattr(&terminal)?;
         let (again, modes, told) = (terminal.try_clone()?, before.clone(), panic::take_hook());

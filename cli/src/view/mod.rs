@@ -12,6 +12,7 @@ pub mod node;
 pub mod people;
 pub mod pool;
 pub mod quantity;
+pub mod recording;
 pub mod secret;
 pub mod session;
 pub mod table;

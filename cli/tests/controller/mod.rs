@@ -9,6 +9,7 @@ pub(crate) mod guests;
 mod log;
 mod nodes;
 mod pools;
+pub(crate) mod recordings;
 pub(crate) mod secure;
 mod tokens;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use horcrux_proto::console::{MAX_MESSAGE, Notice, PATH, SUBPROTOCOL};
 use horcrux_proto::v1::auth_service_server::AuthServiceServer;
 use horcrux_proto::v1::console_service_server::ConsoleServiceServer;
+use horcrux_proto::v1::recording_service_server::RecordingServiceServer;
 use horcrux_proto::v1::vm_service_server::VmServiceServer;
 use horcrux_test_parts::Authority;
 use horcrux_transport::client::Target;
@@ -51,6 +52,7 @@ impl Secure {
         let controller = Shared(Arc::default());
         let routes = Routes::new(AuthServiceServer::new(controller.clone()))
             .add_service(ConsoleServiceServer::new(controller.clone()))
+            .add_service(RecordingServiceServer::new(controller.clone()))
             .add_service(VmServiceServer::new(controller.clone()));
         let (send, visitors) = mpsc::channel(8);
         let service = move |request: Request<Incoming>| {

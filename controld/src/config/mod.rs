@@ -38,6 +38,9 @@ pub struct Config {
     pub audit_retention: Duration,
     /// Where the head of the audit log is noted every minute, beside the journal.
     pub audit_checkpoint_file: Option<PathBuf>,
+    /// How long recordings of consoles are kept, and how many bytes of them.
+    pub recording_retention: Duration,
+    pub recording_quota: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +67,11 @@ const LONGEST_CADENCE: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const RETENTION: Duration = Duration::from_secs(400 * 24 * 3600);
 const SHORTEST_RETENTION: Duration = DAY;
+const RECORDING_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
+const RECORDING_QUOTA: u64 = 10 << 30;
+/// Less holds no recording that is worth one.
+const LEAST_QUOTA: u64 = 1 << 20;
+const MOST_QUOTA: u64 = 1 << 50;
 const LONGEST_RETENTION: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// Where the settings are looked for.
@@ -116,6 +124,10 @@ impl Config {
                 .duration("audit_retention", SHORTEST_RETENTION, LONGEST_RETENTION)
                 .unwrap_or(RETENTION),
             audit_checkpoint_file: from.text("audit_checkpoint_file").map(PathBuf::from),
+            recording_retention: from
+                .duration("recording_retention", SHORTEST_RETENTION, LONGEST_RETENTION)
+                .unwrap_or(RECORDING_RETENTION),
+            recording_quota: from.size("recording_quota", LEAST_QUOTA, MOST_QUOTA).unwrap_or(RECORDING_QUOTA),
         };
         if config.down_after <= config.late_after {
             from.problem("down_after: must be longer than late_after".into());

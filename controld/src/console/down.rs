@@ -60,6 +60,9 @@ impl Down<'_> {
             if let Err(end) = say(to_viewer, &notice).await {
                 return end;
             }
+            if let Some(recorder) = self.session.recorder.filter(|_| number > 0) {
+                recorder.anew();
+            }
             drop(self.set_line.send(Some((number, line.to_vm()))));
             let why = match self.carry(line, to_viewer, notices).await {
                 Ok(why) => why,
@@ -88,7 +91,7 @@ impl Down<'_> {
             vm_display_name: self.open.display_name.clone(),
             node: format!("nodes/{}", self.session.place.node),
             in_control: *self.control.borrow(),
-            recorded: false,
+            recorded: self.open.recorded,
         }
     }
 
@@ -110,6 +113,9 @@ impl Down<'_> {
                 said = line.next() => match said {
                     Said::Bytes(bytes) => {
                         self.clocks.has_carried();
+                        if let Some(recorder) = self.session.recorder {
+                            recorder.said(&bytes);
+                        }
                         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                         send(to_viewer, Message::Binary(bytes)).await?;
                         self.open.to_viewer.fetch_add(count, Ordering::Relaxed);

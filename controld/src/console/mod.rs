@@ -57,6 +57,7 @@ pub struct Open {
     pub began_ms: i64,
     pub source: String,
     pub client: String,
+    pub recorded: bool,
     node: Mutex<NodeName>,
     to_viewer: AtomicU64,
     from_viewer: AtomicU64,
@@ -130,7 +131,7 @@ impl Open {
             client: self.client.clone(),
             to_viewer_bytes,
             from_viewer_bytes,
-            recorded: false,
+            recorded: self.recorded,
         }
     }
 }
@@ -148,6 +149,7 @@ pub struct Opening {
     pub began_ms: i64,
     pub source: String,
     pub client: String,
+    pub recorded: bool,
 }
 
 /// An open console's place among the others; it is given up when this is dropped.
@@ -165,7 +167,8 @@ pub struct Seat {
 impl Consoles {
     /// Takes a place, unless there are too many.
     pub fn enter(&self, opening: Opening) -> Result<Seat, End> {
-        let Opening { id, user, vm, display_name, node, kind, mode, began_ms, source, client } = opening;
+        let Opening { id, user, vm, display_name, node, kind, mode, began_ms, source, client, recorded } =
+            opening;
         let mut state = self.state();
         let count = |of: &dyn Fn(&Open) -> bool| state.open.values().filter(|open| of(open)).count();
         let full = [
@@ -188,6 +191,7 @@ impl Consoles {
             began_ms,
             source,
             client,
+            recorded,
             node: Mutex::new(node),
             to_viewer: AtomicU64::new(0),
             from_viewer: AtomicU64::new(0),

@@ -63,6 +63,9 @@ pub struct Filter {
     /// A message that has begun.
     begun: BytesMut,
     held: Held,
+    version: Option<Bytes>,
+    pixel_format: Option<Bytes>,
+    encodings: Option<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +104,9 @@ impl Filter {
             input,
             begun: BytesMut::new(),
             held: Held::default(),
+            version: None,
+            pixel_format: None,
+            encodings: None,
         }
     }
 
@@ -144,6 +150,17 @@ impl Filter {
         if self.stage != Stage::Version || !self.begun.is_empty() {
             self.talk = Talk::Past;
         }
+    }
+
+    /// How the viewer wants the picture: the messages that say it again to a server that wasn't there to hear it.
+    pub fn wishes(&self) -> impl Iterator<Item = &Bytes> {
+        self.pixel_format.iter().chain(&self.encodings)
+    }
+
+    /// The version that the viewer chose, on which the server's greeting depends.
+    #[must_use]
+    pub fn version(&self) -> Option<&Bytes> {
+        self.version.as_ref()
     }
 
     /// Bytes that were taken in and are neither passed on nor dropped.
@@ -219,9 +236,14 @@ impl Filter {
             Kind::Version => Stage::Security,
             Kind::Security => Stage::Init,
             Kind::CutText(left) => text(left, self.fate()),
-            Kind::Init | Kind::Picture | Kind::Key(..) | Kind::Pointer | Kind::DesktopSize | Kind::Power => {
-                Stage::Message
-            }
+            Kind::Init
+            | Kind::PixelFormat
+            | Kind::Encodings
+            | Kind::Picture
+            | Kind::Key(..)
+            | Kind::Pointer
+            | Kind::DesktopSize
+            | Kind::Power => Stage::Message,
         };
         if self.talk == Talk::Past {
             return Verdict::Drop;
@@ -233,8 +255,20 @@ impl Filter {
                 Verdict::Drop
             }
             (Kind::Init, _) if message != SHARED => Verdict::Instead(Bytes::from_static(&SHARED)),
-            (Kind::Version | Kind::Security | Kind::Init | Kind::Picture, _)
+            (Kind::Version, _) => {
+                self.version = Some(Bytes::copy_from_slice(message));
+                Verdict::Pass
+            }
+            (Kind::Security | Kind::Init | Kind::Picture, _)
             | (Kind::CutText(_) | Kind::DesktopSize, Input::Pass) => Verdict::Pass,
+            (Kind::PixelFormat, _) => {
+                self.pixel_format = Some(Bytes::copy_from_slice(message));
+                Verdict::Pass
+            }
+            (Kind::Encodings, _) => {
+                self.encodings = Some(Bytes::copy_from_slice(message));
+                Verdict::Pass
+            }
             (Kind::Pointer, Input::Pass) => {
                 self.held.pointer(message);
                 Verdict::Pass

@@ -19,6 +19,7 @@ use super::place::Place;
 use super::up::Up;
 use super::{Code, End, Seat};
 use crate::live::Live;
+use crate::recording::writer::Recorder;
 
 /// One that answers no ping has vanished.
 const SILENT: Duration = Duration::from_secs(75);
@@ -41,6 +42,8 @@ pub struct Session<'a> {
     pub place: Place,
     /// `user@realm`.
     pub actor: &'a str,
+    /// Where it is recorded.
+    pub recorder: Option<&'a Recorder>,
 }
 
 /// Where what the viewer says goes now; `None` while the VM is looked for. The number tells one line from the next.
@@ -95,9 +98,10 @@ impl Session<'_> {
         let (set_line, line) = watch::channel(None);
         let clocks = Clocks { began: Instant::now(), heard: AtomicU64::new(0), carried: AtomicU64::new(0) };
         let Seat { open, control, notices, ending, consoles } = seat;
+        let recorder = self.recorder;
         let end = {
             let down = Down { session: self, open, clocks: &clocks, control: control.clone(), set_line };
-            let up = Up { open, consoles, clocks: &clocks, control: control.clone(), line };
+            let up = Up { open, consoles, clocks: &clocks, control: control.clone(), line, recorder };
             tokio::select! {
                 biased;
                 end = guard => end,

@@ -12,6 +12,7 @@ use super::line::{ToNode, for_vm};
 use super::rfb::{Filter, Input};
 use super::session::{Clocks, Current, FromViewer};
 use super::{Consoles, End, Open};
+use crate::recording::writer::Recorder;
 
 pub(super) struct Up<'a> {
     pub(super) open: &'a Open,
@@ -19,6 +20,7 @@ pub(super) struct Up<'a> {
     pub(super) clocks: &'a Clocks,
     pub(super) control: watch::Receiver<bool>,
     pub(super) line: watch::Receiver<Current>,
+    pub(super) recorder: Option<&'a Recorder>,
 }
 
 /// Where it goes, and what of it may.
@@ -28,6 +30,8 @@ struct Talk {
     to_vm: ToNode,
     /// Of a screen.
     filter: Filter,
+    /// What of the filter's wishes was recorded last.
+    wishes: Vec<Bytes>,
 }
 
 impl Up<'_> {
@@ -62,7 +66,7 @@ impl Up<'_> {
                     let Some(talk) = &mut talk else { continue };
                     let mut released = Vec::new();
                     talk.filter.set_input(input, &mut released);
-                    send(talk, released).await;
+                    send(talk, released, self.recorder).await;
                 }
             }
         }
@@ -79,12 +83,12 @@ impl Up<'_> {
         let Some((number, to_vm)) = self.line.borrow_and_update().clone() else { return Ok(()) };
         // Not marked as seen: a change is for who waits for it.
         let input = input(*self.control.borrow());
-        let talk =
-            talk.get_or_insert_with(|| Talk { number, to_vm: to_vm.clone(), filter: Filter::new(input) });
+        let new = || Talk { number, to_vm: to_vm.clone(), filter: Filter::new(input), wishes: Vec::new() };
+        let talk = talk.get_or_insert_with(new);
         if talk.number != number {
             // What the viewer sent before it knew is of the conversation before.
             talk.filter.restart();
-            (talk.number, talk.to_vm) = (number, to_vm);
+            (talk.number, talk.to_vm, talk.wishes) = (number, to_vm, Vec::new());
         }
         match self.open.kind {
             ConsoleKind::Vnc => {
@@ -92,11 +96,14 @@ impl Up<'_> {
                 talk.filter
                     .pass(bytes, &mut passed)
                     .map_err(|error| End::new(CloseCode::Protocol, format!("the viewer: {error}")))?;
-                send(talk, passed).await;
+                if let Some(recorder) = self.recorder {
+                    record_wishes(recorder, &talk.filter, &mut talk.wishes);
+                }
+                send(talk, passed, self.recorder).await;
             }
             ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Unspecified => {
                 if *self.control.borrow() {
-                    send(talk, vec![bytes]).await;
+                    send(talk, vec![bytes], self.recorder).await;
                 }
             }
         }
@@ -108,9 +115,19 @@ fn input(in_control: bool) -> Input {
     if in_control { Input::Pass } else { Input::Drop }
 }
 
+/// What a replay needs to read the picture: it holds no key and no pointer.
+fn record_wishes(recorder: &Recorder, filter: &Filter, recorded: &mut Vec<Bytes>) {
+    let now: Vec<Bytes> = filter.version().into_iter().chain(filter.wishes()).cloned().collect();
+    now.iter().filter(|wish| !recorded.contains(wish)).for_each(|wish| recorder.wished(wish));
+    *recorded = now;
+}
+
 /// Waits while the VM takes no more; what is left when its line ends goes with it.
-async fn send(talk: &Talk, pieces: Vec<Bytes>) {
+async fn send(talk: &Talk, pieces: Vec<Bytes>, recorder: Option<&Recorder>) {
     for bytes in pieces {
+        if let Some(recorder) = recorder {
+            recorder.typed(&bytes);
+        }
         if talk.to_vm.send(Ok(for_vm(bytes))).await.is_err() {
             tracing::trace!("a line ended before all that was typed was taken");
             return;

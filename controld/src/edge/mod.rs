@@ -18,6 +18,7 @@ use horcrux_proto::v1::container_service_server::ContainerServiceServer;
 use horcrux_proto::v1::grant_service_server::GrantServiceServer;
 use horcrux_proto::v1::node_service_server::NodeServiceServer;
 use horcrux_proto::v1::pool_service_server::PoolServiceServer;
+use horcrux_proto::v1::recording_service_server::RecordingServiceServer;
 use horcrux_proto::v1::system_service_server::SystemServiceServer;
 use horcrux_proto::v1::token_service_server::TokenServiceServer;
 use horcrux_proto::v1::user_service_server::UserServiceServer;
@@ -44,6 +45,7 @@ mod guests;
 mod nodes;
 mod own;
 mod pools;
+mod recordings;
 mod roles;
 mod socket;
 mod stream;
@@ -85,6 +87,10 @@ pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error>
         .add_service(limited!(VmServiceServer::new(guests::Vms(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(ContainerServiceServer::new(guests::Containers(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(ConsoleServiceServer::new(consoles::Consoles(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(
+            RecordingServiceServer::new(recordings::Recordings(app.clone())),
+            PUBLIC_MESSAGE
+        ))
         .add_service(limited!(WatchServiceServer::new(watch::Watch(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(EnrollmentServer::new(agents::Enroll(app.clone())), PUBLIC_MESSAGE))
         .add_service(reflection().build_v1()?)

@@ -22,8 +22,10 @@ use tonic::{Code, Status};
 use super::call::Call;
 use super::consoles::{kind_name, mode_name};
 use super::gate;
+use super::recordings::{unrecordable, wanted};
 use super::stream::Standing;
 use crate::access::audit::Entry;
+use crate::access::audit::hex;
 use crate::access::keys::random_hex;
 use crate::access::path::Path;
 use crate::app::App;
@@ -31,7 +33,10 @@ use crate::console::place::Place;
 use crate::console::session::{Session, goodbye};
 use crate::console::ticket::TicketHash;
 use crate::console::{self, End, Opening};
+use crate::recording::Demand;
+use crate::recording::writer::Recorder;
 use crate::store::consoles::TicketRow;
+use crate::store::recordings::RecordingRow;
 
 /// What is buffered for a viewer before it is waited for: one message more than the longest.
 const WRITE_BUFFER: usize = 2 * MAX_MESSAGE;
@@ -167,6 +172,8 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
     let taken = async {
         let standing = Standing::of(app, call)
             .map_err(|status| End::new(CloseCode::TooMany, status.message().to_owned()))?;
+        let principal = call.principal().map_err(|_| End::new(CloseCode::Session, "sign in again"))?;
+        let demand = wanted(app, principal, &Resource::Vm(vm), kind, clock::unix_ms()).await?;
         let id = random_hex().map_err(|error| End::new(CloseCode::Failed, error.to_string()))?;
         let opening = Opening {
             id,
@@ -179,10 +186,11 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
             began_ms: clock::unix_ms(),
             source: call.source.to_string(),
             client: call.agent.clone(),
+            recorded: demand.is_some(),
         };
-        Ok((standing, app.lines.consoles.enter(opening)?))
+        Ok((standing, demand, app.lines.consoles.enter(opening)?))
     };
-    let (standing, mut seat) = match taken.await {
+    let (standing, demand, mut seat) = match taken.await {
         Ok(taken) => taken,
         Err(end) => {
             goodbye(&mut socket, &end).await;
@@ -190,9 +198,25 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
         }
     };
     let id = seat.open.id.clone();
-    let what = format!("{} console, {}", kind_name(kind).unwrap_or("unknown"), mode_name(mode));
+    let told = if demand.is_some() { ", recorded" } else { "" };
+    let what = format!("{} console, {}{told}", kind_name(kind).unwrap_or("unknown"), mode_name(mode));
     let decision = call.decision(Privilege::VmConsole, &path);
     let entry = |detail| Entry { decision: decision.clone(), detail, ..call.entry(&format!("vms/{vm}")) };
+    let recorder = match demand {
+        Some(demand) => match begun(app, &seat.open, demand, &row.node).await {
+            Ok(recorder) => Some(recorder),
+            Err(end) => {
+                if let Err(error) =
+                    app.audit.event(&entry(format!("open consoles/{id}: {what}")), &end.words).await
+                {
+                    tracing::error!(error = %Chain(&error), "a console that can't be recorded is not on record");
+                }
+                goodbye(&mut socket, &end).await;
+                return Err(end);
+            }
+        },
+        None => None,
+    };
     // What can't be put on record isn't opened.
     if app.audit.event(&entry(format!("open consoles/{id}: {what}")), "ok").await.is_err() {
         let end = End::new(CloseCode::Failed, "the audit log can't be written");
@@ -200,13 +224,19 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
         return Err(end);
     }
     tracing::info!(console = id, %vm, node = %place.node, user = row.user, what, "console opened");
-    let session = Session { live: &app.live, lines: &app.lines, place, actor: &row.user };
+    let session =
+        Session { live: &app.live, lines: &app.lines, place, actor: &row.user, recorder: recorder.as_ref() };
     let end = session.run(&mut seat, socket, guard(app, standing, &path)).await;
     let open = Arc::clone(&seat.open);
     let (down, up) = open.bytes();
     let seconds = (clock::unix_ms() - open.began_ms) / 1000;
     drop(seat);
-    let ended = format!("close consoles/{id}: {seconds} s, {down} bytes to the viewer, {up} from it");
+    let vouched = match recorder {
+        Some(recorder) => vouched(recorder).await,
+        None => String::new(),
+    };
+    let ended =
+        format!("close consoles/{id}: {seconds} s, {down} bytes to the viewer, {up} from it{vouched}");
     tracing::info!(console = id, why = end.words, seconds, down, up, "console closed");
     if let Err(error) = app.audit.event(&entry(ended), &end.words).await {
         tracing::error!(error = %Chain(&error), console = id, "a console's end is not on record");
@@ -222,6 +252,40 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
         }
     }
     Ok(())
+}
+
+/// The recording of a console that must have one.
+async fn begun(app: &App, open: &console::Open, demand: Demand, node: &str) -> Result<Recorder, End> {
+    let row = RecordingRow {
+        id: open.id.clone(),
+        vm: open.vm.to_string(),
+        display_name: open.display_name.clone(),
+        node: node.to_owned(),
+        user: open.user.clone(),
+        kind: open.kind.into(),
+        keeps_input: demand.keeps_input,
+        began_ms: open.began_ms,
+        ended_ms: None,
+        size: 0,
+        shed: 0,
+        last_link: None,
+    };
+    app.recordings.begin(row, open.kind).await.map_err(|error| {
+        tracing::error!(console = open.id, error = %Chain(&error), "a console isn't opened: it can't be recorded");
+        app.counts.add("consoles_unrecordable");
+        unrecordable("it must be recorded, and can't be: the controller's log says why")
+    })
+}
+
+/// What the record of a console's end says of its recording. The link there is what the recording is checked against.
+async fn vouched(recorder: Recorder) -> String {
+    match recorder.end().await {
+        Some(written) if written.shed > 0 => {
+            format!("; recorded but for {} bytes, last link {}", written.shed, hex(&written.link))
+        }
+        Some(written) => format!("; recorded, last link {}", hex(&written.link)),
+        None => "; recorded, and still being written".to_owned(),
+    }
 }
 
 /// Returns when this caller may have no console of this VM any more.

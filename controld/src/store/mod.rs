@@ -14,6 +14,7 @@ pub mod consoles;
 pub mod nodes;
 pub mod policy;
 pub mod recent;
+pub mod recordings;
 pub mod requests;
 pub mod sessions;
 pub mod tokens;

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Version,
     Security,
     Init,
+    PixelFormat,
+    Encodings,
     /// What is about picture and sound, and changes nothing in the VM.
     Picture,
     Key(Key, Change),
@@ -62,11 +64,11 @@ fn version(begun: &[u8]) -> Result<Need, RfbError> {
 
 fn message(begun: &[u8]) -> Result<Need, RfbError> {
     Ok(match begun[0] {
-        client::SET_PIXEL_FORMAT => whole(Kind::Picture, 20, begun),
+        client::SET_PIXEL_FORMAT => whole(Kind::PixelFormat, 20, begun),
         client::SET_ENCODINGS => match u16_at(begun, 2) {
             None => Need::Bytes(4),
             Some(many) if many > MAX_ENCODINGS => return Err(RfbError::Encodings(many)),
-            Some(count) => whole(Kind::Picture, 4 + 4 * usize::from(count), begun),
+            Some(count) => whole(Kind::Encodings, 4 + 4 * usize::from(count), begun),
         },
         client::UPDATE_REQUEST | client::CONTINUOUS_UPDATES => whole(Kind::Picture, 10, begun),
         client::KEY => match u32_at(begun, 4) {

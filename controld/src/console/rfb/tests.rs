@@ -284,6 +284,18 @@ fn what_a_viewer_sent_to_a_server_that_is_gone_is_dropped() {
     assert_eq!(one(&mut filter, &HELLO), HELLO);
 }
 
+#[test]
+fn the_last_word_on_the_picture_is_kept() {
+    let mut filter = ready(Input::Drop);
+    let formats = [vec![0; 20], [&[0], &[9; 19][..]].concat()];
+    let encodings = [counted(&[2, 0], 3, 4), counted(&[2, 0], 2, 4)];
+    for (format, encodings) in formats.iter().zip(&encodings) {
+        assert_eq!(one(&mut filter, format), *format);
+        assert_eq!(one(&mut filter, encodings), *encodings);
+    }
+    assert_eq!(filter.wishes().collect::<Vec<_>>(), [&formats[1], &encodings[1]]);
+}
+
 proptest! {
     #[test]
     fn where_a_conversation_is_cut_changes_nothing(

@@ -1,0 +1,142 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use horcrux_proto::v1::RecordingScope::{All, Never, Serial};
+
+use super::*;
+use crate::access::policy::Subject;
+
+const VM: &str = "vms/c0ffee00-0000-4000-8000-000000000001";
+
+fn policy(subject: &str, scope: RecordingScope, keeps_input: bool) -> PolicyRow {
+    PolicyRow { subject: subject.to_owned(), scope: scope.into(), keeps_input }
+}
+
+fn by(role: &str) -> Grant {
+    Grant {
+        id: "1".to_owned(),
+        subject: Subject::User("alice@local".parse().unwrap()),
+        role: role.parse().unwrap(),
+        path: "/".parse().unwrap(),
+        propagate: true,
+        not_after_ms: None,
+        created_ms: 0,
+        created_by: String::new(),
+    }
+}
+
+#[test]
+fn the_strongest_of_a_vm_its_pools_and_the_role_that_lets_in_counts() {
+    let vm: Resource = VM.parse().unwrap();
+    let pools = BTreeMap::from([(vm.clone(), BTreeSet::from(["qa".parse().unwrap()]))]);
+    let labels = Labels::new(BTreeMap::new(), pools);
+    let grants = [by("VmUser")];
+    let wanted = |policies: &[PolicyRow], kind| {
+        demanded(policies, kind, &vm, &labels, grants.iter()).map(|demand| demand.keeps_input)
+    };
+    let (line, screen) = (ConsoleKind::Serial, ConsoleKind::Vnc);
+    assert_eq!(wanted(&[], line), None);
+    for subject in [VM, "pools/qa", "roles/VmUser"] {
+        assert_eq!(wanted(&[policy(subject, Serial, false)], line), Some(false), "{subject}");
+        assert_eq!(wanted(&[policy(subject, Serial, true)], screen), None, "{subject}");
+        assert_eq!(wanted(&[policy(subject, All, false)], screen), Some(false), "{subject}");
+    }
+    for other in ["pools/prod", "roles/VmAdmin", "vms/c0ffee00-0000-4000-8000-000000000002"] {
+        assert_eq!(wanted(&[policy(other, All, true)], line), None, "{other}");
+    }
+    let several =
+        [policy(VM, Never, false), policy("pools/qa", Serial, true), policy("roles/VmUser", All, false)];
+    assert_eq!(wanted(&several, line), Some(true));
+    assert_eq!(wanted(&several, screen), Some(false));
+}
+
+fn row(id: &str, began_ms: i64) -> RecordingRow {
+    RecordingRow {
+        id: id.to_owned(),
+        vm: "c0ffee00-0000-4000-8000-000000000001".to_owned(),
+        display_name: "web1".to_owned(),
+        node: "here".to_owned(),
+        user: "alice@local".to_owned(),
+        kind: ConsoleKind::Serial.into(),
+        keeps_input: false,
+        began_ms,
+        ended_ms: None,
+        size: 0,
+        shed: 0,
+        last_link: None,
+    }
+}
+
+async fn opened(dir: &Path, quota: u64) -> Recordings {
+    let store = Store::open(dir).await.unwrap();
+    Recordings::open(dir, store, Counts::default(), quota, TaskTracker::new()).await.unwrap()
+}
+
+async fn made(recordings: &Recordings, id: &str, began_ms: i64, length: usize) {
+    let recorder = recordings.begin(row(id, began_ms), ConsoleKind::Serial).await.unwrap();
+    recorder.said(&vec![b'a'; length].into());
+    assert_eq!(recorder.end().await.unwrap().shed, 0);
+}
+
+async fn listed(recordings: &Recordings) -> Vec<String> {
+    let rows = recordings.list("", (i64::MAX, ""), 10).await.unwrap();
+    rows.into_iter().map(|row| row.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_that_have_ended_make_room_and_one_that_goes_on_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let recordings = opened(dir.path(), 10_000).await;
+    made(&recordings, "a", 1, 4000).await;
+    made(&recordings, "b", 2, 4000).await;
+    made(&recordings, "c", 3, 4000).await;
+    assert_eq!(listed(&recordings).await, ["c", "b"]);
+    assert!(!dir.path().join("recordings/a").exists());
+    let stays = recordings.begin(row("d", 4), ConsoleKind::Serial).await.unwrap();
+    stays.said(&vec![b'a'; 9000].into());
+    stays.end().await.unwrap();
+    assert_eq!(listed(&recordings).await, ["d"]);
+    // After a restart what is there still counts.
+    drop(recordings);
+    let recordings = opened(dir.path(), 10_000).await;
+    made(&recordings, "e", 5, 4000).await;
+    assert_eq!(listed(&recordings).await, ["e"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_past_its_time_goes_and_what_the_controllers_end_cut_short_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let recordings = opened(dir.path(), 1 << 30).await;
+    made(&recordings, "a", 1, 10).await;
+    let now_ms = clock::unix_ms();
+    recordings.purge(now_ms, Duration::from_secs(60)).await;
+    assert_eq!(listed(&recordings).await, ["a"]);
+    recordings.purge(now_ms + 61_000, Duration::from_secs(60)).await;
+    assert!(listed(&recordings).await.is_empty());
+
+    let goes_on = recordings.begin(row("b", 1), ConsoleKind::Serial).await.unwrap();
+    let again = opened(dir.path(), 1 << 30).await;
+    drop(goes_on);
+    let found = again.find("b").await.unwrap().unwrap();
+    assert!(found.ended_ms.is_some() && found.last_link.is_none());
+    let mut reading = again.read(&found).unwrap();
+    let verdict = loop {
+        match reading.go_on().unwrap() {
+            reading::Next::Piece(rest, _) => reading = rest,
+            reading::Next::Verdict(verdict) => break verdict,
+        }
+    };
+    assert!(!verdict.intact && verdict.problem.contains("the controller ended"), "{verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_begin_is_an_error_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let recordings = opened(dir.path(), 1 << 30).await;
+    std::fs::remove_dir(dir.path().join("recordings")).unwrap();
+    let error = recordings.begin(row("a", 1), ConsoleKind::Serial).await.unwrap_err();
+    assert!(matches!(error, RecordingError::Write { .. }), "{error}");
+    assert!(listed(&recordings).await.is_empty());
+    let full = opened(dir.path(), 10).await;
+    let error = full.begin(row("a", 1), ConsoleKind::Serial).await.unwrap_err();
+    assert!(matches!(error, RecordingError::Full), "{error}");
+}
