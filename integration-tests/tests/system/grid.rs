@@ -365,6 +365,25 @@ fn rows(method: &str, ids: &BTreeMap<&str, String>) -> Option<Vec<(&'static str,
         "v1.WatchService/GetRecent" => {
             Some(of_objects(&|name| json!({"name": name, "metrics": ["METRIC_VM_CPU_USAGE"]})))
         }
+        "v1.RecordingService/List" => {
+            let of = |vm: &str| json!({"vm": format!("vms/{vm}")});
+            Some(vec![("all", json!({})), ("another VM's", of(OTHER)), ("no VM's", of(NOWHERE))])
+        }
+        "v1.RecordingService/Read" => Some(vec![("none", json!({"name": "recordings/x"}))]),
+        "v1.RecordingService/ListPolicies" => once(json!({})),
+        "v1.RecordingService/SetPolicy" => {
+            let of = |subject: &str| {
+                let policy = json!({"subject": subject, "scope": "RECORDING_SCOPE_ALL"});
+                valid(json!({ "policy": policy }))
+            };
+            Some(vec![
+                ("a VM", of(&format!("vms/{POOLED}"))),
+                ("no VM", of(&format!("vms/{NOWHERE}"))),
+                ("the pool", of("pools/p1")),
+                ("a role", of("roles/VmUser")),
+                ("no role", of("roles/None")),
+            ])
+        }
         "agent.v1.Enrollment/Enroll" => once(json!({"tokenId": "x", "tokenSecret": "x"})),
         "agent.v1.Enrollment/Renew" => once(json!({"csr": "AAAA"})),
         "agent.v1.AgentLink/Attach" | "agent.v1.ConsoleLink/Carry" => once(json!({})),

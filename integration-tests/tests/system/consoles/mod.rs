@@ -3,6 +3,7 @@
 mod endings;
 mod page;
 mod real;
+mod recording;
 mod scene;
 mod tickets;
 mod viewers;

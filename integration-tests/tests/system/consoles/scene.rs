@@ -45,7 +45,7 @@ impl Scene {
         Self::on(Controller::start_talkative().unwrap())
     }
 
-    fn on(controller: Controller) -> Self {
+    pub(crate) fn on(controller: Controller) -> Self {
         let node = controller.play_with("here", vms());
         let (admin, bob) = (controller.administrator().unwrap(), controller.person("bob").unwrap());
         let scene = Self { bob, admin, node: node.unwrap(), controller };
