@@ -1,4 +1,5 @@
 //! A terminal with a person at it.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
