@@ -284,6 +284,15 @@ mod tests {
     }
 
     #[test]
+    fn recordings_have_bounds() {
+        let usual = parse("").unwrap();
+        assert_eq!((usual.recording_retention, usual.recording_quota), (90 * DAY, 10 << 30));
+        let config = parse("recording_retention = '24h'\nrecording_quota = '1MiB'").unwrap();
+        assert_eq!((config.recording_retention, config.recording_quota), (DAY, 1 << 20));
+        assert!(parse("recording_quota = '1KiB'").is_err() && parse("recording_retention = '1h'").is_err());
+    }
+
+    #[test]
     fn late_comes_before_down() {
         assert!(parse("late_after = '30s'\ndown_after = '30s'").is_err());
     }

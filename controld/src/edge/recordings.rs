@@ -12,7 +12,7 @@ use horcrux_proto::v1::{
     ConsoleKind, Recording, RecordingPolicy, RecordingScope, RecordingServiceListPoliciesRequest,
     RecordingServiceListPoliciesResponse, RecordingServiceListRequest, RecordingServiceListResponse,
     RecordingServiceReadRequest, RecordingServiceReadResponse, RecordingServiceSetPolicyRequest,
-    RecordingServiceSetPolicyResponse,
+    RecordingServiceSetPolicyResponse, RecordingVerdict,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,10 +31,13 @@ use crate::live::page::PAGE;
 use crate::live::select;
 use crate::recording::reading::{Next, Reading};
 use crate::recording::{Demand, demanded};
+use crate::store::audit::AuditFilter;
 use crate::store::recordings::{PolicyRow, RecordingRow};
 
 pub(super) struct Recordings(pub(super) Arc<App>);
 
+/// A recording's end is on the audit log within so long of its own record.
+const NOTED_WITHIN_MS: i64 = 60_000;
 /// Pieces of 64 KiB on their way to a reader.
 const OUTGOING: usize = 4;
 
@@ -89,9 +92,10 @@ impl RecordingService for Recordings {
             ..call.entry(&format!("vms/{}", row.vm))
         };
         on_record(self.0.audit.event(&entry, "ok").await.map(|()| 0))?;
+        let is_noted_otherwise = self.is_noted_otherwise(&row).await?;
         let (outgoing, stream) = mpsc::channel(OUTGOING);
         self.0.watchers.spawn(async move {
-            if let Err(status) = send(standing, shown(row), reading, &outgoing).await {
+            if let Err(status) = send(standing, shown(row), (reading, is_noted_otherwise), &outgoing).await {
                 // A reader that left doesn't hear it.
                 drop(outgoing.send(Err(status)).await);
             }
@@ -154,6 +158,23 @@ impl RecordingService for Recordings {
 }
 
 impl Recordings {
+    /// Whether the record of the console's end vouches for another recording than the list does. That record may be past
+    /// its time, or have been written before the recording was.
+    async fn is_noted_otherwise(&self, row: &RecordingRow) -> Result<bool, Status> {
+        let (Some(ended_ms), Some(link)) = (row.ended_ms, &row.last_link) else { return Ok(false) };
+        let filter = AuditFilter {
+            actor: row.user.clone(),
+            resource: format!("vms/{}", row.vm),
+            since_ms: row.began_ms,
+            until_ms: ended_ms.saturating_add(NOTED_WITHIN_MS),
+        };
+        let rows = self.0.audit.before(&filter, 0, i64::try_from(PAGE).unwrap_or(i64::MAX)).await?;
+        let end = format!("close consoles/{}:", row.id);
+        let link = hex(link);
+        let noted = rows.iter().filter(|noted| noted.detail.starts_with(&end));
+        Ok(noted.filter_map(|noted| noted.detail.split_once("last link ")).any(|(_, noted)| noted != link))
+    }
+
     /// The uuid of a VM that is called by it or by its name. Of one that is gone, too: its recordings are still there.
     async fn vm(&self, call: &Call, asked: &str) -> Result<String, Status> {
         let resource = match select::vm_by_uuid(asked) {
@@ -223,7 +244,7 @@ pub(super) fn unrecordable(words: &str) -> End {
 async fn send(
     mut standing: Standing,
     recording: Recording,
-    mut reading: Box<Reading>,
+    (mut reading, is_noted_otherwise): (Box<Reading>, bool),
     outgoing: &mpsc::Sender<Sent>,
 ) -> Result<(), Status> {
     let message = |part| RecordingServiceReadResponse { part: Some(part) };
@@ -245,6 +266,11 @@ async fn send(
             Next::Piece(rest, data) => {
                 standing.send(outgoing, message(Part::Data(data))).await?;
                 reading = rest;
+            }
+            Next::Verdict(verdict) if verdict.intact && is_noted_otherwise => {
+                let problem = "the audit log has another last link for it".to_owned();
+                let verdict = RecordingVerdict { intact: false, problem, ..verdict };
+                return standing.send(outgoing, message(Part::Verdict(verdict))).await;
             }
             Next::Verdict(verdict) => return standing.send(outgoing, message(Part::Verdict(verdict))).await,
         }

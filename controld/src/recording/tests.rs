@@ -115,7 +115,6 @@ async fn what_is_past_its_time_goes_and_what_the_controllers_end_cut_short_is_to
 
     let goes_on = recordings.begin(row("b", 1), ConsoleKind::Serial).await.unwrap();
     let again = opened(dir.path(), 1 << 30).await;
-    drop(goes_on);
     let found = again.find("b").await.unwrap().unwrap();
     assert!(found.ended_ms.is_some() && found.last_link.is_none());
     let mut reading = again.read(&found).unwrap();
@@ -126,6 +125,8 @@ async fn what_is_past_its_time_goes_and_what_the_controllers_end_cut_short_is_to
         }
     };
     assert!(!verdict.intact && verdict.problem.contains("the controller ended"), "{verdict:?}");
+    // Until here nothing ends it as it should end.
+    drop(goes_on);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,6 +204,16 @@ fn a_changed_byte_a_cut_end_and_a_missing_file_are_found() {
     // Cut to nothing.
     fs::write(&file, b"").unwrap();
     refused("empty.cast", "not intact: it doesn't end as was noted");
+    // Another one in its place, with a row that says so: the audit log knows better.
+    typed(&scene, b"what somebody wishes");
+    let (_, other) = over(&scene);
+    fs::copy(scene.controller.state(&format!("recordings/{other}")), &file).unwrap();
+    let sql = format!(
+        "UPDATE recordings SET last_link = (SELECT last_link FROM recordings WHERE id = '{other}') WHERE id = '{id}'"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(scene.controller.alter_records(&sql)).unwrap();
+    refused("other.cast", "not intact: the audit log has another last link");
     fs::remove_file(&file).unwrap();
     refused("gone.cast", "can't be read");
 }

@@ -1,6 +1,6 @@
 //! Several who look at one VM: whose keys reach it, and what each is told of the others.
 
-use horcrux_integration_tests::Viewer;
+use horcrux_integration_tests::{Viewer, wait_until};
 use horcrux_proto::console::Notice;
 use horcrux_proto::v1::{ConsoleKind, ConsoleMode};
 
@@ -61,7 +61,7 @@ fn control_is_one_viewer_s_is_taken_and_given_and_lets_go_of_keys() {
     };
     let reaches = |id: &str, wanted: &[&[u8]]| {
         let wanted = [greeting(), wanted.concat()].concat();
-        horcrux_integration_tests::wait_until("what the VM is told", || {
+        wait_until("what the VM is told", || {
             anyhow::ensure!(told(id) == wanted, "{:?}", told(id));
             Ok(())
         })
@@ -104,6 +104,13 @@ fn a_serial_line_is_one_for_all_who_look_at_it() {
     first.read_until(b"hello\n").unwrap();
     second.read_until(b"hello\n").unwrap();
     second.bytes(b"not in control").unwrap();
+    // Before the first leaves: after that it would have control.
+    wait_until("what it types to come", || {
+        let all = scene.bob.json(&["console", "list"])?;
+        anyhow::ensure!(all[1]["from_viewer_bytes"] == 14, "{all}");
+        Ok(())
+    })
+    .unwrap();
     drop(first);
     control(&second, true);
     second.bytes(b"in control").unwrap();
