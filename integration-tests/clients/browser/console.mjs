@@ -11,7 +11,7 @@
 //   button ID                  presses a button of the bar
 //   again                      presses what the card over the console offers first
 //   violations                 what axe finds wrong
-//   look FILE                  takes a picture of the tab
+//   photo FILE                 takes a picture of the tab
 //   back USER PASSWORD_FILE    goes to sign in from a console whose session is over, and does so
 //   rise                       closes the tab
 
@@ -129,7 +129,7 @@ export function consoles(context, page, url, problems) {
       const found = await tab.evaluate(() => globalThis.axe.run());
       return { violations: found.violations.map(({ id, nodes }) => ({ id, at: nodes.map((node) => node.html) })) };
     },
-    async look(file) {
+    async photo(file) {
       await tab.screenshot({ path: file });
       return {};
     },

@@ -108,7 +108,8 @@ fn no_rpc_is_run_for_a_page_of_another_origin_or_without_its_csrf_header() {
     let own = format!("Origin: {}", controller.url());
     let all = horcrux_integration_tests::rpc::methods().into_iter().map(|(name, _)| name);
     // The agents' link is not on this port at all.
-    let paths: Vec<String> = all.filter(|name| !name.starts_with("/horcrux.agent.v1.AgentLink/")).collect();
+    let links = ["/horcrux.agent.v1.AgentLink/", "/horcrux.agent.v1.ConsoleLink/"];
+    let paths: Vec<String> = all.filter(|name| !links.iter().any(|link| name.starts_with(link))).collect();
     let cookie = browser_cookie(&controller);
     let web = "Content-Type: application/grpc-web+proto";
     let refused: [&[&str]; 10] = [
