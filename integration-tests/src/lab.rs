@@ -95,6 +95,11 @@ impl Lab {
         Ok(format!("aaaaaaaa-0000-4000-8000-{number:012x}"))
     }
 
+    /// Makes the empty disk that a guest comes to where it migrates to this node.
+    pub fn disk(&self, node: usize, name: &str) -> anyhow::Result<()> {
+        lab(self.dir.path(), "disk", &[&node.to_string(), name]).map(drop)
+    }
+
     pub fn start_dockerd(&self, node: usize) -> anyhow::Result<()> {
         lab(self.dir.path(), "dockerd", &[&node.to_string(), "start"]).map(drop)
     }

@@ -11,6 +11,7 @@ pub mod packed;
 pub mod parts;
 pub mod rates;
 pub mod rfb;
+mod state;
 
 /// The public API, generated from `horcrux/v1/*.proto`.
 #[allow(

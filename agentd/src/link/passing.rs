@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use horcrux_proto::agent::v1::{AttachRequest, Event, attach_request, backfill};
-use horcrux_proto::v1::{Source, SourceState, VmState};
+use horcrux_proto::v1::{Source, SourceState};
 use horcrux_transport::clock;
 use prost::Message as _;
 
@@ -138,6 +138,6 @@ pub(crate) fn off(found: &Found) -> impl Iterator<Item = Object> {
         Found::Vms(vms) | Found::VmsSoFar(vms) => vms.as_slice(),
         Found::Node(_) | Found::Containers(_) | Found::Nothing => &[],
     };
-    let off = vms.iter().filter(|vm| matches!(vm.state(), VmState::ShutOff | VmState::Crashed));
+    let off = vms.iter().filter(|vm| vm.state().is_off());
     off.filter_map(|vm| vm.uuid.parse().ok().map(Object::Vm))
 }

@@ -1,6 +1,7 @@
 //! What a VM says, on its way to one viewer. A VM that moves to another node is followed there: its viewer is told to wait,
 //! and then to begin anew.
 
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -37,6 +38,16 @@ pub(super) struct Down<'a> {
 
 impl Down<'_> {
     pub(super) async fn run(mut self, to_viewer: &mut ToViewer, notices: &mut mpsc::Receiver<Notice>) -> End {
+        match self.go_on(to_viewer, notices).await {
+            Err(end) => end,
+        }
+    }
+
+    async fn go_on(
+        &mut self,
+        to_viewer: &mut ToViewer,
+        notices: &mut mpsc::Receiver<Notice>,
+    ) -> Result<Infallible, End> {
         let mut number = 0;
         // Until when a line that ended is tried to be opened again.
         let mut until = Instant::now();
@@ -44,41 +55,26 @@ impl Down<'_> {
             let Session { lines, place, actor, .. } = &self.session;
             let line = match lines.open(&self.open.id, &self.open.vm, self.open.kind, place, actor).await {
                 Ok(line) => line,
-                Err(end) if Instant::now() >= until => return end,
+                Err(end) if Instant::now() >= until => return Err(end),
                 Err(end) => {
                     tokio::time::sleep(LOOK).await;
-                    match self.follow(&end.words, true).await {
-                        Ok(place) => self.session.place = place,
-                        Err(end) => return end,
-                    }
+                    self.session.place = self.follow(&end.words, true).await?;
                     continue;
                 }
             };
             self.open.is_at(&self.session.place.node);
             let began = Instant::now();
             let notice = if number == 0 { self.opened() } else { self.restarted() };
-            if let Err(end) = say(to_viewer, &notice).await {
-                return end;
-            }
+            say(to_viewer, &notice).await?;
             if let Some(recorder) = self.session.recorder.filter(|_| number > 0) {
                 recorder.anew();
             }
             drop(self.set_line.send(Some((number, line.to_vm()))));
-            let why = match self.carry(line, to_viewer, notices).await {
-                Ok(why) => why,
-                Err(end) => return end,
-            };
+            let why = self.carry(line, to_viewer, notices).await?;
             drop(self.set_line.send(None));
-            let waiting = Notice::Waiting {
-                why: if why.is_empty() { "its screen or line closed".to_owned() } else { why.clone() },
-            };
-            if let Err(end) = say(to_viewer, &waiting).await {
-                return end;
-            }
-            match self.follow(&why, began.elapsed() >= HELD).await {
-                Ok(place) => self.session.place = place,
-                Err(end) => return end,
-            }
+            let told = if why.is_empty() { "its screen or line closed" } else { &why };
+            say(to_viewer, &Notice::Waiting { why: told.to_owned() }).await?;
+            self.session.place = self.follow(&why, began.elapsed() >= HELD).await?;
             number += 1;
             until = Instant::now() + FOLLOW_FOR;
         }
@@ -162,15 +158,14 @@ impl Down<'_> {
             }
             let patience = if is_away || place.is_leaving { FOLLOW_FOR } else { OFF_FOR };
             if began.elapsed() >= patience {
-                return Err(match () {
-                    () if is_away => {
-                        End::new(CloseCode::Node, format!("nodes/{} is not connected", place.node))
-                    }
-                    () if !place.runs() => {
-                        End::new(CloseCode::Gone, format!("the VM is {}", place.state_name()))
-                    }
-                    () if place.is_leaving => End::new(CloseCode::Moved, "the VM is still being moved"),
-                    () => End::new(CloseCode::Failed, if why.is_empty() { "the VM closed it" } else { why }),
+                return Err(if is_away {
+                    End::new(CloseCode::Node, format!("nodes/{} is not connected", place.node))
+                } else if !place.runs() {
+                    End::new(CloseCode::Gone, format!("the VM is {}", place.state_name()))
+                } else if place.is_leaving {
+                    End::new(CloseCode::Moved, "the VM is still being moved")
+                } else {
+                    End::new(CloseCode::Failed, if why.is_empty() { "the VM closed it" } else { why })
                 });
             }
         }

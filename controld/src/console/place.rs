@@ -58,15 +58,7 @@ impl Place {
     /// It has a screen and a serial line now. Of a state that isn't known, opening tells.
     #[must_use]
     pub fn runs(&self) -> bool {
-        match self.state {
-            VmState::Running
-            | VmState::Blocked
-            | VmState::Paused
-            | VmState::ShuttingDown
-            | VmState::Unspecified
-            | VmState::PmSuspended => true,
-            VmState::ShutOff | VmState::Crashed => false,
-        }
+        !self.state.is_off()
     }
 
     /// In words.

@@ -136,25 +136,11 @@ pub(super) async fn console(app: &App, head: &http::request::Parts) -> Result<Ca
     let door = match origins.as_slice() {
         [] if has_bearer => Door::Native,
         [origin] if app.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) => Door::Web,
-        _ => {
-            return Err(Status::permission_denied(
-                "this Origin is not the controller's own: add the name that you reach it by to `names` in controld.toml",
-            ));
-        }
+        _ => return Err(foreign_origin()),
     };
-    if text(headers, "sec-fetch-site").is_some_and(|site| site != "same-origin") {
-        return Err(Status::permission_denied("this comes from another site"));
-    }
+    from_this_site(headers)?;
     let principal = principal(app, door, CONSOLE, source, headers).await?;
-    Ok(Call {
-        method: CONSOLE,
-        source,
-        agent: text(headers, header::USER_AGENT.as_str()).unwrap_or_default().to_owned(),
-        principal: Some(principal),
-        actor: String::new(),
-        seal: Arc::clone(&app.seal),
-        mark: [0; 32],
-    })
+    Ok(Call { principal: Some(principal), ..call(app, CONSOLE, source, headers) })
 }
 
 fn refuse(status: &Status) -> Response {
@@ -170,13 +156,9 @@ fn door(app: &App, request: &Request<Body>) -> Result<Door, Status> {
     if content_type == "application/grpc-web" || content_type.starts_with("application/grpc-web+") {
         let origin = text(headers, header::ORIGIN.as_str()).unwrap_or_default();
         if !app.origins.iter().any(|allowed| allowed == origin) {
-            return Err(Status::permission_denied(
-                "this Origin is not the controller's own: add the name that you reach it by to `names` in controld.toml",
-            ));
+            return Err(foreign_origin());
         }
-        if text(headers, "sec-fetch-site").is_some_and(|site| site != "same-origin") {
-            return Err(Status::permission_denied("this request comes from another site"));
-        }
+        from_this_site(headers)?;
         return Ok(Door::Web);
     }
     if content_type == "application/grpc" || content_type.starts_with("application/grpc+") {
@@ -198,15 +180,7 @@ async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(),
         (known.method, known.caller)
     };
     let headers = request.headers();
-    let mut call = Call {
-        method,
-        source: source(request.extensions())?,
-        agent: text(headers, header::USER_AGENT.as_str()).unwrap_or_default().to_owned(),
-        principal: None,
-        actor: String::new(),
-        seal: Arc::clone(&app.seal),
-        mark: [0; 32],
-    };
+    let mut call = call(app, method, source(request.extensions())?, headers);
     if caller != Caller::Anyone {
         call.principal = Some(principal(app, door, method, call.source, headers).await?);
     }
@@ -228,6 +202,33 @@ async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(),
         }
     }
     request.extensions_mut().insert(call);
+    Ok(())
+}
+
+/// Of nobody yet.
+fn call(app: &App, method: &'static str, source: IpAddr, headers: &HeaderMap) -> Call {
+    Call {
+        method,
+        source,
+        agent: text(headers, header::USER_AGENT.as_str()).unwrap_or_default().to_owned(),
+        principal: None,
+        actor: String::new(),
+        seal: Arc::clone(&app.seal),
+        mark: [0; 32],
+    }
+}
+
+fn foreign_origin() -> Status {
+    Status::permission_denied(
+        "this Origin is not the controller's own: add the name that you reach it by to `names` in controld.toml",
+    )
+}
+
+/// As far as the browser says where a request comes from.
+fn from_this_site(headers: &HeaderMap) -> Result<(), Status> {
+    if text(headers, "sec-fetch-site").is_some_and(|site| site != "same-origin") {
+        return Err(Status::permission_denied("this request comes from another site"));
+    }
     Ok(())
 }
 

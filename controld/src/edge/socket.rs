@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use horcrux_proto::authz::Privilege;
 use horcrux_proto::console::{CloseCode, MAX_MESSAGE, SUBPROTOCOL, TICKET_WITHIN};
-use horcrux_proto::name::Resource;
+use horcrux_proto::name::{Resource, VmUuid};
 use horcrux_proto::v1::{ConsoleKind, ConsoleMode};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
@@ -24,8 +24,7 @@ use super::consoles::{kind_name, mode_name};
 use super::gate;
 use super::recordings::{unrecordable, wanted};
 use super::stream::Standing;
-use crate::access::audit::Entry;
-use crate::access::audit::hex;
+use crate::access::audit::{Entry, hex};
 use crate::access::keys::random_hex;
 use crate::access::path::Path;
 use crate::app::App;
@@ -115,7 +114,7 @@ async fn serve(app: &App, call: &Call, mut socket: WebSocket) {
 /// A ticket that was good.
 struct Good {
     row: TicketRow,
-    vm: horcrux_proto::name::VmUuid,
+    vm: VmUuid,
     place: Place,
     kind: ConsoleKind,
     mode: ConsoleMode,
@@ -144,12 +143,11 @@ async fn redeemed(app: &App, call: &Call, text: &str) -> Result<Good, Bad> {
     if row.user != principal.user.as_str() || row.credential != principal.credential() {
         return Err(bad("another session came with it"));
     }
-    let vm = row.vm.parse().map_err(|_| bad("damaged"))?;
+    let vm: VmUuid = row.vm.parse().map_err(|_| bad("damaged"))?;
     let path = Path::of(&Resource::Vm(vm));
     if !principal.may(Privilege::VmConsole, &path) {
         return Err(bad("the right was lost"));
     }
-    let vm = row.vm.parse().map_err(|_| bad("damaged"))?;
     let place = Place::of(&app.live, &vm).await.ok().flatten().ok_or_else(|| bad("the VM is no more"))?;
     if place.node.as_str() != row.node {
         return Err(bad("the VM was moved"));

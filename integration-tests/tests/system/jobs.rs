@@ -32,9 +32,7 @@ fn a_migration_is_followed_each_second_also_by_an_agent_that_comes_later() {
     for node in [1, 2] {
         lab.start_libvirtd(node).unwrap();
     }
-    let disk = "qemu-img create -q -f qcow2 /var/lib/libvirt/images/web1.qcow2 64M
-                chown libvirt-qemu /var/lib/libvirt/images/web1.qcow2";
-    lab.exec(2, &["bash", "-euc", disk]).unwrap();
+    lab.disk(2, "web1").unwrap();
     lab.vm(1, "web1", 1, Work::Idle).unwrap();
     let controller = Controller::start_at(Place::Lab(lab.network())).unwrap();
     let agent = lab.join(&controller, 1).unwrap();

@@ -179,9 +179,7 @@ fn a_console_follows_its_vm_to_another_node() {
     for node in [1, 2] {
         lab.start_libvirtd(node).unwrap();
     }
-    let disk = "qemu-img create -q -f qcow2 /var/lib/libvirt/images/web1.qcow2 64M
-                chown libvirt-qemu /var/lib/libvirt/images/web1.qcow2";
-    lab.exec(2, &["bash", "-euc", disk]).unwrap();
+    lab.disk(2, "web1").unwrap();
     let vm = lab.vm(1, "web1", 1, Work::Console).unwrap();
     let controller = Controller::start_at(Place::Lab(lab.network())).unwrap();
     let _running: Vec<(Daemon, Daemon)> = [1, 2]

@@ -76,7 +76,7 @@ impl Fleet {
         let resource = Resource::Vm(uuid);
         if let Some(&slot) = self.by_resource.get(&resource) {
             let owner = self.objects.get(&slot)?.node.clone();
-            let is_off = matches!(facts.state(), v1::VmState::ShutOff | v1::VmState::Crashed);
+            let is_off = facts.state().is_off();
             if owner == *node {
                 if !is_off {
                     self.elsewhere.left.remove(&uuid);
