@@ -4,5 +4,6 @@ mod endings;
 mod page;
 mod real;
 mod scene;
+mod stalled;
 mod tickets;
 mod viewers;
