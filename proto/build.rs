@@ -43,7 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     write_catalogue(&pool, &out.join("catalogue.rs"))?;
 
     // Maps in the order of their keys, so that what is the same is encoded alike.
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(compiler.file_descriptor_set())?;
+    let generated = tonic_prost_build::configure().bytes(".").btree_map(".");
+    generated.codec_path("crate::gathered::GatheredCodec").compile_fds(compiler.file_descriptor_set())?;
     tonic_build::manual::Builder::new().build_client(false).compile(&[encoded_watch()]);
     Ok(())
 }

@@ -42,7 +42,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A program of the project, as built.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe().context("find the test's own file")?;
-    let dir = test.parent().and_then(Path::parent).context("find the target directory")?;
+    let beside = test.parent().context("find the target directory")?;
+    // Tests are in a directory of their own below it, the bench is not.
+    let dir = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
     let path = dir.join(name);
     if path.exists() { Ok(path) } else { bail!("{} is not built: cargo build --bins", path.display()) }
 }

@@ -1,6 +1,6 @@
 //! Somebody at a console's WebSocket, with nothing but what a test has them say.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver as Queue, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use horcrux_proto::console::{MAX_MESSAGE, Notice, PATH, SUBPROTOCOL};
 use horcrux_transport::client::{Connect, Trust};
 use horcrux_transport::clock;
-use horcrux_transport::websocket::{Ask, Heard};
+use horcrux_transport::websocket::{Ask, Heard, Receiver, Sender};
 use tokio::sync::mpsc;
 
 use crate::PATIENCE;
@@ -18,7 +18,7 @@ use crate::caller::{Caller, runtime};
 #[derive(Debug)]
 pub struct Viewer {
     say: mpsc::Sender<Said>,
-    heard: Receiver<(Instant, Heard)>,
+    heard: Queue<(Instant, Heard)>,
 }
 
 #[derive(Debug)]
@@ -33,13 +33,18 @@ const SILENCE: Duration = Duration::from_secs(120);
 const UNREAD: usize = 100_000;
 
 impl Caller {
-    /// Opens a console's WebSocket, and says nothing yet.
-    pub fn viewer(&self) -> anyhow::Result<Viewer> {
+    /// Opens a console's WebSocket, for somebody who reads it as they like.
+    pub async fn websocket(&self) -> anyhow::Result<(Sender, Receiver)> {
         let connect = Connect::new(self.url.parse()?, Trust::Pinned(self.fingerprint.parse()?), DEADLINE);
         let bearer = self.token.clone().context("a token")?.into();
         let ask = Ask { path: PATH, subprotocol: SUBPROTOCOL, max_message: MAX_MESSAGE, silence: SILENCE };
+        Ok(connect.websocket(ask, &bearer).await?)
+    }
+
+    /// Opens one, and says nothing yet.
+    pub fn viewer(&self) -> anyhow::Result<Viewer> {
         let runtime = runtime()?;
-        let (mut sender, mut receiver) = runtime.block_on(connect.websocket(ask, &bearer))?;
+        let (mut sender, mut receiver) = runtime.block_on(self.websocket())?;
         let (say, mut said) = mpsc::channel(64);
         let (put, heard) = sync_channel(UNREAD);
         let talk = move || {

@@ -6,6 +6,7 @@ pub mod authz;
 pub mod catalogue;
 pub mod console;
 pub mod encoded;
+pub mod gathered;
 pub mod name;
 pub mod packed;
 pub mod parts;

@@ -31,6 +31,8 @@ const MOST: usize = 256;
 /// That were opened and are not yet taken up.
 const WAITING: usize = 16;
 const CONNECT: Duration = Duration::from_secs(8);
+/// What is read of a VM at once. With the headers of gRPC and HTTP/2, or those of a WebSocket, it fills four TLS records.
+const PIECE: usize = MAX_MESSAGE - 18;
 /// Messages on their way to the controller: a quarter of a mebibyte.
 const QUEUE: usize = 4;
 
@@ -132,9 +134,9 @@ fn nonblocking(stream: OwnedFd) -> io::Result<UnixStream> {
 async fn up(mut vm_says: OwnedReadHalf, outgoing: &mpsc::Sender<CarryRequest>) -> String {
     let mut buffer = BytesMut::new();
     loop {
-        buffer.reserve(MAX_MESSAGE);
-        // No more than a message holds, however much room there is.
-        match (&mut vm_says).take(MAX_MESSAGE as u64).read_buf(&mut buffer).await {
+        buffer.reserve(PIECE);
+        // No more than a piece, however much room there is.
+        match (&mut vm_says).take(PIECE as u64).read_buf(&mut buffer).await {
             Ok(0) => return String::new(),
             Ok(_) => {}
             Err(error) => return format!("read from the VM: {error}"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::ws::Message;
 use bytes::Bytes;
-use futures_util::SinkExt as _;
+use futures_util::{FutureExt as _, SinkExt as _};
 use horcrux_proto::console::{CloseCode, Notice};
 use horcrux_proto::v1::NodeState;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,9 @@ const OFF_FOR: Duration = Duration::from_secs(2);
 const FOLLOW_FOR: Duration = Duration::from_secs(60);
 /// How long a line must have held for another to be opened where the VM runs on.
 const HELD: Duration = Duration::from_secs(5);
+
+/// With this much, nothing more is waited for: three of the longest messages are less, four are more.
+const AT_ONCE: usize = 200 << 10;
 
 pub(super) struct Down<'a> {
     pub(super) session: Session<'a>,
@@ -109,12 +112,9 @@ impl Down<'_> {
                 said = line.next() => match said {
                     Said::Bytes(bytes) => {
                         self.clocks.has_carried();
-                        if let Some(recorder) = self.session.recorder {
-                            recorder.said(&bytes);
+                        if let Some(why) = self.pass(bytes, &mut line, to_viewer).await? {
+                            return Ok(why);
                         }
-                        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                        send(to_viewer, Message::Binary(bytes)).await?;
-                        self.open.to_viewer.fetch_add(count, Ordering::Relaxed);
                     }
                     Said::Ended(why) => return Ok(why),
                 },
@@ -128,6 +128,34 @@ impl Down<'_> {
                 }
             }
         }
+    }
+
+    /// Passes on what was said, and what has been said meanwhile with it: what goes out at once costs one write. Returns why
+    /// the VM's side ended, where it has.
+    async fn pass(
+        &self,
+        bytes: Bytes,
+        line: &mut Line,
+        to_viewer: &mut ToViewer,
+    ) -> Result<Option<String>, End> {
+        let (mut next, mut count, mut ended) = (Some(bytes), 0, None);
+        while let Some(bytes) = next.take() {
+            if let Some(recorder) = self.session.recorder {
+                recorder.said(&bytes);
+            }
+            count += bytes.len();
+            to_viewer.feed(Message::Binary(bytes)).await.map_err(|_| End::left())?;
+            if count < AT_ONCE {
+                match line.next().now_or_never() {
+                    Some(Said::Bytes(bytes)) => next = Some(bytes),
+                    Some(Said::Ended(why)) => ended = Some(why),
+                    None => {}
+                }
+            }
+        }
+        to_viewer.flush().await.map_err(|_| End::left())?;
+        self.open.to_viewer.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+        Ok(ended)
     }
 
     /// Where the VM is, unless that is a reason to end.

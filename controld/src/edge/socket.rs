@@ -37,8 +37,9 @@ use crate::recording::writer::Recorder;
 use crate::store::consoles::TicketRow;
 use crate::store::recordings::RecordingRow;
 
-/// What is buffered for a viewer before it is waited for: one message more than the longest.
-const WRITE_BUFFER: usize = 2 * MAX_MESSAGE;
+/// What is gathered for a viewer before it is written: four of the longest messages. One more may be waiting then.
+const GATHERED: usize = 4 * MAX_MESSAGE;
+const WRITE_BUFFER: usize = GATHERED + 2 * MAX_MESSAGE;
 /// One answer for all tickets that don't let in.
 const WRONG: &str = "the ticket is wrong, was used, or has expired";
 
@@ -59,7 +60,7 @@ pub(super) async fn upgrade(State(app): State<Arc<App>>, request: Request) -> Re
         .protocols([SUBPROTOCOL])
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
-        .write_buffer_size(0)
+        .write_buffer_size(GATHERED)
         .max_write_buffer_size(WRITE_BUFFER);
     if upgrade.selected_protocol().is_none() {
         return (StatusCode::BAD_REQUEST, format!("the subprotocol {SUBPROTOCOL} is needed\n"))

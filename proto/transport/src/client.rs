@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 pub use crate::tls::{Identity, Pin};
-use crate::tls::{TlsError, crypto, roots};
+use crate::tls::{TlsError, WRITTEN_AT_ONCE, crypto, roots};
 
 /// How often an idle connection is probed, and how long the answer may take: a peer that vanished without a word is
 /// noticed within their sum.
@@ -259,13 +259,16 @@ pub(crate) async fn handshake(
             .map_err(|source| ConnectError::Unreachable { target: target.clone(), source })?;
         tcp.set_nodelay(true)
             .map_err(|source| ConnectError::Unreachable { target: target.clone(), source })?;
-        TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(|source| {
+        let shaken = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await;
+        let mut stream = shaken.map_err(|source| {
             if is_untrusted(&source) {
                 ConnectError::Untrusted { target: target.clone() }
             } else {
                 ConnectError::Tls { target: target.clone(), source }
             }
-        })
+        })?;
+        stream.get_mut().1.set_buffer_limit(Some(WRITTEN_AT_ONCE));
+        Ok(stream)
     });
     connected.await.unwrap_or_else(|_| Err(ConnectError::Deadline { target: target.clone(), deadline }))
 }

@@ -2,6 +2,7 @@
 //! is told. `rustls` is named here and nowhere else.
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod backoff;
 pub mod client;
 pub mod clock;

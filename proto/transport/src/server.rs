@@ -23,10 +23,11 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::ahead::ReadAhead;
 use crate::clock;
 use crate::source::Source;
 use crate::tasks::Stop;
-use crate::tls::{PeerCertificate, peer_certificate};
+use crate::tls::{PeerCertificate, WRITTEN_AT_ONCE, peer_certificate};
 
 /// Who is at the other end. Put into every request's extensions.
 #[derive(Clone, Debug)]
@@ -55,9 +56,12 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(5);
 /// Larger than any header list of ours by a factor of ten.
 const HEADER_LIST_BYTES: u32 = 16 << 10;
-/// What a client may have in flight towards us: one large batch per stream, four per connection.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// What a client may have in flight towards us: of a console, half of what there may be on the whole way, and eight times as
+/// much per connection.
+const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What a client sends at once of one stream, in one write: four of a console's longest messages with their headers.
+const FRAME: u32 = 257 << 10;
 /// Streams that a client may reset before we have looked at them (rapid reset).
 const PENDING_RESETS: usize = 20;
 /// Refusals of connections are told this often at most, with their number.
@@ -171,13 +175,14 @@ async fn handshake(
     tcp: TcpStream,
     address: SocketAddr,
     config: Arc<ServerConfig>,
-) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
+) -> Option<(tokio_rustls::server::TlsStream<ReadAhead<TcpStream>>, Peer)> {
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%address, %error, "connection lost before its handshake");
         return None;
     }
-    match tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(tcp)).await {
-        Ok(Ok(stream)) => {
+    match tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(config).accept(ReadAhead::new(tcp))).await {
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().1.set_buffer_limit(Some(WRITTEN_AT_ONCE));
             let certificate =
                 stream.get_ref().1.peer_certificates().and_then(|c| c.first()).and_then(peer_certificate);
             Some((stream, Peer { address, certificate }))
@@ -204,6 +209,7 @@ fn http(streams: u32) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .max_header_list_size(HEADER_LIST_BYTES)
         .max_pending_accept_reset_streams(PENDING_RESETS);
     builder

@@ -25,6 +25,9 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 /// The name in every controller's own certificate. Agents ask for it whatever address they dial, so that no address
 /// can go stale in a certificate.
 pub const CONTROLLER_NAME: &str = "controller.horcrux.internal";
+/// What may wait encrypted, and so go out in one write: four of a console's longest messages with their headers. rustls would
+/// make two writes of one of them.
+pub(crate) const WRITTEN_AT_ONCE: usize = 257 << 10;
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo. What a person compares and what a join token carries.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

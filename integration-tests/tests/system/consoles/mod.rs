@@ -5,5 +5,6 @@ mod page;
 mod real;
 mod recording;
 mod scene;
+mod stalled;
 mod tickets;
 mod viewers;
