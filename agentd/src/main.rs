@@ -21,7 +21,9 @@ use horcrux_agentd::local::{Forward, Local, Shown, this_node};
 use horcrux_agentd::sample::Lane;
 use horcrux_agentd::{collect, config, host, identity, print};
 use horcrux_privd::settings::{Controller, Mode, POLICY};
+use horcrux_privd::v1::{Mode as PrivdMode, PolicyAnswer};
 use horcrux_transport::client::Target;
+use horcrux_transport::error::Chain;
 use horcrux_transport::tasks::Tasks;
 use horcrux_transport::{files, signal};
 use tokio::sync::mpsc;
@@ -66,7 +68,7 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
-    /// Read the settings, tell all problems, change nothing
+    /// Read the settings, tell all problems and what a controller may do here, change nothing
     CheckConfig {
         /// The settings; without it /etc/horcrux/agentd.toml where that exists
         #[arg(long)]
@@ -95,6 +97,8 @@ enum Output {
 
 /// How long the stream has to say goodbye.
 const GRACE: Duration = Duration::from_secs(3);
+/// For what privd is asked.
+const PRIVD_ANSWERS: Duration = Duration::from_secs(5);
 /// How often a node without a controller looks whether it was enrolled.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -163,6 +167,7 @@ fn start(command: Command) -> anyhow::Result<()> {
             config.exporter.as_ref().map_or(Ok(()), Exporter::check)?;
             let file = file.as_deref().unwrap_or(Path::new(config::USUAL));
             say(&format!("the settings in {} are good", file.display()));
+            tell_policy(&config.privd_socket);
             Ok(())
         }
         Command::Sample { once: _, output: Output::Json, config } => {
@@ -204,6 +209,23 @@ fn tell_enrolled(outcome: &Outcome) {
             say(&format!("enrolled as {node} ({id}): another node than this was, {was} ({was_id})"));
         }
     }
+}
+
+/// Says what a controller may do here, as far as it is told: what says so is root's, and is no setting of the agent.
+fn tell_policy(socket: &Path) {
+    let told = match horcrux_privd::policy(socket, PRIVD_ANSWERS) {
+        Ok(PolicyAnswer { mode, reason, held: _ }) => {
+            let mode = PrivdMode::try_from(mode).unwrap_or_default().as_str_name();
+            let mode = mode.trim_start_matches("MODE_").to_lowercase();
+            let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+            format!("orders of the controller are taken in mode {mode}{reason}")
+        }
+        Err(error) => {
+            let socket = socket.display();
+            format!("horcrux-privd, which would take orders, is not reached at {socket}: {}", Chain(&error))
+        }
+    };
+    say(&told);
 }
 
 /// Says whose orders this host takes from now on.

@@ -148,6 +148,16 @@ libvirt_uri = \"test:///default\"";
 
     set("mode = \"everything\"");
     forbidden(&mut orders, "not understood");
+    // Who checks the agent's settings is told of it too.
+    let settings = host.root.path().join("agentd.toml");
+    fs::write(&settings, format!("privd_socket = {:?}\n", host.socket())).unwrap();
+    let mut check = Command::new(program("horcrux-agentd").unwrap());
+    let checked = check.args(["check-config", "--config"]).arg(&settings).output().unwrap();
+    let told = String::from_utf8_lossy(&checked.stderr);
+    assert!(
+        checked.status.success() && told.contains("in mode observe: policy.toml is not understood"),
+        "{told}"
+    );
     set("mode = \"console\"\nallow_vms = [\"*\"]");
     host.takes_orders(&mut orders);
     chown(host.file("policy.toml"), Some(65534), None).unwrap();
