@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use horcrux_transport::secret::Secret;
-use ring::digest::{SHA256, digest};
 use tokio::sync::broadcast;
 
 use super::challenges::Proven;

@@ -3,11 +3,11 @@
 
 use std::net::IpAddr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use horcrux_transport::secret::Secret;
 use ipnet::IpNet;
-use ring::digest::{SHA256, digest};
 
 use super::keys::{KeyError, hash, random_id, random_text};
 

@@ -3,7 +3,7 @@
 //! The bytes of a link's own record count too, as far as its hash: its time can't be changed either. The chain by itself
 //! shows a changed or missing piece; a chain that was made anew shows against the last link, which is noted elsewhere.
 
-use ring::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256};
 
 pub(super) type Link = [u8; 32];
 

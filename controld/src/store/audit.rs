@@ -1,7 +1,7 @@
 //! The audit log's rows. Each is chained to the one before it in the transaction that adds it, so that two processes can
 //! write to it.
 
-use ring::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, SHA256};
 
 use super::{Store, StoreError, doing};
 

@@ -108,6 +108,7 @@ fn programs_with_a_privilege_have_no_tls_no_grpc_and_no_runtime_in_them() {
         "openssl-sys",
         "native-tls",
         "aws-lc-rs",
+        "aws-lc-sys",
         "reqwest",
         "ureq",
     ];

@@ -35,9 +35,9 @@ impl Backoff {
 /// Uniform in 0..1, from the operating system.
 #[must_use]
 pub fn draw() -> f64 {
-    use ring::rand::SecureRandom as _;
+    use aws_lc_rs::rand::SecureRandom as _;
     let mut bytes = [0; 4];
-    match ring::rand::SystemRandom::new().fill(&mut bytes) {
+    match aws_lc_rs::rand::SystemRandom::new().fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
         // No randomness: wait the whole delay.
         Err(_) => 1.0,

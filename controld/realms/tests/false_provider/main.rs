@@ -5,13 +5,13 @@ mod fake;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use horcrux_realms::oidc::{DevicePoll, Oidc, Started};
 use horcrux_realms::{Person, RealmError, Refusal};
 use horcrux_transport::error::Chain;
 use http::StatusCode;
-use ring::hmac;
 use serde_json::{Value, json};
 
 use self::fake::{Fake, Key, SECRET, unsigned};
