@@ -7,6 +7,8 @@ use super::*;
 
 /// How soon a console has to be dead.
 const SOON: Duration = Duration::from_secs(3);
+/// A VM that works runs for longer than that in a second, one that waits doesn't.
+const WORKS: Duration = Duration::from_millis(300);
 
 struct Scene {
     orders: Orders,
@@ -58,6 +60,29 @@ impl Scene {
         self.orders.opened(&self.socket(), &order)
     }
 
+    /// How long the VM has run on a processor.
+    fn ran(&self) -> Duration {
+        let told =
+            self.lab.exec(1, &["virsh", "-q", "-c", "qemu:///system", "domstats", "--cpu-total", "web1"]);
+        let told = told.unwrap();
+        let time = told.lines().find_map(|line| line.trim().strip_prefix("cpu.time=")).unwrap();
+        Duration::from_nanos(time.parse().unwrap())
+    }
+
+    /// Returns once the VM works no more, with how long it had run by then.
+    fn waits(&self) -> Duration {
+        let mut before = self.ran();
+        wait_until("the VM to wait", || {
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            poll(&mut [], Some(&second))?;
+            let now = self.ran();
+            let ran = now - std::mem::replace(&mut before, now);
+            anyhow::ensure!(ran < WORKS, "it ran for {ran:?} in a second");
+            Ok(now)
+        })
+        .unwrap()
+    }
+
     fn hold(&self, is: bool) {
         let verb = if is { "touch" } else { "rm" };
         self.lab.exec(1, &[verb, "/run/horcrux/hold"]).unwrap();
@@ -69,19 +94,23 @@ fn hear(stream: &OwnedFd, wanted: &str) -> String {
     let until = clock::monotonic() + LONG;
     let mut heard = Vec::new();
     loop {
-        let text = String::from_utf8_lossy(&heard).into_owned();
-        if text.contains(wanted) {
-            return text;
-        }
-        assert!(clock::monotonic() < until, "{text:?} has no {wanted:?}");
+        let text = || String::from_utf8_lossy(&heard).into_owned();
+        assert!(clock::monotonic() < until, "{:?} has no {wanted:?}", text());
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&second)).unwrap();
         let mut some = [0; 4096];
         match rustix::net::recv(stream, &mut some[..], rustix::net::RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => panic!("it ended after {text:?}"),
-            Ok((_, count)) => heard.extend_from_slice(&some[..count]),
+            Ok((_, 0)) => panic!("it ended after {:?}", text()),
+            Ok((_, count)) => {
+                // What is wanted may have begun before.
+                let from = heard.len().saturating_sub(wanted.len());
+                heard.extend_from_slice(&some[..count]);
+                if String::from_utf8_lossy(&heard[from..]).contains(wanted) {
+                    return String::from_utf8_lossy(&heard).into_owned();
+                }
+            }
             Err(rustix::io::Errno::AGAIN) => {}
-            Err(errno) => panic!("{errno} after {text:?}"),
+            Err(errno) => panic!("{errno} after {:?}", text()),
         }
     }
 }
@@ -127,11 +156,14 @@ fn a_vm_s_screen_and_its_serial_line_are_at_the_other_end_and_nothing_listens_fo
     hear(&serial.stream, "#");
     say(&serial.stream, "expr 6 '*' 7\n");
     hear(&serial.stream, "\n42\r\n");
-    // More than all buffers on the way hold comes whole, to one who is slow to listen.
-    say(&serial.stream, "seq 1 30000; echo at''end\n");
+    // One who doesn't listen has the VM wait: of more than all buffers on the way hold, nothing is lost.
+    say(&serial.stream, "seq 1 200000; echo at''end\n");
+    let waits = scene.waits();
     let all = hear(&serial.stream, "atend\r\n");
-    let numbers = all.lines().filter_map(|line| line.trim().parse::<u32>().ok());
-    assert_eq!(numbers.map(u64::from).sum::<u64>(), 30_000 * 30_001 / 2);
+    let numbers = all.lines().filter_map(|line| line.trim().parse::<u64>().ok());
+    assert_eq!(numbers.sum::<u64>(), 200_000 * 200_001 / 2);
+    let ran = scene.ran() - waits;
+    assert!(ran > WORKS, "it had said all before anybody listened: {ran:?}");
 
     let listening = scene.lab.exec(1, &["ss", "-Htln"]).unwrap();
     assert!(!listening.contains(":59"), "{listening}");
