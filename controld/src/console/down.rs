@@ -181,12 +181,19 @@ impl Down<'_> {
                 matches!(place.node_state, NodeState::Down | NodeState::Late | NodeState::Unspecified);
             let moved = place.node != here.node;
             let restarted = place.started_ms != here.started_ms;
-            if place.runs() && !is_away && !place.is_leaving && (moved || restarted || held) {
+            // What is typed here isn't for a node that says of itself that the VM is there, and has nobody else's word.
+            let is_claimed = moved && place.is_contested;
+            if place.runs() && !is_away && !place.is_leaving && !is_claimed && (moved || restarted || held) {
                 return Ok(place);
             }
             let patience = if is_away || place.is_leaving { FOLLOW_FOR } else { OFF_FOR };
             if began.elapsed() >= patience {
-                return Err(if is_away {
+                return Err(if is_claimed {
+                    let (there, here) = (&place.node, &here.node);
+                    let words =
+                        format!("nodes/{there} says that it runs there, nodes/{here} didn't give it up");
+                    End::new(CloseCode::Moved, words)
+                } else if is_away {
                     End::new(CloseCode::Node, format!("nodes/{} is not connected", place.node))
                 } else if !place.runs() {
                     End::new(CloseCode::Gone, format!("the VM is {}", place.state_name()))

@@ -17,6 +17,8 @@ pub struct Place {
     pub state: VmState,
     /// It is on its way to another node.
     pub is_leaving: bool,
+    /// Nobody but the node itself says that it is there.
+    pub is_contested: bool,
     pub is_unmanaged: bool,
     pub node_state: NodeState,
     pub is_locked: bool,
@@ -31,8 +33,8 @@ impl Place {
         live.ask(move |fleet| Self::in_fleet(fleet, vm)).await
     }
 
-    fn in_fleet(fleet: &Fleet, vm: VmUuid) -> Option<Self> {
-        let object = fleet.find(&Resource::Vm(vm))?;
+    fn in_fleet(fleet: &Fleet, uuid: VmUuid) -> Option<Self> {
+        let object = fleet.find(&Resource::Vm(uuid))?;
         let Facts::Vm(vm) = &object.facts else { return None };
         let facts = vm.facts.as_ref()?;
         let node = fleet.find(&Resource::Node(object.node.clone()))?;
@@ -48,6 +50,7 @@ impl Place {
             started_ms: facts.started_unix_ms,
             state: facts.state(),
             is_leaving: facts.job() == VmJob::MigrationOut,
+            is_contested: fleet.is_contested(&uuid),
             is_unmanaged: facts.unmanaged,
             node_state: fleet.node_state(&object.node),
             is_locked: of.locked_reason.is_some(),

@@ -210,6 +210,14 @@ fn a_vm_that_its_node_says_has_left_is_that_node_s_that_says_it_runs() {
     model.fleet.event(&node("a"), 1, &left);
     model.fleet.inventory(&node("a"), &off);
     assert_eq!(at(&model), Some(node("b")));
+    assert!(!model.fleet.is_contested(&VM.parse().unwrap()));
+    // Where two say that it came to them, one of them isn't right.
+    let mut model = begun();
+    model.fleet.inventory(&node("c"), &vm_on(VM, 2));
+    model.fleet.event(&node("a"), 1, &left);
+    model.fleet.inventory(&node("a"), &off);
+    assert_eq!(at(&model), Some(node("c")));
+    assert!(model.fleet.is_contested(&VM.parse().unwrap()));
     // It is removed where it was.
     let mut model = begun();
     model.fleet.inventory(&node("a"), &gone);
@@ -260,6 +268,26 @@ fn a_node_cannot_speak_of_a_guest_that_another_connected_node_holds() {
     model.fleet.pass_time(model.start + Duration::from_secs(30), 2);
     model.fleet.inventory(&node("b"), &vm_on(VM, 8));
     assert_eq!(model.fleet.find(&resource).unwrap().node, node("b"));
+    // That is no more than its word; whoever had it has it again when it says so, and not when it says that it is off there.
+    let uuid = VM.parse().unwrap();
+    assert!(model.fleet.is_contested(&uuid));
+    let off = Inventory {
+        vms: vec![VmFacts { state: VmState::ShutOff.into(), ..vm_on(VM, 2).vms[0].clone() }],
+        ..vm_on(VM, 2)
+    };
+    for (says, of) in [(vm_on(VM, 2), "a"), (off, "b")] {
+        let mut again = Model::with(&["a", "b"]);
+        again.attach("a", 1);
+        again.fleet.inventory(&node("a"), &vm_on(VM, 2));
+        again.fleet.detached(&node("a"), LinkId(1), 1);
+        again.fleet.pass_time(again.start + Duration::from_secs(30), 2);
+        again.attach("b", 2);
+        again.fleet.inventory(&node("b"), &vm_on(VM, 8));
+        again.attach("a", 3);
+        again.fleet.inventory(&node("a"), &says);
+        assert_eq!(again.fleet.find(&resource).unwrap().node, node(of));
+        assert_eq!(again.fleet.is_contested(&uuid), of == "a", "another says that it is there too");
+    }
 }
 
 #[test]

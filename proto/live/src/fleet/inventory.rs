@@ -15,8 +15,37 @@ use crate::object::Object;
 pub(super) struct Elsewhere {
     /// Their own nodes have said that they left.
     left: HashSet<VmUuid>,
-    /// What another says of each. It isn't said again unless it changes.
-    claims: HashMap<VmUuid, (NodeName, v1::VmFacts)>,
+    /// What others say of each, the newest last. It isn't said again unless it changes.
+    claims: HashMap<VmUuid, Vec<(NodeName, v1::VmFacts)>>,
+    /// Those that another took while their own node was silent. When that speaks again, it has the word.
+    silent: HashMap<VmUuid, NodeName>,
+}
+
+/// How a node comes by a VM that another had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// That one has said that it left.
+    GivenUp,
+    /// That one is down.
+    Silent,
+    /// That one took it while this one was down.
+    Back,
+}
+
+impl Elsewhere {
+    fn claim(&mut self, vm: VmUuid, node: &NodeName, facts: &v1::VmFacts) {
+        self.unclaim(&vm, node);
+        self.claims.entry(vm).or_default().push((node.clone(), facts.clone()));
+    }
+
+    fn unclaim(&mut self, vm: &VmUuid, node: &NodeName) {
+        if let Some(claims) = self.claims.get_mut(vm) {
+            claims.retain(|(of, _)| of != node);
+            if claims.is_empty() {
+                self.claims.remove(vm);
+            }
+        }
+    }
 }
 
 impl Fleet {
@@ -32,7 +61,10 @@ impl Fleet {
         let no_more = |uuid: &VmUuid| {
             inventory.complete || inventory.gone_vms.iter().any(|gone| gone.parse() == Ok(*uuid))
         };
-        self.elsewhere.claims.retain(|uuid, (of, _)| of != name || !no_more(uuid));
+        let left: Vec<VmUuid> = self.elsewhere.claims.keys().filter(|uuid| no_more(uuid)).copied().collect();
+        left.iter().for_each(|uuid| self.elsewhere.unclaim(uuid, name));
+        let has_back = |uuid: &VmUuid| inventory.vms.iter().any(|vm| vm.uuid.parse() == Ok(*uuid));
+        self.elsewhere.silent.retain(|uuid, of| of != name || !no_more(uuid) || has_back(uuid));
         let mut listed = HashSet::from([slot]);
         for vm in &inventory.vms {
             listed.extend(self.vm(name, vm));
@@ -62,13 +94,26 @@ impl Fleet {
         }
     }
 
-    /// A VM is nobody's any more, or was given up: who said that it runs there has it.
+    /// A VM is nobody's any more, or was given up: who said last that it runs there has it.
     fn free(&mut self, vm: VmUuid) {
-        if let Some((node, facts)) = self.elsewhere.claims.remove(&vm)
-            && self.nodes.get(&node).is_some_and(|node| node.link.is_some())
-        {
+        self.elsewhere.silent.remove(&vm);
+        let claims = self.elsewhere.claims.get(&vm).into_iter().flatten();
+        if let Some((node, facts)) = claims.rev().find(|(node, _)| self.is_linked(node)).cloned() {
+            self.elsewhere.unclaim(&vm, &node);
             self.vm(&node, &facts);
         }
+    }
+
+    /// Whether a VM is where it is by the word of that node alone: the one that had it was silent, or a third says that it
+    /// runs there.
+    #[must_use]
+    pub fn is_contested(&self, vm: &VmUuid) -> bool {
+        let claims = self.elsewhere.claims.get(vm).into_iter().flatten();
+        self.elsewhere.silent.contains_key(vm) || claims.into_iter().any(|(node, _)| self.is_linked(node))
+    }
+
+    fn is_linked(&self, node: &NodeName) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.link.is_some())
     }
 
     fn vm(&mut self, node: &NodeName, facts: &v1::VmFacts) -> Option<u32> {
@@ -81,18 +126,36 @@ impl Fleet {
                 if !is_off {
                     self.elsewhere.left.remove(&uuid);
                 }
-            } else if self.is_down(&owner) || (!is_off && self.elsewhere.left.contains(&uuid)) {
+            } else if let Some(how) = self.may_have(&uuid, node, &owner, is_off) {
+                match how {
+                    Taken::GivenUp => self.elsewhere.silent.remove(&uuid),
+                    Taken::Silent => {
+                        // Of several that were silent, the first had it.
+                        self.elsewhere.silent.entry(uuid).or_insert(owner);
+                        None
+                    }
+                    Taken::Back => {
+                        *self.counts.entry("guest_given_back").or_default() += 1;
+                        // It hasn't taken back what it says.
+                        if let Some(Facts::Vm(vm)) = self.objects.get(&slot).map(|o| &o.facts)
+                            && let Some(said) = vm.facts.clone().filter(|said| !said.state().is_off())
+                        {
+                            self.elsewhere.claim(uuid, &owner, &said);
+                        }
+                        self.elsewhere.silent.remove(&uuid)
+                    }
+                };
                 self.elsewhere.left.remove(&uuid);
-                self.elsewhere.claims.remove(&uuid);
+                self.elsewhere.unclaim(&uuid, node);
                 self.move_to(slot, node);
                 self.speaks_for_more(node);
             } else {
                 // Its holder may only be reconnecting.
                 *self.counts.entry("foreign_guest").or_default() += 1;
-                if !is_off {
-                    self.elsewhere.claims.insert(uuid, (node.clone(), facts.clone()));
-                } else if self.elsewhere.claims.get(&uuid).is_some_and(|(of, _)| of == node) {
-                    self.elsewhere.claims.remove(&uuid);
+                if is_off {
+                    self.elsewhere.unclaim(&uuid, node);
+                } else {
+                    self.elsewhere.claim(uuid, node, facts);
                 }
                 return None;
             }
@@ -106,6 +169,23 @@ impl Fleet {
             ..v1::Vm::default()
         };
         Some(self.put(resource, node.clone(), Facts::Vm(Box::new(vm))))
+    }
+
+    /// Whether a VM that another has is this node's from now on, and why.
+    fn may_have(&mut self, vm: &VmUuid, node: &NodeName, owner: &NodeName, is_off: bool) -> Option<Taken> {
+        let was_its = self.elsewhere.silent.get(vm) == Some(node);
+        if was_its && !is_off {
+            return Some(Taken::Back);
+        }
+        if was_its {
+            // It agrees.
+            self.elsewhere.silent.remove(vm);
+        }
+        if !is_off && self.elsewhere.left.contains(vm) {
+            Some(Taken::GivenUp)
+        } else {
+            self.is_down(owner).then_some(Taken::Silent)
+        }
     }
 
     /// Values that were another's to tell so far are asked for: of ids that are not known.
