@@ -69,7 +69,7 @@ impl Controller {
     /// With all that the programs would tell somebody who looks for a fault.
     pub fn start_talkative() -> anyhow::Result<Self> {
         let everything = "debug,horcrux_agentd=trace,horcrux_controld=trace,horcrux_proto=trace,horcrux_realms=trace,\
-                          horcrux_transport=trace,horcruxctl=trace";
+                          horcrux_transport=trace,horcruxctl=trace,axum=trace,tungstenite=trace,tokio_tungstenite=trace";
         Self::begin(Place::Here, 0, "", Some(everything))
     }
 

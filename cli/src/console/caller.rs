@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 /// Connections of this network namespace, each end of one within it on a line of its own.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
+const ESTABLISHED: &str = "01";
+
 /// Whether it is who runs this program, as far as can be known: where it can't, nobody is let in.
 pub(super) fn is_us(connection: &TcpStream) -> bool {
     let (Ok(theirs), Ok(ours)) = (connection.peer_addr(), connection.local_addr()) else { return false };
@@ -19,14 +21,18 @@ pub(super) fn is_us(connection: &TcpStream) -> bool {
     owners == [geteuid().as_raw()]
 }
 
-/// The user whose socket has `local` as its own end and `remote` as the other.
+/// The user whose socket has `local` as its own end and `remote` as the other. One that was closed is nobody's any more: it
+/// stands there as root's.
 fn owner(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     table.lines().skip(1).find_map(|line| {
         let mut columns = line.split_ascii_whitespace();
-        let (from, to) = (columns.nth(1)?, columns.next()?);
-        let is_it = same(from, local) && same(to, remote);
-        // After the state, the queues, the timer and the retransmits.
-        if is_it { columns.nth(4)?.parse().ok() } else { None }
+        let (from, to, state) = (columns.nth(1)?, columns.next()?, columns.next()?);
+        if !(same(from, local) && same(to, remote) && state == ESTABLISHED) {
+            return None;
+        }
+        // After the queues, the timer and the retransmits; then the timeouts.
+        let (owner, inode) = (columns.nth(3)?, columns.nth(1)?);
+        if inode == "0" { None } else { owner.parse().ok() }
     })
 }
 
@@ -65,6 +71,8 @@ mod tests {
    0: 0100007F:170C 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 5001 1 0 100 0 0 10 0
    1: 0100007F:170C 0100007F:9C40 01 00000000:00000000 00:00000000 00000000  1000        0 5002 1 0 20 4 30 10 -1
    2: 0100007F:9C40 0100007F:170C 01 00000000:00000000 00:00000000 00000000  1001        0 5003 1 0 20 4 30 10 -1
+   3: 0100007F:9C43 0100007F:170C 05 00000000:00000000 03:00001770 00000000     0        0 0 3 0000000000000000
+   4: 0100007F:9C44 0100007F:170C 01 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20 4 30 10 -1
 ";
     const TCP6: &str = "\
   sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -82,6 +90,9 @@ mod tests {
         assert_eq!(owner(TCP6, at("127.0.0.1:40001"), ours), Some(1002));
         assert_eq!(owner(TCP6, at("[::1]:40002"), at("[::1]:5900")), Some(1003));
         assert_eq!(owner(TCP, at("127.0.0.1:40001"), ours), None);
+        for closed in ["127.0.0.1:40003", "127.0.0.1:40004"] {
+            assert_eq!(owner(TCP, at(closed), ours), None, "{closed} is root's");
+        }
         assert_eq!(owner("", ours, ours), None);
         assert_eq!(owner("sl\n 0: x y\n 1: 0100007F: :\n", ours, ours), None);
     }

@@ -5,10 +5,14 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Starts logging. Once, from `main`.
 pub fn init() {
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var("HORCRUX_LOG")
         .from_env_lossy();
+    // Below that it writes out messages, and the first of a console's is its ticket.
+    if let Ok(quiet) = "tungstenite=info".parse() {
+        filter = filter.add_directive(quiet);
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
