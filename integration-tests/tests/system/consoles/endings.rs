@@ -120,6 +120,20 @@ fn wait_for_console(scene: &Scene) -> Viewer {
 }
 
 #[test]
+fn a_node_that_says_a_silent_node_s_vm_is_there_gets_no_console_of_it() {
+    let mut scene = Scene::new();
+    let viewer = scene.serial();
+    let there = scene.controller.play_with("there", Vec::new()).unwrap();
+    drop(std::mem::replace(&mut scene.node, there));
+    scene.controller.wait_for_state("here", "down").unwrap();
+    scene.node.tells(facts(WEB, "web1", 1000)).unwrap();
+    let (_, code, words) = viewer.end().unwrap();
+    let told = "nodes/there says that it runs there, nodes/here didn't give it up";
+    assert_eq!((code, words.as_str()), (4409, told));
+    assert_eq!(scene.node.consoles().opened().len(), 0);
+}
+
+#[test]
 fn what_a_node_refuses_or_does_not_bring_is_told_as_what_it_is() {
     let scene = Scene::new();
     let tried = |manner| {
