@@ -58,4 +58,5 @@ it("has speeds with a slowest and a fastest", () => {
 
 it("writes how far it is", () => {
     expect([length(0), length(62_999), length(3_602_000)]).toEqual(["0:00", "1:02", "1:00:02"]);
+    expect([length(0, true), length(2399, true)]).toEqual(["0:00.0", "0:02.3"]);
 });

@@ -38,10 +38,11 @@ export function stepped(speed: Speed, by: 1 | -1): Speed {
     return SPEEDS[SPEEDS.indexOf(speed) + by] ?? speed;
 }
 
-/** `1:02`, `1:00:02`. */
-export function length(ms: number): string {
+/** `1:02`, `1:00:02`; with tenths of a second `0:02.3`. */
+export function length(ms: number, tenths = false): string {
     const seconds = Math.floor(Math.max(0, ms) / 1000);
     const two = (value: number): string => String(value).padStart(2, "0");
     const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
-    return hours === 0 ? `${minutes}:${two(seconds % 60)}` : `${hours}:${two(minutes)}:${two(seconds % 60)}`;
+    const whole = hours === 0 ? `${minutes}:${two(seconds % 60)}` : `${hours}:${two(minutes)}:${two(seconds % 60)}`;
+    return tenths ? `${whole}.${Math.floor(Math.max(0, ms) / 100) % 10}` : whole;
 }

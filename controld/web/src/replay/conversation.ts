@@ -152,7 +152,7 @@ function order(format: Uint8Array): Order {
     const shifts = format.slice(10, 13).join(" ");
     const found = shifts === "0 8 16" ? "rgb" : shifts === "16 8 0" ? "bgr" : undefined;
     if (bits !== 32 || depth !== 24 || big !== 0 || isTrue === 0 || !isFull || found === undefined) {
-        throw new Untold(`The viewer had its colours in ${bits ?? 0} bits as this page can't read them`);
+        throw new Untold(`The viewer had asked for colours of ${bits ?? 0} bits in a form that this page can't read`);
     }
     return found;
 }

@@ -1,4 +1,6 @@
 // A recorded serial line in xterm.js. What a guest sent can draw, and can't do anything else: no links, no clipboard.
+import "@xterm/xterm/css/xterm.css";
+
 import { Terminal } from "@xterm/xterm";
 
 import { DARK, FONT, LIGHT } from "../console/theme";
@@ -10,6 +12,8 @@ const SCROLLBACK = 10_000;
 const USUAL_PX = 14;
 const SMALLEST_PX = 4;
 const LARGEST_PX = 32;
+/** Of its surface it leaves so much for its margin and the bar to scroll by. */
+const MARGIN_PX = 24;
 /** Ends whatever sequence has begun, and then resets all. */
 const ANEW = "\u0018\u001Bc";
 
@@ -94,8 +98,9 @@ export class LineStage implements Stage {
         const now = this.#terminal.options.fontSize ?? USUAL_PX;
         let next = USUAL_PX;
         if (this.#fits && surface !== undefined && drawn instanceof HTMLElement && drawn.clientWidth > 0 && drawn.clientHeight > 0) {
-            const times = Math.min(surface.clientWidth / drawn.clientWidth, surface.clientHeight / drawn.clientHeight);
-            next = Math.min(LARGEST_PX, Math.max(SMALLEST_PX, Math.floor(now * times * 0.98 * 2) / 2));
+            const [width, height] = [surface.clientWidth - MARGIN_PX, surface.clientHeight - MARGIN_PX / 2];
+            const times = Math.min(width / drawn.clientWidth, height / drawn.clientHeight);
+            next = Math.min(LARGEST_PX, Math.max(SMALLEST_PX, Math.floor(now * times * 2) / 2));
         }
         if (next !== now) {
             this.#terminal.options.fontSize = next;

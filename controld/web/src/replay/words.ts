@@ -36,7 +36,7 @@ export function said(course: Course, recording: Recording | undefined, verdict: 
 /** What must not be missed of one that isn't intact. */
 export function broken(verdict: RecordingVerdict, count: number, shown: number): string {
     const problem = plain(verdict.problem).trim();
-    const from = `Byte ${verdict.brokenAt} on`;
+    const from = `From byte ${verdict.brokenAt} on`;
     const rest =
         count === 0
             ? "Nothing of it can be relied on, and nothing is shown."

@@ -290,3 +290,17 @@ fn the_oldest_recordings_make_room_for_the_next() {
     assert!(kept.contains(&format!("recordings/{}", ids[2])), "{kept:?}");
     assert!(!Path::new(&scene.controller.state(&format!("recordings/{}", ids[0]))).exists());
 }
+
+#[test]
+fn a_pool_and_a_role_that_are_deleted_take_their_policies_with_them() {
+    let scene = Scene::new();
+    scene.admin.done(&["pool", "create", "seen"]).unwrap();
+    scene.admin.done(&["role", "create", "Watcher", "--privilege", "VmConsole"]).unwrap();
+    for subject in ["pools/seen", "roles/Watcher", "roles/VmUser"] {
+        set(&scene, subject, "all", &[]);
+    }
+    scene.admin.done(&["pool", "delete", "seen", "--yes"]).unwrap();
+    scene.admin.done(&["role", "delete", "Watcher", "--yes"]).unwrap();
+    let left = scene.admin.json(&["recording", "policy", "list"]).unwrap();
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["subject"]), (1, &"roles/VmUser".into()), "{left}");
+}
