@@ -2,12 +2,13 @@
 //
 //   recordings            opens their list by the link on the page
 //   replay ID             opens one by its address
+//   replay-cut ID BYTES   so that no more of what the controller says of it comes than so many bytes, once
 //   replayed              what is said of it, and where it is
 //   seek MS               goes there by the slider
 //   tap KEY               presses a key: Space, ArrowLeft, Shift+ArrowRight, Home, <
 //   colour X Y            of a pixel of the screen, as `r g b`; empty where there is no picture
+//   drawing               the screen's size, how many of its pixels are lit, and a hash of it
 //   lines                 the lines of the serial line that are in sight
-//   choose-speed TIMES    sets the speed
 //   press-on ID           presses a button above it: typed, fit, marks, get-more
 //   flaws                 what axe finds wrong
 //   picture-of FILE WIDTH HEIGHT light|dark
@@ -16,11 +17,16 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
+import { pictureOn } from "./console.mjs";
+
+const CANVAS = "#screen .layer:not([data-told]) canvas";
+
 export function replays(context, page, url, problems) {
   let tab;
 
-  async function open(path) {
+  async function open(path, prepare = () => undefined) {
     tab = await context.newPage();
+    await prepare();
     tab.setDefaultTimeout(30_000);
     tab.on("console", (message) => {
       if (message.type() === "error") problems.push(message.text());
@@ -48,6 +54,14 @@ export function replays(context, page, url, problems) {
     },
     async replay(id) {
       await open(`/recordings/${id}`);
+      return {};
+    },
+    async "replay-cut"(id, bytes) {
+      const cut = async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: (await response.body()).subarray(0, Number(bytes)) });
+      };
+      await open(`/recordings/${id}`, () => tab.route("**/horcrux.v1.RecordingService/Read", cut, { times: 1 }));
       return {};
     },
     async replayed() {
@@ -86,20 +100,19 @@ export function replays(context, page, url, problems) {
       return {};
     },
     async colour(x, y) {
-      return tab.evaluate(([x, y]) => {
-        const canvas = document.querySelector("#screen .layer:not([data-told]) canvas");
+      return tab.evaluate(([selector, x, y]) => {
+        const canvas = document.querySelector(selector);
         if (canvas === null || canvas.width === 0) return { colour: "", width: 0, height: 0 };
         const [red, green, blue, alpha] = canvas.getContext("2d").getImageData(x, y, 1, 1).data;
         return { colour: alpha === 0 ? "" : `${red} ${green} ${blue}`, width: canvas.width, height: canvas.height };
-      }, [Number(x), Number(y)]);
+      }, [CANVAS, Number(x), Number(y)]);
+    },
+    async drawing() {
+      return pictureOn(tab, CANVAS);
     },
     async lines() {
       const lines = await tab.$$eval("#serial .xterm-rows > div", (rows) => rows.map(({ textContent }) => textContent.trimEnd()));
       return { lines: lines.filter((line) => line !== "") };
-    },
-    async "choose-speed"(times) {
-      await tab.selectOption("#speed", times);
-      return {};
     },
     async "press-on"(id) {
       await tab.click(`#${id}`);

@@ -63,6 +63,8 @@ const SCREEN = joined(
     record("W", 1_500n, text("RFB 003.008\n")),
     record("H", 2_000n, new Uint8Array(32)),
     record("L", 2_500n, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 0)),
+    // Of the conversation before, and not whole.
+    record("C", 2_800n, joined(text("RFB 003.008\n"), Uint8Array.of(1))),
     record("N", 3_000n, new Uint8Array()),
     record("C", 4_000n, joined(text("RFB 003.008\n"), Uint8Array.of(1, 1, 4, 1, 0, 0, 0, 0, 0, 0x61, 4, 0, 0, 0, 0, 0, 0, 0x61))),
 );

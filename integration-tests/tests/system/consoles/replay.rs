@@ -284,6 +284,15 @@ fn a_changed_recording_is_played_as_far_as_it_fits_and_one_that_goes_on_up_to_no
     drop(viewer);
     over(&scene);
 
+    // What the network loses is told, and read again when that is asked for.
+    browser.ask(&format!("replay-cut {id} 66500")).unwrap();
+    let cut = replayed(&mut browser, "what broke off", |seen| seen["course"] == "cut");
+    assert_eq!((&cut["verdict"], cut["events"].as_u64() > Some(0)), (&json!("unknown"), true), "{cut}");
+    assert!(cut["warnings"]["cut"].as_str().unwrap().contains("broke off after 64.0 KiB"), "{cut}");
+    browser.ask("press-on read-again").unwrap();
+    replayed(&mut browser, "all of it", |seen| seen["verdict"] == "intact" && seen["warnings"] == json!({}));
+    browser.ask("put-away").unwrap();
+
     let file = scene.controller.state(&format!("recordings/{id}"));
     let whole = fs::read(&file).unwrap();
     let mut changed = whole.clone();
