@@ -95,7 +95,7 @@ fn a_serial_line_is_played_and_going_back_shows_what_was_there() {
         (&cells[0], &cells[1], &cells[2]),
         (&json!("web1"), &json!("Serial line"), &json!("bob@local"))
     );
-    assert_eq!((&list["rows"][0]["end"], &cells[7]), (&json!("ended"), &json!("Input kept")), "{list}");
+    assert_eq!((&list["rows"][0]["end"], &cells[7]), (&json!("ended"), &json!("kept")), "{list}");
     assert_eq!(browser.ask("flaws").unwrap()["violations"], json!([]), "of the list");
     browser.ask("put-away").unwrap();
 
