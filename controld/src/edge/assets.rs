@@ -19,7 +19,9 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-
 
 /// The console's document. Its terminal sets styles of its own, and its buttons read the clipboard and fill the screen.
 const CONSOLE: &str = "console.html";
-const CONSOLE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+/// That of recordings: it has the same terminal, and reads no clipboard.
+const RECORDINGS: &str = "recordings.html";
+const TERMINAL_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
 
@@ -29,7 +31,7 @@ const CONSOLE_PERMISSIONS: &str = "clipboard-read=(self), clipboard-write=(self)
 const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>Horcrux</title><h1>Horcrux</h1>\
     <p>This controller was built without its web page. Build controld/web first, then the controller.";
 
-/// A file of the page. A path that a browser navigates to is the console's document or else the page itself; both read the
+/// A file of the page. A path that a browser navigates to is a document of its own or else the page itself; each reads the
 /// path.
 pub(super) async fn serve(request: Request) -> Response {
     let is_rpc = request
@@ -55,7 +57,11 @@ pub(super) async fn serve(request: Request) -> Response {
     if !(path.is_empty() || accepts_html) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let document = if is_console(path) { CONSOLE } else { "index.html" };
+    let document = match path {
+        path if is_console(path) => CONSOLE,
+        path if is_recordings(path) => RECORDINGS,
+        _ => "index.html",
+    };
     match Page::get(document) {
         Some(file) => answer(document, &file, request.headers()),
         None => (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/html")], NOT_BUILT)
@@ -67,6 +73,12 @@ pub(super) async fn serve(request: Request) -> Response {
 fn is_console(path: &str) -> bool {
     let mut parts = path.trim_end_matches('/').split('/');
     parts.next() == Some("vms") && parts.nth(1) == Some("console") && parts.next().is_none()
+}
+
+/// `recordings` and `recordings/{id}`.
+fn is_recordings(path: &str) -> bool {
+    let mut parts = path.trim_end_matches('/').split('/');
+    parts.next() == Some("recordings") && parts.nth(1).is_none()
 }
 
 fn answer(path: &str, file: &rust_embed::EmbeddedFile, asked: &HeaderMap) -> Response {
@@ -86,20 +98,26 @@ fn answer(path: &str, file: &rust_embed::EmbeddedFile, asked: &HeaderMap) -> Res
     } else {
         (head, Body::from(file.data.to_vec())).into_response()
     };
-    if path == CONSOLE {
-        response.extensions_mut().insert(IsConsole);
+    match path {
+        CONSOLE => drop(response.extensions_mut().insert(Terminal::Console)),
+        RECORDINGS => drop(response.extensions_mut().insert(Terminal::Recordings)),
+        _ => {}
     }
     response
 }
 
-/// Of the answer that is the console's document: it alone has another policy.
+/// Of an answer that is a document with a terminal in it: only those have another policy.
 #[derive(Clone, Copy)]
-struct IsConsole;
+enum Terminal {
+    Console,
+    Recordings,
+}
 
 /// Puts the security headers on an answer.
 pub(super) async fn headers(mut response: Response) -> Response {
-    let (csp, permissions) = match response.extensions().get::<IsConsole>() {
-        Some(IsConsole) => (CONSOLE_CSP, CONSOLE_PERMISSIONS),
+    let (csp, permissions) = match response.extensions().get::<Terminal>() {
+        Some(Terminal::Console) => (TERMINAL_CSP, CONSOLE_PERMISSIONS),
+        Some(Terminal::Recordings) => (TERMINAL_CSP, PERMISSIONS),
         None => (CSP, PERMISSIONS),
     };
     let fixed = [
@@ -141,8 +159,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn recordings_are_a_list_and_each_of_it() {
+        assert!(
+            is_recordings("recordings")
+                && is_recordings("recordings/4f0c")
+                && is_recordings("recordings/4f0c/")
+        );
+        for path in ["", "x/recordings", "recordings/4f0c/x", "recordings.htm"] {
+            assert!(!is_recordings(path), "{path}");
+        }
+    }
+
     #[tokio::test]
-    async fn the_console_alone_may_set_styles_and_read_the_clipboard() {
+    async fn recordings_may_set_styles_and_not_read_the_clipboard() {
+        for path in ["/recordings", "/recordings/4f0c", "/recordings.html"] {
+            let page = served(path).await;
+            assert!(
+                header(&page, "content-security-policy").contains("style-src 'self' 'unsafe-inline'"),
+                "{path}"
+            );
+            assert!(header(&page, "permissions-policy").contains("clipboard-read=()"), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_console_may_set_styles_and_read_the_clipboard_and_the_page_may_not() {
         for path in ["/vms/web1/console", "/console.html"] {
             let console = served(path).await;
             assert!(
@@ -156,7 +198,7 @@ mod tests {
             assert!(!header(&page, "content-security-policy").contains("unsafe"), "{path}");
             assert!(header(&page, "permissions-policy").contains("clipboard-read=()"), "{path}");
         }
-        for path in ["/", "/vms/web1/console"] {
+        for path in ["/", "/vms/web1/console", "/recordings"] {
             let policy = served(path).await;
             let policy = header(&policy, "content-security-policy");
             for rule in [

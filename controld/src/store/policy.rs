@@ -227,8 +227,13 @@ impl Store {
         .map_err(doing("store a role"))
     }
 
+    /// Forgets a role, and what was to be recorded for it.
     pub async fn delete_role(&self, name: &RoleName) -> Result<(), StoreError> {
-        self.forget(&["DELETE FROM roles WHERE name = $1"], name.as_str(), "delete a role").await
+        let all = [
+            "DELETE FROM recording_policies WHERE subject = 'roles/' || $1",
+            "DELETE FROM roles WHERE name = $1",
+        ];
+        self.forget(&all, name.as_str(), "delete a role").await
     }
 
     pub async fn insert_grant(&self, grant: &Grant) -> Result<(), StoreError> {
@@ -285,9 +290,13 @@ impl Store {
         tx.commit().await.map_err(doing(failed))
     }
 
-    /// Forgets a pool and the grants on it.
+    /// Forgets a pool, the grants on it, and what was to be recorded of its VMs.
     pub async fn delete_pool(&self, name: &str) -> Result<(), StoreError> {
-        let all = ["DELETE FROM grants WHERE path = '/pools/' || $1", "DELETE FROM pools WHERE name = $1"];
+        let all = [
+            "DELETE FROM grants WHERE path = '/pools/' || $1",
+            "DELETE FROM recording_policies WHERE subject = 'pools/' || $1",
+            "DELETE FROM pools WHERE name = $1",
+        ];
         self.forget(&all, name, "delete a pool").await
     }
 

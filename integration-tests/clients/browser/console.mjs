@@ -18,6 +18,25 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
+/** What is on a canvas. */
+export function pictureOn(tab, selector) {
+  return tab.evaluate(async (selector) => {
+    const canvas = document.querySelector(selector);
+    if (canvas === null || canvas.width === 0 || canvas.height === 0) return { width: 0, height: 0, colours: 0, lit: 0, hash: "" };
+    const { width, height } = canvas;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const pixels = new Uint32Array(data.buffer);
+    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+    return {
+      width,
+      height,
+      colours: new Set(pixels).size,
+      lit: pixels.reduce((lit, pixel) => lit + Number((pixel & 0xffffff) !== 0), 0),
+      hash: [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join(""),
+    };
+  }, selector);
+}
+
 export function consoles(context, page, url, problems) {
   let tab;
 
@@ -72,21 +91,7 @@ export function consoles(context, page, url, problems) {
       });
     },
     async picture() {
-      return tab.evaluate(async () => {
-        const canvas = document.querySelector("#screen canvas");
-        if (canvas === null || canvas.width === 0 || canvas.height === 0) return { width: 0, height: 0, colours: 0, lit: 0, hash: "" };
-        const { width, height } = canvas;
-        const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-        const pixels = new Uint32Array(data.buffer);
-        const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
-        return {
-          width,
-          height,
-          colours: new Set(pixels).size,
-          lit: pixels.reduce((lit, pixel) => lit + Number((pixel & 0xffffff) !== 0), 0),
-          hash: [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join(""),
-        };
-      });
+      return pictureOn(tab, "#screen canvas");
     },
     async terminal() {
       const lines = await tab.$$eval("#serial .xterm-rows > div", (rows) => rows.map(({ textContent }) => textContent.trimEnd()));

@@ -3,7 +3,7 @@
 // page.mjs URL [USER PASSWORD_FILE]
 //
 // Signs in and waits for live data, or without a user only opens the page; prints `{"ready":true}`; then answers each line
-// of standard input with one line of JSON. door.mjs, account.mjs and console.mjs have more of what it answers.
+// of standard input with one line of JSON. door.mjs, account.mjs, console.mjs and replay.mjs have more of what it answers.
 //   read                          all rows: what each value's element carries
 //   choose NODE                   presses a node's name
 //   reload                        loads the page anew; the session must still be there
@@ -18,6 +18,7 @@ import { chromium } from "playwright-core";
 import { account } from "./account.mjs";
 import { consoles } from "./console.mjs";
 import { door } from "./door.mjs";
+import { replays } from "./replay.mjs";
 
 const [url, user, passwordFile] = process.argv.slice(2);
 const PATIENCE = 30_000;
@@ -66,6 +67,7 @@ const answers = {
   ...door(page, url),
   ...account(page),
   ...consoles(context, page, url, problems),
+  ...replays(context, page, url, problems),
   async read() {
     const connection = await page.getAttribute("[data-connection]", "data-connection");
     const sources = await page.$$eval("tr[data-source]", (found) =>

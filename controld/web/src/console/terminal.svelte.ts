@@ -1,14 +1,12 @@
 // xterm.js, with what the page sets. What a guest sends can draw, and can't do anything else: no links, no clipboard.
 import { FitAddon } from "@xterm/addon-fit";
 import { SearchAddon } from "@xterm/addon-search";
-import { type ITheme, Terminal } from "@xterm/xterm";
+import { Terminal } from "@xterm/xterm";
 
 import type { Channel } from "./channel";
 import { isNobodyElsewhere } from "./focus";
 import { Log } from "./log";
-
-const DARK: ITheme = { background: "#11151a", foreground: "#dfe6ee", cursor: "#7db4ff", selectionBackground: "#33506f" };
-const LIGHT: ITheme = { background: "#ffffff", foreground: "#17202b", cursor: "#1f5fbf", selectionBackground: "#bcd5f5" };
+import { DARK, FONT, LIGHT } from "./theme";
 
 /** Lines that can be scrolled back to. */
 const SCROLLBACK = 10_000;
@@ -25,7 +23,7 @@ export class Line {
     constructor() {
         this.#terminal = new Terminal({
             scrollback: SCROLLBACK,
-            fontFamily: 'ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", monospace',
+            fontFamily: FONT,
             fontSize: 14,
             minimumContrastRatio: 4.5,
             linkHandler: { activate: () => undefined },

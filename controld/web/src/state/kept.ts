@@ -42,7 +42,7 @@ export const ofTab = shelf(() => window.sessionStorage);
 
 export const LAST_REALM = "horcrux.realm";
 export const OIDC_FLOW = "horcrux.oidc-flow";
-/** The console to come back to after a sign-in. */
+/** The console or the recording to come back to after a sign-in. */
 export const CONSOLE = "horcrux.console";
 export const CONSOLE_SIZE = "horcrux.console-size";
 export const CONSOLE_QUALITY = "horcrux.console-quality";

@@ -10,6 +10,11 @@ export function holdsNothing(held: Held): boolean {
     return held.every(({ privileges }) => privileges.length === 0);
 }
 
+/** Of what belongs to no object: the controller's own. */
+export function holdsAtRoot(held: Held, privilege: Privilege): boolean {
+    return held.some(({ path, privileges }) => path === "/" && privileges.includes(privilege));
+}
+
 /** The privilege covers a whole collection, for instance `/vms`: where nothing of it is seen, there is nothing. */
 export function coversAll(held: Held, collection: string, privilege: Privilege): boolean {
     return held.some(

@@ -4,6 +4,7 @@ mod endings;
 mod page;
 mod real;
 mod recording;
+mod replay;
 mod scene;
 mod stalled;
 mod tickets;

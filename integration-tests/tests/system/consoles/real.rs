@@ -6,7 +6,7 @@ use std::time::Duration;
 use horcrux_integration_tests::lab::{Lab, Work};
 use horcrux_integration_tests::{Browser, Controller, Daemon, Place, wait_until};
 use horcrux_test_parts::Terminal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A node with a guest that one can sit at, and whose policy lets consoles be opened.
 struct Scene {
@@ -79,6 +79,7 @@ fn in_a_browser_the_screen_shows_the_guest_and_keys_reach_it_and_the_serial_line
     let scene = Scene::start();
     let uuid = scene.vm.trim_start_matches("vms/").to_owned();
     let before = scene.listeners();
+    scene.controller.ctl(&["recording", "policy", "set", "vms/web1", "all"]).unwrap();
     let mut browser = Browser::open(&scene.controller).unwrap();
     let sat = browser.ask(&format!("sit {uuid}")).unwrap();
     assert_eq!(sat["path"], format!("/vms/{uuid}/console"));
@@ -124,12 +125,45 @@ fn in_a_browser_the_screen_shows_the_guest_and_keys_reach_it_and_the_serial_line
     browser.ask("keys echo a$((6*7))b\\n").unwrap();
     says(&mut browser, "a42b");
     browser.ask("rise").unwrap();
+    replays(&scene, &mut browser);
 
     // The node has the last word.
     scene.mode("observe");
     let refused = scene.controller.ctl(&["vm", "console", "web1"]).unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("lets no console be opened"), "{said}");
+}
+
+/// What was recorded of both: the newest is the line.
+fn replays(scene: &Scene, browser: &mut Browser) {
+    let ids = wait_until("both recordings' ends", || {
+        let all = scene.controller.json(&["recording", "list"])?;
+        let all = all.as_array().cloned().unwrap_or_default();
+        anyhow::ensure!(all.len() == 2 && all.iter().all(|one| one["ended_unix_ms"].is_i64()), "{all:?}");
+        Ok(all.iter().map(|one| one["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>())
+    })
+    .unwrap();
+    for id in &ids {
+        browser.ask(&format!("replay {}", id.trim_start_matches("recordings/"))).unwrap();
+        wait_until("the recording", || {
+            let seen = browser.ask("replayed")?;
+            anyhow::ensure!(seen["verdict"] == "intact" && seen["warnings"] == json!({}), "{seen}");
+            Ok(())
+        })
+        .unwrap();
+        browser.ask("tap End").unwrap();
+        wait_until("what was there at its end", || {
+            let (lines, drawn) = (browser.ask("lines")?.to_string(), browser.ask("drawing")?);
+            let size = (drawn["width"].as_u64(), drawn["height"].as_u64());
+            let is_drawn =
+                size == (Some(720), Some(400)) && drawn["lit"].as_u64().is_some_and(|lit| lit > 2000);
+            anyhow::ensure!(is_drawn || lines.contains("a42b"), "{lines}, {drawn}");
+            Ok(())
+        })
+        .unwrap();
+        browser.ask("put-away").unwrap();
+    }
+    assert_eq!(browser.ask("read").unwrap()["problems"], json!([]), "of replays and consoles");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::scene::{GREETING, SCREEN, Scene, WEB, ended};
 
-fn set(scene: &Scene, subject: &str, scope: &str, more: &[&str]) {
+pub(super) fn set(scene: &Scene, subject: &str, scope: &str, more: &[&str]) {
     let set = ["recording", "policy", "set", subject, scope];
     scene.admin.done(&[&set[..], more].concat()).unwrap();
 }
@@ -22,7 +22,7 @@ fn recordings(scene: &Scene) -> Vec<Value> {
 }
 
 /// The newest one, once it has ended; and its id.
-fn over(scene: &Scene) -> (Value, String) {
+pub(super) fn over(scene: &Scene) -> (Value, String) {
     wait_until("the recording's end", || {
         let newest = recordings(scene).into_iter().next();
         let newest = newest.ok_or_else(|| anyhow::anyhow!("there is none"))?;
@@ -33,7 +33,7 @@ fn over(scene: &Scene) -> (Value, String) {
     .unwrap()
 }
 
-fn exported(scene: &Scene, id: &str, name: &str) -> Vec<u8> {
+pub(super) fn exported(scene: &Scene, id: &str, name: &str) -> Vec<u8> {
     let file = scene.controller.path(name);
     scene.admin.done(&["recording", "export", id, &file]).unwrap();
     fs::read(file).unwrap()
@@ -289,4 +289,18 @@ fn the_oldest_recordings_make_room_for_the_next() {
     assert!(!kept.contains(&format!("recordings/{}", ids[0])), "{kept:?}");
     assert!(kept.contains(&format!("recordings/{}", ids[2])), "{kept:?}");
     assert!(!Path::new(&scene.controller.state(&format!("recordings/{}", ids[0]))).exists());
+}
+
+#[test]
+fn a_pool_and_a_role_that_are_deleted_take_their_policies_with_them() {
+    let scene = Scene::new();
+    scene.admin.done(&["pool", "create", "seen"]).unwrap();
+    scene.admin.done(&["role", "create", "Watcher", "--privilege", "VmConsole"]).unwrap();
+    for subject in ["pools/seen", "roles/Watcher", "roles/VmUser"] {
+        set(&scene, subject, "all", &[]);
+    }
+    scene.admin.done(&["pool", "delete", "seen", "--yes"]).unwrap();
+    scene.admin.done(&["role", "delete", "Watcher", "--yes"]).unwrap();
+    let left = scene.admin.json(&["recording", "policy", "list"]).unwrap();
+    assert_eq!((left.as_array().unwrap().len(), &left[0]["subject"]), (1, &"roles/VmUser".into()), "{left}");
 }
