@@ -5,6 +5,7 @@ mod page;
 mod real;
 mod recording;
 mod scene;
+mod spice;
 mod stalled;
 mod tickets;
 mod viewers;
