@@ -54,7 +54,7 @@ pub struct ConsoleArgs {
     #[arg(long, value_name = "ADDRESS:PORT", requires = "port", value_parser = loopback)]
     pub listen: Option<SocketAddr>,
     /// Where the file is written that tells remote-viewer the port; it is not started then. The file is removed at the end.
-    #[arg(long, value_name = "FILE", requires = "spice")]
+    #[arg(long, value_name = "FILE", requires = "spice", conflicts_with = "vnc")]
     pub file: Option<PathBuf>,
     /// Take a picture of the screen, as PNG. Nothing is sent to the VM.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["view", "take"])]
