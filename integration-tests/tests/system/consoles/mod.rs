@@ -3,6 +3,7 @@
 mod endings;
 mod page;
 mod real;
+mod real_spice;
 mod recording;
 mod scene;
 mod spice;

@@ -11,7 +11,7 @@ use horcrux_proto::v1::{ConsoleKind, ConsoleMode, VmFacts, VmState};
 use horcrux_transport::clock;
 use tonic::Code;
 
-use super::scene::{Scene, WEB, ended, facts, ticket};
+use super::scene::{OTHER, Scene, WEB, ended, facts, ticket};
 use super::tickets::{WRONG, refused, walk};
 
 /// Somebody at it, and what opens its channels.
@@ -24,7 +24,11 @@ struct At {
 
 impl At {
     fn of(caller: Caller) -> Self {
-        let ticket = ticket(&caller, WEB, ConsoleKind::Spice, ConsoleMode::Control).unwrap().ticket;
+        Self::of_vm(caller, WEB)
+    }
+
+    fn of_vm(caller: Caller, vm: &str) -> Self {
+        let ticket = ticket(&caller, vm, ConsoleKind::Spice, ConsoleMode::Control).unwrap().ticket;
         let viewer = caller.viewer().unwrap();
         viewer.text(&ticket).unwrap();
         let told = |notice| {
@@ -157,6 +161,26 @@ fn a_key_is_good_for_its_own_credential_while_its_console_is_open() {
         Ok(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_node_has_as_many_channels_and_consoles_as_it_opens() {
+    let scene = Scene::new();
+    let sides = [At::of(scene.caller()), At::of_vm(scene.admin.caller().unwrap(), OTHER)];
+    let mut channels: Vec<Viewer> = sides.iter().flat_map(|at| (0..32).map(|_| at.channel())).collect();
+    let refused = || {
+        let viewer = scene.caller().viewer().unwrap();
+        viewer.text(&scene.ticket(ConsoleKind::Serial, ConsoleMode::Control)).unwrap();
+        let (_, code, words) = viewer.end().unwrap();
+        (code, words)
+    };
+    assert_eq!(refused(), (4429, "this node has 64 consoles open already".to_owned()));
+    drop(channels.pop());
+    let serial = wait_until("room", || {
+        scene.caller().at_console(&scene.ticket(ConsoleKind::Serial, ConsoleMode::Control))
+    });
+    let _serial = serial.unwrap();
+    assert_eq!(sides[1].not_opened().0, 4429);
 }
 
 #[test]
