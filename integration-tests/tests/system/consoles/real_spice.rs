@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use horcrux_integration_tests::lab::{Lab, Work};
-use horcrux_integration_tests::{Controller, Daemon, Place, wait_until};
+use horcrux_integration_tests::{Client, Controller, Daemon, Place, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::real::{Scene, set_mode};
@@ -95,18 +95,10 @@ fn shell(controller: &Controller, lab: &Lab) -> Vec<u8> {
     .unwrap()
 }
 
-#[test]
-fn a_spice_client_shows_the_guest_and_its_keys_reach_it_and_nothing_listens() {
-    let scene = Scene::of(Work::Spice);
-    let before = scene.listeners();
-    scene.controller.administrator().unwrap().elsewhere("client-picture").sign_in().unwrap();
-    let picture = shell(&scene.controller, &scene.lab);
-
-    // remote-viewer, as horcruxctl starts it.
-    let display = Display::start();
-    let home = scene.controller.path("viewer-home");
+/// remote-viewer, as `horcruxctl` starts it, once it shows the guest; and its window.
+fn remote_viewer(controller: &Controller, client: &Client, display: &Display) -> (Running, String) {
+    let home = controller.path("viewer-home");
     fs::create_dir(&home).unwrap();
-    let client = scene.controller.client("picture").unwrap();
     let mut command = client.command(&["vm", "console", "web1", "--spice"]).unwrap();
     command.env("DISPLAY", &display.number).env("HOME", &home).env_remove("WAYLAND_DISPLAY");
     command.env_remove("XDG_RUNTIME_DIR").stderr(Stdio::piped());
@@ -122,7 +114,7 @@ fn a_spice_client_shows_the_guest_and_its_keys_reach_it_and_nothing_listens() {
     })
     .unwrap();
     wait_until("its channels", || {
-        let listed = scene.controller.json(&["console", "list"])?;
+        let listed = controller.json(&["console", "list"])?;
         anyhow::ensure!(listed.as_array().is_some_and(|all| all.len() == 1), "{listed}");
         anyhow::ensure!(
             listed[0]["to_viewer_bytes"].as_u64().is_some_and(|bytes| bytes > 10_000),
@@ -131,6 +123,19 @@ fn a_spice_client_shows_the_guest_and_its_keys_reach_it_and_nothing_listens() {
         Ok(())
     })
     .unwrap();
+    (console, window)
+}
+
+#[test]
+fn a_spice_client_shows_the_guest_and_its_keys_reach_it_and_nothing_listens() {
+    let scene = Scene::of(Work::Spice);
+    let before = scene.listeners();
+    scene.controller.administrator().unwrap().elsewhere("client-picture").sign_in().unwrap();
+    let picture = shell(&scene.controller, &scene.lab);
+
+    let display = Display::start();
+    let client = scene.controller.client("picture").unwrap();
+    let (mut console, window) = remote_viewer(&scene.controller, &client, &display);
     // The screen is a socket pair's, and no port is.
     assert_eq!(scene.listeners(), before);
     assert!(!before.contains("qemu"), "{before}");
@@ -202,10 +207,8 @@ fn a_console_ends_when_its_vm_moves_and_is_opened_again_where_it_is() {
     controller.administrator().unwrap().elsewhere("client-picture").sign_in().unwrap();
     shell(&controller, &lab);
     let client = controller.client("picture").unwrap();
-    let file = controller.path("moving.vv");
-    let mut command = client.command(&["vm", "console", "web1", "--spice", "--file", &file]).unwrap();
-    let mut console = Running(command.stderr(Stdio::piped()).spawn().unwrap());
-    wait_until("its main channel", || Ok(fs::read(&file).map(drop)?)).unwrap();
+    let display = Display::start();
+    let (mut console, _) = remote_viewer(&controller, &client, &display);
     let migrate = ["virsh", "-q", "-c", "qemu:///system", "migrate", "--live", "--p2p", "--unsafe"];
     lab.exec(1, &[&migrate[..], &["--persistent", "web1", "qemu+tcp://10.77.0.2/system"]].concat()).unwrap();
     let ended =
