@@ -1,5 +1,5 @@
-//! A controller with two nodes. One is played in this process, so that the controller alone is measured; the other is a real
-//! agent, whose horcrux-privd is played and opens socket pairs.
+//! A controller with its nodes. All but one are played in this process, so that the controller alone is measured; that one is
+//! a real agent, whose horcrux-privd is played and opens socket pairs.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use crate::read;
 
 pub(crate) struct Ours {
     callers: Vec<Caller>,
-    played: PlayedNode,
+    played: Vec<PlayedNode>,
     agent: Daemon,
     opens: Opens<Vm>,
     // Dropped last: the others talk to it.
@@ -28,8 +28,9 @@ pub(crate) struct Ours {
 
 /// Of libvirt's own test driver: a VM that is always there.
 const TEST_VM: &str = "6695eb01-f6a4-8304-79aa-97f2502e193f";
-/// No user may have more than 64 consoles open, and no VM more than 16.
+/// No user and no node may have more than 64 consoles open, and no VM more than 16.
 const USERS: usize = 4;
+const PLAYED: usize = 4;
 /// `RFB 003.008` and the end of its line.
 const VERSION: usize = 12;
 const VMS: usize = 20;
@@ -38,7 +39,9 @@ const OPENED_WITHIN: Duration = Duration::from_secs(10);
 impl Ours {
     pub(crate) fn start() -> anyhow::Result<Self> {
         let controller = Controller::start()?;
-        let played = controller.play_with("played", (0..VMS).map(facts).collect())?;
+        let of = |node| (0..VMS).filter(move |number| number % PLAYED == node).map(facts).collect();
+        let play = |node| controller.play_with(&format!("played{node}"), of(node));
+        let played = (0..PLAYED).map(play).collect::<anyhow::Result<_>>()?;
         succeeded(&controller.enroll("real", &controller.join_token("real")?)?)?;
         let socket = controller.path("privd.sock");
         let opens = privd::start(Path::new(&socket))?;
@@ -81,13 +84,17 @@ impl Ours {
         Ok(self.agent.pid()?.as_raw_nonzero().get().unsigned_abs())
     }
 
-    /// A console of the played node: who looks, and what the VM says it by.
+    /// A console of a played node: who looks, and what the VM says it by.
     pub(crate) async fn open_played(&self, number: usize) -> anyhow::Result<(Sender, Receiver, Opened)> {
         let user = &self.callers[number % USERS];
         let (sender, mut receiver) = at_console(user, &uuid(number % VMS)).await?;
         // What its screen says first.
         read(&mut receiver, VERSION).await?;
-        let opened = self.played.consoles().opened().pop().context("what the played node opened")?;
+        let opened = self.played[number % VMS % PLAYED]
+            .consoles()
+            .opened()
+            .pop()
+            .context("what a played node opened")?;
         Ok((sender, receiver, opened))
     }
 

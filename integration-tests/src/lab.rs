@@ -32,6 +32,8 @@ pub enum Work {
     Agent,
     /// Somebody can sit at it: a shell on its screen, and a login on its serial line, of root with the password `horcrux`.
     Console,
+    /// The same, with SPICE in VNC's place.
+    Spice,
 }
 
 impl Work {
@@ -41,6 +43,7 @@ impl Work {
             Self::Busy => "busy",
             Self::Agent => "agent",
             Self::Console => "console",
+            Self::Spice => "spice",
         }
     }
 }

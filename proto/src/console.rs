@@ -3,6 +3,13 @@
 //! The first message is the ticket, as text, within [`TICKET_WITHIN`] seconds. From then on binary messages, of at most
 //! [`MAX_MESSAGE`] bytes, are the console's bytes; text messages are JSON: [`Notice`] to the viewer, [`Ask`] from it. An end
 //! has a [`CloseCode`] and words.
+//!
+//! SPICE has a connection for each of its channels. The first WebSocket of such a console carries no bytes: [`Notice::Opened`]
+//! has a key, and a WebSocket whose first message is that key, from the same session or API token, is one more channel. It
+//! hears [`Notice::ChannelOpened`], and then carries that channel's bytes. The first that is opened is SPICE's main channel:
+//! the console ends with it.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +22,8 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 pub const TICKET_WITHIN: u64 = 5;
 /// What a ticket begins with; 43 letters of base64url follow.
 pub const TICKET_PREFIX: &str = "hxc_";
+/// What the key to a console's channels begins with; 43 letters of base64url follow.
+pub const CHANNEL_KEY_PREFIX: &str = "hxj_";
 
 /// To the viewer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -31,7 +40,12 @@ pub enum Notice {
         node: String,
         in_control: bool,
         recorded: bool,
+        /// Of SPICE alone: what opens its channels, as long as the console is open and has control.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel_key: Option<ChannelKey>,
     },
+    /// The VM's side of this channel is there: its bytes follow.
+    ChannelOpened,
     /// No bytes come for a while; the words say why: the VM is being moved.
     Waiting { why: String },
     /// What follows begins a new conversation: an RFB client starts over with the handshake, on the same WebSocket.
@@ -40,6 +54,30 @@ pub enum Notice {
     Viewers { viewers: Vec<Viewer> },
     /// Whose keys reach the VM from now on.
     Control { in_control: bool, by: String },
+}
+
+/// Prints nothing.
+#[derive(Clone, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ChannelKey(String);
+
+impl ChannelKey {
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for ChannelKey {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for ChannelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChannelKey")
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -162,5 +200,26 @@ mod tests {
         let asked: Ask = serde_json::from_str(r#"{"ask":"giveControl","to":"consoles/b"}"#).unwrap();
         assert_eq!(asked, Ask::GiveControl { to: "consoles/b".to_owned() });
         assert!(serde_json::from_str::<Ask>(r#"{"ask":"power"}"#).is_err());
+    }
+
+    #[test]
+    fn a_key_is_told_where_there_is_one_and_is_not_printed() {
+        let told = |channel_key| Notice::Opened {
+            console: "consoles/a".to_owned(),
+            vm: "vms/b".to_owned(),
+            vm_display_name: "web1".to_owned(),
+            node: "nodes/c".to_owned(),
+            in_control: true,
+            recorded: false,
+            channel_key,
+        };
+        let with = told(Some(ChannelKey::from("hxj_secret")));
+        let text = serde_json::to_string(&with).unwrap();
+        assert!(text.ends_with(r#""channelKey":"hxj_secret"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Notice>(&text).unwrap(), with);
+        assert!(!format!("{with:?}").contains("secret"));
+        let without = serde_json::to_string(&told(None)).unwrap();
+        assert!(!without.contains("hannelKey"), "{without}");
+        assert_eq!(serde_json::to_string(&Notice::ChannelOpened).unwrap(), r#"{"notice":"channelOpened"}"#);
     }
 }

@@ -1,10 +1,9 @@
 //! The process that acts on one VM: see [`crate::orders::hand`], which starts it.
 
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Parser;
@@ -102,7 +101,7 @@ fn open(connect: &Connect, domain: &Domain, kind: ConsoleKind) -> anyhow::Result
         ConsoleKind::Unspecified => bail!("there is no such console"),
     };
     let xml = domain.xml_desc(0).map_err(said("read what the VM is made of"))?;
-    let index = display(&xml, wanted)?.with_context(|| format!("the VM has no display for {wanted}"))?;
+    let index = display(&xml, wanted)?;
     let descriptor = horcrux_libvirt::open_graphics(domain, index).map_err(said("open the display"))?;
     Ok(Console { descriptor, serial: None })
 }
@@ -118,13 +117,14 @@ fn serial(connect: &Connect, domain: &Domain) -> anyhow::Result<Console> {
 }
 
 /// The number of the first display of the kind, among all.
-fn display(xml: &str, wanted: &str) -> anyhow::Result<Option<u32>> {
+fn display(xml: &str, wanted: &str) -> anyhow::Result<u32> {
     let document = roxmltree::Document::parse(xml).map_err(|_| anyhow!("libvirt's XML can't be read"))?;
     let devices = document.root_element().children().find(|node| node.has_tag_name("devices"));
-    let mut displays =
-        devices.into_iter().flat_map(|node| node.children()).filter(|node| node.has_tag_name("graphics"));
-    let place = displays.position(|node| node.attribute("type") == Some(wanted));
-    Ok(place.and_then(|place| u32::try_from(place).ok()))
+    let displays = devices.iter().flat_map(|d| d.children()).filter(|d| d.has_tag_name("graphics"));
+    let kinds: Vec<_> = displays.filter_map(|node| node.attribute("type")).collect();
+    let place = kinds.iter().position(|kind| *kind == wanted).and_then(|place| u32::try_from(place).ok());
+    let has = if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
+    place.with_context(|| format!("the VM has no display for {wanted}, but for {has}"))
 }
 
 impl Serial {
@@ -186,10 +186,11 @@ mod tests {
         let xml = "<domain><name>&lt;graphics type='vnc'/></name><metadata><graphics type='vnc'/></metadata><devices>\
             <video/><graphics type='spice'><listen type='none'/></graphics><graphics type='vnc'/><graphics type='vnc'/>\
             </devices></domain>";
-        assert_eq!(display(xml, "spice").unwrap(), Some(0));
-        assert_eq!(display(xml, "vnc").unwrap(), Some(1));
-        assert_eq!(display(xml, "sdl").unwrap(), None);
-        assert_eq!(display("<domain/>", "vnc").unwrap(), None);
+        assert_eq!(display(xml, "spice").unwrap(), 0);
+        assert_eq!(display(xml, "vnc").unwrap(), 1);
+        let no = |xml, wanted| display(xml, wanted).unwrap_err().to_string();
+        assert_eq!(no(xml, "sdl"), "the VM has no display for sdl, but for spice, vnc, vnc");
+        assert_eq!(no("<domain/>", "vnc"), "the VM has no display for vnc, but for nothing");
         assert!(display("<domain>", "vnc").is_err());
     }
 }

@@ -35,17 +35,27 @@ pub struct ConsoleArgs {
     #[arg(long, conflicts_with = "view")]
     pub take: bool,
     /// Append what the VM says on its serial line to this file, which only you can read.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vnc", "screenshot"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vnc", "spice", "screenshot"])]
     pub log: Option<PathBuf>,
     /// The screen: a port of this host that takes one VNC viewer. Ends when the viewer leaves.
     ///
     /// Starts a viewer where a usual one is installed and there is a display. The port asks for no password; connections
     /// of other users of this host are refused.
-    #[arg(long, conflicts_with = "screenshot")]
+    #[arg(long, group = "port", conflicts_with = "screenshot")]
     pub vnc: bool,
+    /// The screen, with sound and USB: a port of this host that takes one SPICE client. Ends when the client leaves.
+    ///
+    /// Starts remote-viewer where it is installed and there is a display. A VM serves one SPICE client at a time: --take
+    /// ends the console of who is there. It can't be only looked at (--view), and is not recorded: where a policy demands
+    /// that, it is refused.
+    #[arg(long, group = "port", conflicts_with = "screenshot")]
+    pub spice: bool,
     /// Where your own viewer connects; none is started then. Loopback only; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS:PORT", requires = "vnc", value_parser = loopback)]
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "port", value_parser = loopback)]
     pub listen: Option<SocketAddr>,
+    /// Where the file is written that tells remote-viewer the port; it is not started then. The file is removed at the end.
+    #[arg(long, value_name = "FILE", requires = "spice", conflicts_with = "vnc")]
+    pub file: Option<PathBuf>,
     /// Take a picture of the screen, as PNG. Nothing is sent to the VM.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["view", "take"])]
     pub screenshot: Option<PathBuf>,
@@ -56,6 +66,7 @@ pub struct ConsoleArgs {
 pub enum Wanted<'a> {
     Serial { log: Option<&'a Path> },
     Vnc { listen: Option<SocketAddr> },
+    Spice { listen: Option<SocketAddr>, file: Option<&'a Path> },
     Screenshot(&'a Path),
 }
 
@@ -65,6 +76,7 @@ impl ConsoleArgs {
         match &self.screenshot {
             Some(path) => Wanted::Screenshot(path),
             None if self.vnc => Wanted::Vnc { listen: self.listen },
+            None if self.spice => Wanted::Spice { listen: self.listen, file: self.file.as_deref() },
             None => Wanted::Serial { log: self.log.as_deref() },
         }
     }

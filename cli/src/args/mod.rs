@@ -242,6 +242,8 @@ mod tests {
             "h vm console web1 --log f",
             "h vm console web1 --vnc --listen 127.0.0.1:5900",
             "h vm console web1 --vnc --listen [::1]:0 --view",
+            "h vm console web1 --spice --listen 127.0.0.1:5900 --take",
+            "h vm console web1 --spice --file f",
             "h console end 3f -y",
         ] {
             parsed(right).unwrap();
@@ -274,6 +276,10 @@ mod tests {
             "h vm console web1 --vnc --listen 5900",
             "h vm console web1 --vnc --screenshot f",
             "h vm console web1 --view --take",
+            "h vm console web1 --spice --vnc",
+            "h vm console web1 --spice --log f",
+            "h vm console web1 --spice --screenshot f",
+            "h vm console web1 --vnc --file f",
             "h login https://web1 --api-token-file f --user alice",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");

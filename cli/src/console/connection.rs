@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use horcrux_proto::console::{self, MAX_MESSAGE, Notice, PATH, SUBPROTOCOL};
+use horcrux_proto::console::{self, ChannelKey, MAX_MESSAGE, Notice, PATH, SUBPROTOCOL};
 use horcrux_proto::v1::{ConsoleKind, ConsoleMode, ConsoleServiceCreateTicketRequest};
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
@@ -16,6 +16,7 @@ use crate::change::request_id;
 use crate::contexts::Contexts;
 use crate::failure::Failure;
 use crate::session::{Session, way};
+use crate::view::shown;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
@@ -36,6 +37,9 @@ pub(super) struct Console {
 pub(super) struct Opened {
     pub(super) vm_name: String,
     pub(super) node: String,
+    pub(super) in_control: bool,
+    /// Of SPICE.
+    pub(super) channel_key: Option<ChannelKey>,
 }
 
 /// Towards the VM.
@@ -84,30 +88,48 @@ impl Console {
         };
         let create = |wire, r| async move { on_consoles(wire).create_ticket(r).await };
         let ticket = Secret::from(session.send(request, create).await?.ticket);
-        let contexts = Contexts::read(&app.home)?;
-        let (_, context) = contexts.chosen(app.context.as_ref())?;
-        let way = way(context.target()?, context.trust(&app.home)?, app.deadline);
-        let ask = websocket::Ask {
-            path: PATH,
-            subprotocol: SUBPROTOCOL,
-            max_message: MAX_MESSAGE,
-            silence: SILENCE,
-        };
-        let (bearer, _) = session.bearer().await?;
-        let opened = way.websocket(ask, &bearer).await;
-        let (sender, receiver) = opened.map_err(|error| Failure::connecting(&error))?;
-        let url = session.url.clone();
-        let mut to = Outlet { sender, url: url.clone() };
-        let mut from = Inlet { receiver, url, told: Told::new(asked.mode) };
+        let (mut to, mut from) = websocket(app, session, asked.mode).await?;
         to.text(ticket.expose()).await?;
-        let opened = tokio::time::timeout(OPENS_WITHIN, from.opened(say)).await;
-        let late = |_| Failure::Unavailable("the VM's console didn't open in time".to_owned());
-        let (opened, in_control) = opened.map_err(late)??;
-        if asked.takes && !in_control {
+        let opened = in_time(from.opened(say)).await?;
+        if asked.takes && !opened.in_control {
             to.ask(&console::Ask::TakeControl).await?;
         }
         Ok(Self { to, from, opened })
     }
+}
+
+/// One more channel of a console, once the VM's side of it is there.
+pub(super) async fn channel(
+    app: &App,
+    session: &Session,
+    key: &ChannelKey,
+) -> Result<(Outlet, Inlet), Failure> {
+    let (mut to, mut from) = websocket(app, session, ConsoleMode::Control).await?;
+    to.text(key.expose()).await?;
+    let opened = async {
+        while from.notice().await? != Notice::ChannelOpened {}
+        Ok(())
+    };
+    in_time(opened).await?;
+    Ok((to, from))
+}
+
+async fn websocket(app: &App, session: &Session, mode: ConsoleMode) -> Result<(Outlet, Inlet), Failure> {
+    let contexts = Contexts::read(&app.home)?;
+    let (_, context) = contexts.chosen(app.context.as_ref())?;
+    let way = way(context.target()?, context.trust(&app.home)?, app.deadline);
+    let ask =
+        websocket::Ask { path: PATH, subprotocol: SUBPROTOCOL, max_message: MAX_MESSAGE, silence: SILENCE };
+    let (bearer, _) = session.bearer().await?;
+    let opened = way.websocket(ask, &bearer).await;
+    let (sender, receiver) = opened.map_err(|error| Failure::connecting(&error))?;
+    let url = session.url.clone();
+    Ok((Outlet { sender, url: url.clone() }, Inlet { receiver, url, told: Told::new(mode) }))
+}
+
+async fn in_time<T>(opened: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = |_| Failure::Unavailable("the VM's console didn't open in time".to_owned());
+    tokio::time::timeout(OPENS_WITHIN, opened).await.map_err(late)?
 }
 
 impl Outlet {
@@ -153,7 +175,38 @@ impl Inlet {
         }
     }
 
-    async fn opened(&mut self, say: impl Fn(&str)) -> Result<(Opened, bool), Failure> {
+    /// Waits until this console has control, where it asked for it; otherwise says who has it.
+    pub(super) async fn has_control(&mut self, asked: &Asked<'_>) -> Result<(), Failure> {
+        loop {
+            let notice = self.notice().await?;
+            if let Notice::Control { in_control: true, .. } = notice {
+                return Ok(());
+            }
+            let Notice::Viewers { viewers } = notice else { continue };
+            let has_it = viewers.iter().find(|viewer| viewer.in_control && !viewer.is_you && !asked.takes);
+            if let Some(has_it) = has_it {
+                return Err(Failure::Refused(format!(
+                    "{} is at this VM with SPICE, which serves one at a time: --take ends their console",
+                    shown(&has_it.user)
+                )));
+            }
+        }
+    }
+
+    async fn opened(&mut self, say: impl Fn(&str)) -> Result<Opened, Failure> {
+        loop {
+            let notice = self.notice().await?;
+            if let Some(words) = self.told.words(&notice) {
+                say(&words);
+            }
+            if let Notice::Opened { vm_display_name, node, in_control, channel_key, .. } = notice {
+                return Ok(Opened { vm_name: vm_display_name, node, in_control, channel_key });
+            }
+        }
+    }
+
+    /// The next, before any byte of the VM's.
+    async fn notice(&mut self) -> Result<Notice, Failure> {
         loop {
             match self.receiver.next().await.map_err(|error| lost(&self.url, &error))? {
                 websocket::Heard::Bytes(_) => {
@@ -164,12 +217,9 @@ impl Inlet {
                     return Err(Failure::Refused("the console ended before it was opened".to_owned()));
                 }
                 websocket::Heard::Text(text) => {
-                    let Ok(notice) = serde_json::from_str::<Notice>(&text) else { continue };
-                    if let Some(words) = self.told.words(&notice) {
-                        say(&words);
-                    }
-                    if let Notice::Opened { vm_display_name, node, in_control, .. } = notice {
-                        return Ok((Opened { vm_name: vm_display_name, node }, in_control));
+                    // A newer controller may tell what is not known here.
+                    if let Ok(notice) = serde_json::from_str(&text) {
+                        return Ok(notice);
                     }
                 }
             }

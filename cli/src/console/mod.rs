@@ -3,6 +3,7 @@
 //! ```text
 //! CreateTicket ─► WebSocket, the ticket first ─┬─► serial: this terminal
 //!                                              ├─► vnc: a viewer on a local port
+//!                                              ├─► spice: the same, with a WebSocket for each of its connections
 //!                                              └─► screenshot: one picture
 //! ```
 
@@ -10,10 +11,12 @@ mod caller;
 mod connection;
 mod ending;
 mod notice;
+mod port;
 pub(crate) mod raw;
 mod screen;
 mod screenshot;
 mod serial;
+mod spice;
 mod vnc;
 
 use horcrux_proto::v1::console_service_client::ConsoleServiceClient;
@@ -38,6 +41,9 @@ impl App {
         match args.wanted() {
             Wanted::Serial { log } => serial::run(self, &session, &asked(ConsoleKind::Serial), log).await,
             Wanted::Vnc { listen } => vnc::run(self, &session, &asked(ConsoleKind::Vnc), listen).await,
+            Wanted::Spice { listen, file } => {
+                spice::run(self, &session, &asked(ConsoleKind::Spice), listen, file).await
+            }
             Wanted::Screenshot(path) => {
                 let asked = Asked { mode: ConsoleMode::View, ..asked(ConsoleKind::Vnc) };
                 screenshot::run(self, &session, &asked, path).await

@@ -20,7 +20,7 @@ impl Told {
     pub(super) fn words(&mut self, notice: &Notice) -> Option<String> {
         match notice {
             Notice::Opened { recorded: true, .. } => Some("this console is recorded".to_owned()),
-            Notice::Opened { recorded: false, .. } => None,
+            Notice::Opened { recorded: false, .. } | Notice::ChannelOpened => None,
             Notice::Waiting { why } => Some(format!("waiting: {}", shown(why))),
             Notice::Restarted { node } => Some(format!("on {} now", shown(bare(node)))),
             Notice::Viewers { viewers } => self.viewers(viewers),

@@ -3,26 +3,21 @@
 //! Only who runs this may connect, though a port is open to all who are logged in. One viewer at a time: its bytes are one conversation with the VM. It ends when the viewer leaves. When the VM goes on
 //! elsewhere the conversation begins anew: the viewer's connection is closed, and the next one goes on with the console.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::Context as _;
-use bytes::{Bytes, BytesMut};
-use horcrux_proto::console::MAX_MESSAGE;
+use bytes::BytesMut;
 use horcrux_transport::signal;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
 
-use super::caller;
 use super::connection::{Asked, Console, Heard, Inlet, Outlet};
+use super::port::{self, Ended, Viewer, down, gone, up};
 use crate::App;
 use crate::failure::Failure;
 use crate::session::Session;
 
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Before a viewer has answered a server's greeting nothing comes but the greeting, which is 12 bytes.
 const MAX_GREETING: usize = 4 << 10;
 /// Viewers that take an address, and how they write one. Looked for where packages put them, and nowhere else.
@@ -33,28 +28,19 @@ const VIEWERS: [(&str, &str); 4] = [
     ("/usr/bin/krdc", "vnc://"),
 ];
 
-enum Ended {
-    ByViewer,
-    ByVm,
-    /// The next viewer goes on.
-    Restarted,
-}
-
 pub(super) async fn run(
     app: &App,
     session: &Session,
     asked: &Asked<'_>,
     listen: Option<SocketAddr>,
 ) -> Result<(), Failure> {
-    let at = listen.unwrap_or(ANY_PORT);
-    let listener = TcpListener::bind(at).await.with_context(|| format!("listen at {at}"))?;
-    let address = listener.local_addr().context("learn which port it is")?;
+    let (listener, address) = port::open(listen).await?;
     let Console { mut to, mut from, .. } = Console::open(app, session, asked, |text| app.say(text)).await?;
     // From here on: a signal ends the program at once while it waits to be let in.
     let terminated = signal::terminate().context("wait for signals")?;
     let mut viewer = if listen.is_none() { started(address)? } else { None };
     match &viewer {
-        Some((program, _)) => app.say(&format!("{program} shows {address}")),
+        Some(viewer) => app.say(&format!("{} shows {address}", viewer.program)),
         None => app.say(&format!("connect a VNC viewer of this host to {address}")),
     }
     let ended = tokio::select! {
@@ -94,15 +80,7 @@ async fn first(
     let mut greeting = BytesMut::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                let (viewer, _) = accepted.context("take a viewer's connection")?;
-                if !caller::is_us(&viewer) {
-                    app.say("a connection of another user of this host was refused");
-                    continue;
-                }
-                viewer.set_nodelay(true).context("take a viewer's connection")?;
-                return Ok(Some((viewer, greeting)));
-            }
+            viewer = port::visitor(app, listener) => return Ok(Some((viewer?, greeting))),
             heard = from.next() => match heard? {
                 None => return Ok(None),
                 Some(Heard::Bytes(bytes)) if greeting.len() + bytes.len() <= MAX_GREETING => {
@@ -118,37 +96,6 @@ async fn first(
     }
 }
 
-async fn up(mut reader: OwnedReadHalf, to: &mut Outlet) -> Result<Ended, Failure> {
-    let mut said = BytesMut::new();
-    loop {
-        said.reserve(MAX_MESSAGE);
-        match reader.read_buf(&mut said).await {
-            Ok(0) | Err(_) => return Ok(Ended::ByViewer),
-            Ok(_) => {
-                while !said.is_empty() {
-                    let message: Bytes = said.split_to(said.len().min(MAX_MESSAGE)).freeze();
-                    to.bytes(message).await?;
-                }
-            }
-        }
-    }
-}
-
-async fn down(app: &App, mut writer: OwnedWriteHalf, from: &mut Inlet) -> Result<Ended, Failure> {
-    loop {
-        match from.next().await? {
-            None => return Ok(Ended::ByVm),
-            Some(Heard::Restarted) => return Ok(Ended::Restarted),
-            Some(Heard::Words(words)) => app.say(&words),
-            Some(Heard::Bytes(bytes)) => {
-                if writer.write_all(&bytes).await.is_err() {
-                    return Ok(Ended::ByViewer);
-                }
-            }
-        }
-    }
-}
-
 /// One viewer is there: others are turned away.
 async fn refuse(listener: &TcpListener) {
     while let Ok((other, _)) = listener.accept().await {
@@ -159,16 +106,9 @@ async fn refuse(listener: &TcpListener) {
 }
 
 /// Starts the first viewer that there is, where it has a display.
-fn started(address: SocketAddr) -> Result<Option<(&'static str, Child)>, Failure> {
-    let has_display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
-    let found = VIEWERS.iter().find(|(program, _)| has_display && Path::new(program).exists());
-    let Some(&(program, scheme)) = found else { return Ok(None) };
-    let mut command = Command::new(program);
-    command.arg(argument(scheme, address));
-    // Of its chatter nothing belongs on this terminal.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let child = command.spawn().with_context(|| format!("start {program}"))?;
-    Ok(Some((program, child)))
+fn started(address: SocketAddr) -> Result<Option<Viewer>, Failure> {
+    let found = VIEWERS.iter().find(|(program, _)| port::has_display() && Path::new(program).exists());
+    found.map(|(program, scheme)| Viewer::start(program, argument(scheme, address))).transpose()
 }
 
 /// Without a scheme a port stands behind two colons: behind one it would be a display's number.
@@ -177,17 +117,6 @@ fn argument(scheme: &str, address: SocketAddr) -> String {
         format!("{}::{}", address.ip(), address.port())
     } else {
         format!("{scheme}{address}")
-    }
-}
-
-/// When the viewer that was started has ended.
-async fn gone(viewer: &mut Option<(&'static str, Child)>) -> Result<(), Failure> {
-    match viewer {
-        Some((program, child)) => {
-            let ended = child.wait().await.with_context(|| format!("wait for {program}"))?;
-            if ended.success() { Ok(()) } else { Err(Failure::Refused(format!("{program} failed: {ended}"))) }
-        }
-        None => std::future::pending().await,
     }
 }
 

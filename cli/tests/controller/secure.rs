@@ -98,6 +98,7 @@ pub(crate) fn opened(in_control: bool, recorded: bool) -> Notice {
         node: "nodes/web1".to_owned(),
         in_control,
         recorded,
+        channel_key: None,
     }
 }
 

@@ -9,6 +9,7 @@ use axum::extract::ws::Message;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _};
 use horcrux_proto::console::{CloseCode, Notice};
+use horcrux_proto::name::VmUuid;
 use horcrux_proto::v1::NodeState;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -17,10 +18,11 @@ use super::line::{Line, Said};
 use super::place::Place;
 use super::session::{Clocks, Current, Session, ToViewer};
 use super::{End, Open};
+use crate::recording::writer::Recorder;
 
-const PING: Duration = Duration::from_secs(30);
+pub(super) const PING: Duration = Duration::from_secs(30);
 /// How often it is asked where the VM is.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 /// A VM whose line ended is looked for: how often, how long where it is off, and how long where it moves or its node is away.
 const FOLLOW: Duration = Duration::from_millis(250);
 const OFF_FOR: Duration = Duration::from_secs(2);
@@ -61,7 +63,7 @@ impl Down<'_> {
                 Err(end) if Instant::now() >= until => return Err(end),
                 Err(end) => {
                     tokio::time::sleep(LOOK).await;
-                    self.session.place = self.follow(&end.words, true).await?;
+                    self.session.place = self.session.follow(&self.open.vm, &end.words, true).await?;
                     continue;
                 }
             };
@@ -77,7 +79,8 @@ impl Down<'_> {
             drop(self.set_line.send(None));
             let told = if why.is_empty() { "its screen or line closed" } else { &why };
             say(to_viewer, &Notice::Waiting { why: told.to_owned() }).await?;
-            self.session.place = self.follow(&why, began.elapsed() >= HELD).await?;
+            let held = began.elapsed() >= HELD;
+            self.session.place = self.session.follow(&self.open.vm, &why, held).await?;
             number += 1;
             until = Instant::now() + FOLLOW_FOR;
         }
@@ -91,6 +94,7 @@ impl Down<'_> {
             node: format!("nodes/{}", self.session.place.node),
             in_control: *self.control.borrow(),
             recorded: self.open.recorded,
+            channel_key: None,
         }
     }
 
@@ -112,7 +116,8 @@ impl Down<'_> {
                 said = line.next() => match said {
                     Said::Bytes(bytes) => {
                         self.clocks.has_carried();
-                        if let Some(why) = self.pass(bytes, &mut line, to_viewer).await? {
+                        let recorder = self.session.recorder;
+                        if let Some(why) = pass(self.open, recorder, bytes, &mut line, to_viewer).await? {
                             return Ok(why);
                         }
                     }
@@ -121,7 +126,7 @@ impl Down<'_> {
                 Some(notice) = notices.recv() => say(to_viewer, &notice).await?,
                 _ = ping.tick() => send(to_viewer, Message::Ping(Bytes::new())).await?,
                 _ = look.tick() => {
-                    let place = self.place().await?;
+                    let place = self.session.place(&self.open.vm).await?;
                     if place.node != self.session.place.node && place.runs() {
                         return Ok(format!("it was moved to nodes/{}", place.node));
                     }
@@ -129,38 +134,41 @@ impl Down<'_> {
             }
         }
     }
+}
 
-    /// Passes on what was said, and what has been said meanwhile with it: what goes out at once costs one write. Returns why
-    /// the VM's side ended, where it has.
-    async fn pass(
-        &self,
-        bytes: Bytes,
-        line: &mut Line,
-        to_viewer: &mut ToViewer,
-    ) -> Result<Option<String>, End> {
-        let (mut next, mut count, mut ended) = (Some(bytes), 0, None);
-        while let Some(bytes) = next.take() {
-            if let Some(recorder) = self.session.recorder {
-                recorder.said(&bytes);
-            }
-            count += bytes.len();
-            to_viewer.feed(Message::Binary(bytes)).await.map_err(|_| End::left())?;
-            if count < AT_ONCE {
-                match line.next().now_or_never() {
-                    Some(Said::Bytes(bytes)) => next = Some(bytes),
-                    Some(Said::Ended(why)) => ended = Some(why),
-                    None => {}
-                }
+/// Passes on what was said, and what has been said meanwhile with it: what goes out at once costs one write. Returns why the
+/// VM's side ended, where it has.
+pub(super) async fn pass(
+    open: &Open,
+    recorder: Option<&Recorder>,
+    bytes: Bytes,
+    line: &mut Line,
+    to_viewer: &mut ToViewer,
+) -> Result<Option<String>, End> {
+    let (mut next, mut count, mut ended) = (Some(bytes), 0, None);
+    while let Some(bytes) = next.take() {
+        if let Some(recorder) = recorder {
+            recorder.said(&bytes);
+        }
+        count += bytes.len();
+        to_viewer.feed(Message::Binary(bytes)).await.map_err(|_| End::left())?;
+        if count < AT_ONCE {
+            match line.next().now_or_never() {
+                Some(Said::Bytes(bytes)) => next = Some(bytes),
+                Some(Said::Ended(why)) => ended = Some(why),
+                None => {}
             }
         }
-        to_viewer.flush().await.map_err(|_| End::left())?;
-        self.open.to_viewer.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
-        Ok(ended)
     }
+    to_viewer.flush().await.map_err(|_| End::left())?;
+    open.to_viewer.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    Ok(ended)
+}
 
+impl Session<'_> {
     /// Where the VM is, unless that is a reason to end.
-    async fn place(&self) -> Result<Place, End> {
-        let place = Place::of(self.session.live, &self.open.vm).await;
+    pub(super) async fn place(&self, vm: &VmUuid) -> Result<Place, End> {
+        let place = Place::of(self.live, vm).await;
         let place = place.map_err(|_| End::new(CloseCode::Restart, "the controller is stopping"))?;
         let place = place.ok_or_else(|| End::new(CloseCode::Gone, "the VM is no more"))?;
         if place.is_locked {
@@ -170,13 +178,13 @@ impl Down<'_> {
     }
 
     /// Where the VM runs on, after its line ended for some reason.
-    async fn follow(&self, why: &str, held: bool) -> Result<Place, End> {
+    pub(super) async fn follow(&self, vm: &VmUuid, why: &str, held: bool) -> Result<Place, End> {
         let began = Instant::now();
         loop {
             // What has become of it is told a moment after its line ended.
             tokio::time::sleep(FOLLOW).await;
-            let place = self.place().await?;
-            let here = &self.session.place;
+            let place = self.place(vm).await?;
+            let here = &self.place;
             let is_away =
                 matches!(place.node_state, NodeState::Down | NodeState::Late | NodeState::Unspecified);
             let moved = place.node != here.node;
@@ -212,13 +220,13 @@ fn locked(place: &Place) -> End {
     End::new(CloseCode::Node, format!("nodes/{} is locked", place.node))
 }
 
-async fn say(to_viewer: &mut ToViewer, notice: &Notice) -> Result<(), End> {
+pub(super) async fn say(to_viewer: &mut ToViewer, notice: &Notice) -> Result<(), End> {
     match serde_json::to_string(notice) {
         Ok(text) => send(to_viewer, Message::Text(text.into())).await,
         Err(error) => Err(End::new(CloseCode::Failed, format!("tell the viewer: {error}"))),
     }
 }
 
-async fn send(to_viewer: &mut ToViewer, message: Message) -> Result<(), End> {
+pub(super) async fn send(to_viewer: &mut ToViewer, message: Message) -> Result<(), End> {
     to_viewer.send(message).await.map_err(|_| End::left())
 }

@@ -2,6 +2,7 @@
 //!
 //! A ticket is redeemed once, at a WebSocket ([`session`]). The VM's node is ordered to open the screen or the serial line,
 //! and brings what it opened on a stream of its own, which shows the order's rendezvous ([`line`]). The two are joined here.
+//! A SPICE console has such a stream and a WebSocket for each of its channels ([`channels`]); they end with it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,15 +14,19 @@ use horcrux_proto::v1::{Console, ConsoleKind, ConsoleMode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
+use self::channels::Held;
 use self::line::Carried;
+use self::ticket::TicketHash;
 use self::viewers::Viewers;
 use crate::access::keys::{KeyError, random};
 
+pub mod channels;
 mod down;
 pub mod line;
 pub mod place;
 pub mod rfb;
 pub mod session;
+mod spice;
 pub mod ticket;
 mod up;
 mod viewers;
@@ -29,7 +34,8 @@ mod viewers;
 /// Open at once: of one user, of one VM, of one node, and of all.
 const PER_USER: usize = 64;
 const PER_VM: usize = 16;
-const PER_NODE: usize = 256;
+/// As many as its `horcrux-privd` opens: a SPICE console is as many as it has channels.
+const PER_NODE: usize = 64;
 const ALL: usize = 1024;
 
 /// All that are open, and those that are about to be.
@@ -42,6 +48,8 @@ struct State {
     /// By the rendezvous of their order: the node that may bring it, and who waits.
     awaited: HashMap<[u8; 32], (String, oneshot::Sender<Carried>)>,
     viewers: Viewers,
+    /// SPICE consoles, by the key to their channels.
+    held: HashMap<TicketHash, Held>,
 }
 
 /// An open console.
@@ -174,7 +182,7 @@ impl Consoles {
         let full = [
             (count(&|open| open.user == user), PER_USER, "you have"),
             (count(&|open| open.vm == vm), PER_VM, "this VM has"),
-            (count(&|open| open.node() == node), PER_NODE, "this node has"),
+            (state.carried(&node), PER_NODE, "this node has"),
             (state.open.len(), ALL, "this controller has"),
         ];
         if let Some((_, most, who)) = full.iter().find(|(open, most, _)| open >= most) {
@@ -256,6 +264,16 @@ impl Consoles {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What a node carries, or is about to.
+    fn carried(&self, node: &NodeName) -> usize {
+        let there = self.open.values().filter(|open| open.node() == *node);
+        there
+            .map(|open| if open.kind == ConsoleKind::Spice { self.channels(&open.id).max(1) } else { 1 })
+            .sum()
     }
 }
 

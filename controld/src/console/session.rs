@@ -60,6 +60,10 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now(), heard: AtomicU64::new(0), carried: AtomicU64::new(0) }
+    }
+
     pub(super) fn has_heard(&self) {
         self.heard.store(self.now(), Ordering::Relaxed);
     }
@@ -77,7 +81,7 @@ impl Clocks {
     }
 
     /// Returns when nothing has come for too long.
-    async fn ran_out(&self) -> End {
+    pub(super) async fn ran_out(&self) -> End {
         let mut look = tokio::time::interval(LOOK);
         loop {
             look.tick().await;
@@ -96,7 +100,7 @@ impl Session<'_> {
     pub async fn run(self, seat: &mut Seat, socket: WebSocket, guard: impl Future<Output = End>) -> End {
         let (mut to_viewer, from_viewer) = socket.split();
         let (set_line, line) = watch::channel(None);
-        let clocks = Clocks { began: Instant::now(), heard: AtomicU64::new(0), carried: AtomicU64::new(0) };
+        let clocks = Clocks::new();
         let Seat { open, control, notices, ending, consoles } = seat;
         let recorder = self.recorder;
         let end = {
@@ -116,7 +120,7 @@ impl Session<'_> {
     }
 }
 
-async fn ended(ending: &mut watch::Receiver<Option<End>>) -> Result<End, watch::error::RecvError> {
+pub(super) async fn ended(ending: &mut watch::Receiver<Option<End>>) -> Result<End, watch::error::RecvError> {
     let end = ending.wait_for(Option::is_some).await?.clone();
     Ok(end.unwrap_or_else(End::left))
 }

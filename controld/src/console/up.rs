@@ -101,6 +101,7 @@ impl Up<'_> {
                 }
                 send(talk, passed, self.recorder).await;
             }
+            // SPICE's bytes go by its channels.
             ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Unspecified => {
                 if *self.control.borrow() {
                     send(talk, vec![bytes], self.recorder).await;

@@ -42,7 +42,12 @@ impl ConsoleService for Consoles {
         let call = Call::of(&request)?;
         let request = request.into_inner();
         let (kind, mode) = (request.kind(), mode(&request));
-        let what = kind_name(kind).ok_or_else(|| Status::invalid_argument("kind: VNC or SERIAL"))?;
+        let what = kind_name(kind).ok_or_else(|| Status::invalid_argument("kind: VNC, SERIAL or SPICE"))?;
+        if kind == ConsoleKind::Spice && mode == ConsoleMode::View {
+            return Err(Status::invalid_argument(
+                "mode: with SPICE one can't only look, for what a client sends isn't looked into: use VNC for that",
+            ));
+        }
         let seconds = if request.ttl_seconds == 0 { USUAL_SECONDS } else { request.ttl_seconds };
         if seconds > MOST_SECONDS {
             return Err(Status::invalid_argument("ttl_seconds: at most 300"));
@@ -199,7 +204,8 @@ pub(super) fn kind_name(kind: ConsoleKind) -> Option<&'static str> {
     match kind {
         ConsoleKind::Vnc => Some("vnc"),
         ConsoleKind::Serial => Some("serial"),
-        ConsoleKind::Spice | ConsoleKind::Unspecified => None,
+        ConsoleKind::Spice => Some("spice"),
+        ConsoleKind::Unspecified => None,
     }
 }
 

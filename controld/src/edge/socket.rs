@@ -1,7 +1,8 @@
 //! The WebSocket of a console: who may open one, and the ticket that it takes.
 //!
 //! Before the upgrade the exact Origin and a live session are needed, or a bearer token where no browser is. The ticket is
-//! the first message. Whatever is wrong with it, the answer is the same, and the ticket is used up.
+//! the first message. Whatever is wrong with it, the answer is the same, and the ticket is used up. For a further channel of
+//! a SPICE console the first message is that console's key, which is no ticket: it works for as long as the console is open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::access::audit::{Entry, hex};
 use crate::access::keys::random_hex;
 use crate::access::path::Path;
 use crate::app::App;
+use crate::console::channels::NoChannel;
 use crate::console::place::Place;
 use crate::console::session::{Session, goodbye};
 use crate::console::ticket::TicketHash;
@@ -96,19 +98,41 @@ async fn serve(app: &App, call: &Call, mut socket: WebSocket) {
         }
         Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return,
     };
+    if let Some(key) = TicketHash::parse_channel_key(&text) {
+        drop(text);
+        return channel(app, call, key, socket).await;
+    }
     let ticket = match redeemed(app, call, &text).await {
         Ok(ticket) => ticket,
-        Err(why) => {
-            app.counts.add("console_tickets_refused");
-            // As denials are: whoever comes in a loop doesn't fill the log.
-            let decision = "a good console ticket".to_owned();
-            app.audit.denial(&Entry { decision, detail: why.detail, ..call.entry(&why.resource) });
-            return goodbye(&mut socket, &End::new(CloseCode::Ticket, WRONG)).await;
-        }
+        Err(why) => return turned_away(app, call, why, socket).await,
     };
     drop(text);
     if let Err(end) = opened(app, call, ticket, socket).await {
         tracing::debug!(words = end.words, "a console was not opened");
+    }
+}
+
+async fn turned_away(app: &App, call: &Call, why: Bad, mut socket: WebSocket) {
+    app.counts.add("console_tickets_refused");
+    // As denials are: whoever comes in a loop doesn't fill the log.
+    let decision = "a good console ticket".to_owned();
+    app.audit.denial(&Entry { decision, detail: why.detail, ..call.entry(&why.resource) });
+    goodbye(&mut socket, &End::new(CloseCode::Ticket, WRONG)).await;
+}
+
+/// One more channel of a console that is open: its beginning and its end are on record, and who may be at it is looked at
+/// there.
+async fn channel(app: &App, call: &Call, key: TicketHash, mut socket: WebSocket) {
+    let resource = |vm: Option<String>| vm.map_or_else(String::new, |vm| format!("vms/{vm}"));
+    let Ok(principal) = call.principal() else { return };
+    let credential = principal.credential();
+    match app.lines.consoles.channel(key, principal.user.as_str(), &credential) {
+        Ok(channel) => channel.run(&app.live, &app.lines, socket).await,
+        Err(NoChannel::Not(end)) => goodbye(&mut socket, &end).await,
+        Err(NoChannel::Wrong { vm, why }) => {
+            let bad = Bad { resource: resource(vm), detail: format!("key to a console's channels: {why}") };
+            turned_away(app, call, bad, socket).await;
+        }
     }
 }
 
@@ -187,9 +211,14 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
             client: call.agent.clone(),
             recorded: demand.is_some(),
         };
-        Ok((standing, demand, app.lines.consoles.enter(opening)?))
+        let seat = app.lines.consoles.enter(opening)?;
+        let channels = (kind == ConsoleKind::Spice)
+            .then(|| app.lines.consoles.channels(&seat.open, row.credential.clone()))
+            .transpose()
+            .map_err(|error| End::new(CloseCode::Failed, error.to_string()))?;
+        Ok((standing, demand, seat, channels))
     };
-    let (standing, demand, mut seat) = match taken.await {
+    let (standing, demand, mut seat, channels) = match taken.await {
         Ok(taken) => taken,
         Err(end) => {
             goodbye(&mut socket, &end).await;
@@ -225,7 +254,11 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
     tracing::info!(console = id, %vm, node = %place.node, user = row.user, what, "console opened");
     let session =
         Session { live: &app.live, lines: &app.lines, place, actor: &row.user, recorder: recorder.as_ref() };
-    let end = session.run(&mut seat, socket, guard(app, standing, &path)).await;
+    let guard = guard(app, standing, &path);
+    let end = match channels {
+        Some(channels) => session.run_channels(&mut seat, channels, socket, guard).await,
+        None => session.run(&mut seat, socket, guard).await,
+    };
     let open = Arc::clone(&seat.open);
     let (down, up) = open.bytes();
     let seconds = (clock::unix_ms() - open.began_ms) / 1000;
@@ -241,8 +274,9 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
         tracing::error!(error = %Chain(&error), console = id, "a console's end is not on record");
     }
     // A node's agent closes what it carried when nobody takes it; where the viewer was thrown out, its horcrux-privd does.
+    // A serial line is others' too; channels see to it themselves.
     let thrown_out = matches!(end.code, console::Code::Closed(_));
-    if thrown_out && kind != ConsoleKind::Serial {
+    if thrown_out && kind == ConsoleKind::Vnc {
         let node = open.node();
         if let Ok(Some(place)) = Place::of(&app.live, &vm).await
             && place.node == node
@@ -255,6 +289,10 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
 
 /// The recording of a console that must have one.
 async fn begun(app: &App, open: &console::Open, demand: Demand, node: &str) -> Result<Recorder, End> {
+    if open.kind == ConsoleKind::Spice {
+        app.counts.add("consoles_unrecordable");
+        return Err(unrecordable("it must be recorded, and SPICE can't be: open its screen with VNC"));
+    }
     let row = RecordingRow {
         id: open.id.clone(),
         vm: open.vm.to_string(),

@@ -3,9 +3,11 @@
 mod endings;
 mod page;
 mod real;
+mod real_spice;
 mod recording;
 mod replay;
 mod scene;
+mod spice;
 mod stalled;
 mod tickets;
 mod viewers;

@@ -9,20 +9,24 @@ use horcrux_test_parts::Terminal;
 use serde_json::{Value, json};
 
 /// A node with a guest that one can sit at, and whose policy lets consoles be opened.
-struct Scene {
+pub(super) struct Scene {
     // In the order in which they end.
     _agent: Daemon,
     _privd: Daemon,
-    controller: Controller,
+    pub(super) controller: Controller,
     vm: String,
-    lab: Lab,
+    pub(super) lab: Lab,
 }
 
 impl Scene {
     fn start() -> Self {
+        Self::of(Work::Console)
+    }
+
+    pub(super) fn of(work: Work) -> Self {
         let lab = Lab::up(1).unwrap();
         lab.start_libvirtd(1).unwrap();
-        let vm = lab.vm(1, "web1", 1, Work::Console).unwrap();
+        let vm = lab.vm(1, "web1", 1, work).unwrap();
         let controller = Controller::start_at(Place::Lab(lab.network())).unwrap();
         let privd = lab.start_privd(1).unwrap();
         let agent = lab.join(&controller, 1).unwrap();
@@ -36,13 +40,13 @@ impl Scene {
     }
 
     /// What listens for TCP connections on the node.
-    fn listeners(&self) -> String {
+    pub(super) fn listeners(&self) -> String {
         self.lab.exec(1, &["ss", "-Hltnp"]).unwrap()
     }
 }
 
 /// Changes a node's policy, and waits until it is told.
-fn set_mode(lab: &Lab, controller: &Controller, node: usize, mode: &str) {
+pub(super) fn set_mode(lab: &Lab, controller: &Controller, node: usize, mode: &str) {
     let set = format!("s/^mode = .*/mode = \"{mode}\"/");
     lab.exec(node, &["sed", "-i", &set, "/etc/horcrux/privd/policy.toml"]).unwrap();
     wait_until("the node's mode", || {

@@ -60,7 +60,8 @@ fn a_serial_line_is_asciicast_with_its_times_and_what_is_typed_is_not_in_it_unle
         Notice::Waiting { .. }
         | Notice::Restarted { .. }
         | Notice::Viewers { .. }
-        | Notice::Control { .. } => None,
+        | Notice::Control { .. }
+        | Notice::ChannelOpened => None,
     };
     assert!(viewer.notice("the console", told).unwrap(), "the banner");
     let open = scene.bob.json(&["console", "list"]).unwrap();

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::scene::{OTHER, Scene, WEB, asked, facts, ticket};
 
-const WRONG: (u16, &str) = (4400, "the ticket is wrong, was used, or has expired");
+pub(super) const WRONG: (u16, &str) = (4400, "the ticket is wrong, was used, or has expired");
 
 /// What a caller hears who comes with this.
 fn heard(caller: &horcrux_integration_tests::Caller, ticket: &str) -> (u16, String) {
@@ -19,7 +19,7 @@ fn heard(caller: &horcrux_integration_tests::Caller, ticket: &str) -> (u16, Stri
     (code, reason)
 }
 
-fn refused(caller: &horcrux_integration_tests::Caller, ticket: &str) {
+pub(super) fn refused(caller: &horcrux_integration_tests::Caller, ticket: &str) {
     let (code, reason) = heard(caller, ticket);
     assert_eq!((code, reason.as_str()), WRONG);
 }
@@ -259,7 +259,7 @@ fn no_ticket_is_in_a_log_a_record_or_the_database() {
     }
 }
 
-fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub(super) fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
