@@ -243,6 +243,8 @@ mod tests {
             "h vm console web1 --vnc --listen 127.0.0.1:5900",
             "h vm console web1 --vnc --listen [::1]:0 --view",
             "h console end 3f -y",
+            "h console link create web1 --serial --view --expires 7d --comment x",
+            "h console link create web1 --vnc",
         ] {
             parsed(right).unwrap();
         }
@@ -274,6 +276,9 @@ mod tests {
             "h vm console web1 --vnc --listen 5900",
             "h vm console web1 --vnc --screenshot f",
             "h vm console web1 --view --take",
+            "h console link create web1",
+            "h console link create web1 --vnc --serial",
+            "h console link create web1 --vnc --expires 8d",
             "h login https://web1 --api-token-file f --user alice",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");

@@ -9,6 +9,7 @@
 mod caller;
 mod connection;
 mod ending;
+mod links;
 mod notice;
 pub(crate) mod raw;
 mod screen;
@@ -57,6 +58,7 @@ impl App {
                 let open = session.send(ConsoleServiceListRequest { vm }, list).await?;
                 self.print(&ConsoleListView::from(open.consoles.as_slice()))
             }
+            ConsoleCommand::Link(command) => self.guest_links(&session, command).await,
             ConsoleCommand::End { id, removal } => {
                 let deed = Deed::new("end", "ended", format!("the console {}", shown(&id)));
                 let question = format!("End the console {}? Its viewer is thrown out.", shown(&id));

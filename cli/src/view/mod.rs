@@ -8,6 +8,7 @@ pub mod context;
 pub mod grant;
 pub mod hardware;
 pub mod known;
+pub mod link;
 pub mod node;
 pub mod people;
 pub mod pool;

@@ -39,6 +39,7 @@ pub mod change;
 pub mod device;
 pub mod explain;
 pub mod factors;
+pub mod guest;
 pub mod jwt;
 pub mod keys;
 pub mod name;

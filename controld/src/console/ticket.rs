@@ -1,11 +1,11 @@
-//! Tickets: `hxc_` and 32 random bytes in base64url. What is kept and compared is a hash of those bytes, which no second way
+//! Tickets: `hxc_` and 32 random bytes in base64url; and the secrets of guest links, which begin with `hxg_`. What is kept and compared is a hash of those bytes, which no second way
 //! of writing them leads to.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use horcrux_proto::console::TICKET_PREFIX;
+use horcrux_proto::console::{LINK_PREFIX, TICKET_PREFIX};
 use horcrux_transport::secret::Secret;
 
 use crate::access::keys::{KeyError, hash, random};
@@ -26,8 +26,17 @@ pub struct TicketHash([u8; 32]);
 
 impl Ticket {
     pub fn generate() -> Result<Self, KeyError> {
+        Self::with(TICKET_PREFIX)
+    }
+
+    /// The secret of a guest link.
+    pub fn of_link() -> Result<Self, KeyError> {
+        Self::with(LINK_PREFIX)
+    }
+
+    fn with(prefix: &str) -> Result<Self, KeyError> {
         let bytes = random::<BYTES>()?;
-        let text = format!("{TICKET_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+        let text = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
         Ok(Self { text: text.into(), hash: TicketHash(hash(bytes)) })
     }
 }
@@ -36,7 +45,17 @@ impl TicketHash {
     /// That of the ticket in `text`; `None` where it isn't one, letter by letter as [`Ticket::generate`] writes it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let letters = text.strip_prefix(TICKET_PREFIX).filter(|letters| letters.len() == LETTERS)?;
+        Self::behind(TICKET_PREFIX, text)
+    }
+
+    /// That of a guest link's secret, read as strictly.
+    #[must_use]
+    pub fn of_link(text: &str) -> Option<Self> {
+        Self::behind(LINK_PREFIX, text)
+    }
+
+    fn behind(prefix: &str, text: &str) -> Option<Self> {
+        let letters = text.strip_prefix(prefix).filter(|letters| letters.len() == LETTERS)?;
         let mut bytes = [0; BYTES];
         // Refuses padding, letters of another alphabet, and a last letter with bits that say nothing.
         let written = URL_SAFE_NO_PAD.decode_slice(letters, &mut bytes).ok()?;
@@ -75,6 +94,14 @@ mod tests {
         assert_eq!(TicketHash::parse(text), Some(ticket.hash));
         assert_ne!(Ticket::generate().unwrap().hash, ticket.hash);
         assert_eq!(format!("{ticket:?} {:?}", ticket.hash), "Ticket TicketHash");
+    }
+
+    #[test]
+    fn a_links_secret_is_no_ticket_and_a_ticket_no_links_secret() {
+        let (ticket, link) = (Ticket::generate().unwrap(), Ticket::of_link().unwrap());
+        assert_eq!(TicketHash::of_link(link.text.expose()), Some(link.hash));
+        assert_eq!(TicketHash::parse(link.text.expose()), None);
+        assert_eq!(TicketHash::of_link(ticket.text.expose()), None);
     }
 
     #[test]
