@@ -11,8 +11,9 @@ export default defineConfig({
         license: { fileName: "third-party-notices.md" },
         modulePreload: { polyfill: false },
         rolldownOptions: {
-            // The console is a document of its own: its terminal needs a looser policy than the page has.
-            input: ["index.html", "console.html"],
+            // The console is a document of its own: its terminal needs a looser policy than the page has. So is a guest's,
+            // who has no account.
+            input: ["index.html", "console.html", "guest.html"],
             // A remark on how busy this machine is.
             checks: { bundlerTimings: false },
         },

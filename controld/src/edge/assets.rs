@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use horcrux_proto::console::GUEST_PATH;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tonic::Status;
 
@@ -19,6 +20,8 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-
 
 /// The console's document. Its terminal sets styles of its own, and its buttons read the clipboard and fill the screen.
 const CONSOLE: &str = "console.html";
+/// A guest's document: a console too.
+const GUEST: &str = "guest.html";
 const CONSOLE_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
@@ -55,7 +58,13 @@ pub(super) async fn serve(request: Request) -> Response {
     if !(path.is_empty() || accepts_html) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let document = if is_console(path) { CONSOLE } else { "index.html" };
+    let document = if is_console(path) {
+        CONSOLE
+    } else if path == GUEST_PATH.trim_start_matches('/') {
+        GUEST
+    } else {
+        "index.html"
+    };
     match Page::get(document) {
         Some(file) => answer(document, &file, request.headers()),
         None => (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/html")], NOT_BUILT)
@@ -86,13 +95,13 @@ fn answer(path: &str, file: &rust_embed::EmbeddedFile, asked: &HeaderMap) -> Res
     } else {
         (head, Body::from(file.data.to_vec())).into_response()
     };
-    if path == CONSOLE {
+    if path == CONSOLE || path == GUEST {
         response.extensions_mut().insert(IsConsole);
     }
     response
 }
 
-/// Of the answer that is the console's document: it alone has another policy.
+/// Of the answer that is a console's document: those alone have another policy.
 #[derive(Clone, Copy)]
 struct IsConsole;
 
@@ -143,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_console_alone_may_set_styles_and_read_the_clipboard() {
-        for path in ["/vms/web1/console", "/console.html"] {
+        for path in ["/vms/web1/console", "/console.html", "/guest", "/guest.html"] {
             let console = served(path).await;
             assert!(
                 header(&console, "content-security-policy").contains("style-src 'self' 'unsafe-inline'"),
@@ -151,12 +160,12 @@ mod tests {
             );
             assert!(header(&console, "permissions-policy").contains("clipboard-read=(self)"), "{path}");
         }
-        for path in ["/", "/index.html", "/vms/web1", "/icon.svg", "/console/v1"] {
+        for path in ["/", "/index.html", "/vms/web1", "/icon.svg", "/console/v1", "/guest/x", "/guests"] {
             let page = served(path).await;
             assert!(!header(&page, "content-security-policy").contains("unsafe"), "{path}");
             assert!(header(&page, "permissions-policy").contains("clipboard-read=()"), "{path}");
         }
-        for path in ["/", "/vms/web1/console"] {
+        for path in ["/", "/vms/web1/console", "/guest"] {
             let policy = served(path).await;
             let policy = header(&policy, "content-security-policy");
             for rule in [
