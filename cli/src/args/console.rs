@@ -33,8 +33,9 @@ pub enum ConsoleCommand {
 pub enum LinkCommand {
     /// Make a link. It is shown once. You need VmConsole and PermissionsModify on the VM.
     #[command(after_help = "\
-Whoever has the link may open this one console until it ends, and nothing else. It ends earlier when you lose what you
-need to make it. One console is open by it at a time: who opens it again elsewhere takes it over.
+Whoever has the link may open this one console until it ends, and nothing else.
+It ends earlier when you lose what you need to make it.
+One console is open by it at a time: who opens it again elsewhere takes it over.
 
 Examples:
   horcruxctl console link create web1 --serial --expires 2h --comment 'support of the vendor'

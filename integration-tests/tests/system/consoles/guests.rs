@@ -80,9 +80,9 @@ fn a_guest_types_and_reads_or_only_reads_and_is_shown_as_whose_guest() {
 
     // Who looks too is told whose guest it is, and what for.
     let bob = scene.at(ConsoleKind::Serial, ConsoleMode::View);
-    let seen = bob.notice("the guest", |notice| match notice {
-        Notice::Viewers { viewers } => viewers.into_iter().find(|viewer| !viewer.is_you),
-        _ => None,
+    let seen = bob.notice("the guest", |notice| {
+        let Notice::Viewers { viewers } = notice else { return None };
+        viewers.into_iter().find(|viewer| !viewer.is_you)
     });
     let seen = seen.unwrap();
     assert_eq!((seen.user.as_str(), seen.guest.as_deref()), (name.as_str(), Some("the vendor")));
@@ -207,6 +207,27 @@ fn a_guest_loses_the_console_with_what_the_maker_loses() {
     let began = done(|| drop(scene.admin.done(&["user", "disable", "bob", "--yes"]).unwrap()));
     ended("the maker was disabled", &viewer, 4401, "ended with the account", began);
     assert_eq!(guest.get().unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[test]
+fn a_guest_is_recorded_as_their_maker_would_be_and_is_told() {
+    let scene = Scene::new();
+    shares(&scene);
+    scene.admin.done(&["recording", "policy", "set", "roles/Sharer", "serial"]).unwrap();
+    let guest = guest(&scene, ConsoleMode::View);
+    assert!(guest.get().unwrap().recorded);
+    let viewer = guest.viewer().unwrap();
+    viewer.text(&guest.ticket().unwrap()).unwrap();
+    let opened = |notice| if let Notice::Opened { recorded, .. } = notice { Some(recorded) } else { None };
+    assert!(viewer.notice("the console", opened).unwrap());
+    drop(viewer);
+    let kept = wait_until("the recording", || {
+        let kept = scene.admin.json(&["recording", "list"])?;
+        anyhow::ensure!(kept[0]["ended_unix_ms"].is_i64(), "{kept}");
+        Ok(kept)
+    });
+    let user = kept.unwrap()[0]["user"].as_str().unwrap().to_owned();
+    assert_eq!(user, format!("guest link {} of bob@local", guest.link));
 }
 
 #[test]
