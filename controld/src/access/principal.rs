@@ -7,7 +7,7 @@ use horcrux_proto::authz::{Privilege, privilege_name};
 use tonic::Status;
 
 use super::explain;
-use super::guest::Link;
+use super::link::Link;
 use super::name::UserId;
 use super::path::Path;
 use super::policy::{Policy, Who};

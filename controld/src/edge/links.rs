@@ -23,8 +23,8 @@ use super::consoles::{Consoles, USUAL_SECONDS, Wanted, kind_name, mode, mode_nam
 use super::fields::text;
 use super::recordings::wanted;
 use crate::access::audit::Entry;
-use crate::access::guest::{Link, cookie};
 use crate::access::keys::random_id;
+use crate::access::link::{Link, cookie};
 use crate::access::name::UserId;
 use crate::access::path::Path;
 use crate::access::principal::{Principal, Via};

@@ -8,7 +8,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tonic::Status;
 
 use super::call::Call;
-use crate::access::guest::Link;
+use crate::access::link::Link;
 use crate::access::policy::Policy;
 use crate::access::principal::{Principal, Via};
 use crate::access::sessions::Ended;

@@ -1,5 +1,5 @@
-//! Guests: who has no account, and came with a link that somebody made who has one. A guest may open that one VM's console,
-//! as long as the link stands and its maker may both open it and give rights there. Pure.
+//! Guest links: with one, who has no account acts for its maker, who has. They may open that one VM's console, as long as the
+//! link stands and its maker may both open it and give rights there. Pure.
 
 use std::collections::BTreeMap;
 
