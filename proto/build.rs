@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
 
-const FILES: [&str; 20] = [
+const FILES: [&str; 21] = [
     "horcrux/v1/authz.proto",
     "horcrux/v1/metrics.proto",
     "horcrux/v1/inventory.proto",
@@ -22,6 +22,7 @@ const FILES: [&str; 20] = [
     "horcrux/v1/vm_service.proto",
     "horcrux/v1/container_service.proto",
     "horcrux/v1/console_service.proto",
+    "horcrux/v1/guest_link_service.proto",
     "horcrux/v1/recording_service.proto",
     "horcrux/v1/watch_service.proto",
     "horcrux/agent/v1/enrollment.proto",
@@ -115,6 +116,9 @@ fn caller(rule: &DynamicMessage) -> Option<String> {
     }
     if set("node") {
         return Some("Caller::Node".into());
+    }
+    if set("guest") {
+        return Some("Caller::Guest".into());
     }
     let number = rule.get_field_by_name("privilege")?.as_enum_number()?;
     let field = rule.descriptor().get_field_by_name("privilege")?;

@@ -157,6 +157,7 @@ async fn a_terminal_is_handed_over_and_given_back() {
         in_control: true,
         may_control: true,
         is_you: true,
+        guest: None,
     };
     let bob = Viewer { user: "bob@local".to_owned(), is_you: false, in_control: false, ..me.clone() };
     tell(&mut socket, &Notice::Viewers { viewers: vec![me, bob] }).await;

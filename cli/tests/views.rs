@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use horcrux_proto::v1::{
-    Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Console, ConsoleKind, ConsoleMode, Container,
-    ContainerFacts, ContainerHealth, ContainerRuntime, ContainerServiceGetResponse, ContainerState,
-    CpuVirtualization, Disk, Grant, Group, HeldPrivileges, HypervisorFeatures, LinkState, Metric,
-    MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts, NodeMode, NodePolicy,
+    Absence, ApiToken, AuditKind, AuditRecord, CgroupMode, Console, ConsoleGuest, ConsoleKind, ConsoleMode,
+    Container, ContainerFacts, ContainerHealth, ContainerRuntime, ContainerServiceGetResponse,
+    ContainerState, CpuVirtualization, Disk, Grant, Group, GuestLink, HeldPrivileges, HypervisorFeatures,
+    LinkState, Metric, MetricValue, NetworkDevice, NetworkDeviceKind, Node, NodeFacts, NodeMode, NodePolicy,
     NodeServiceGetResponse, NodeState, Pool, Privilege, PrivilegeChange, Recording, RecordingPolicy,
     RecordingScope, Role, Session, Source, SourceState, SourceStatus, Tagged, User, VerifyResponse, Vm,
     VmFacts, VmJob, VmServiceGetResponse, VmState, WhatIfResponse, WhoAmIResponse, WhyEffect, WhyRequest,
@@ -17,6 +17,7 @@ use horcruxctl::view::console::ConsoleListView;
 use horcruxctl::view::container::{ContainerDetailView, ContainerListView, ContainerView};
 use horcruxctl::view::context::{ContextListView, ContextView};
 use horcruxctl::view::grant::{GrantListView, GrantView, RoleListView, RoleView};
+use horcruxctl::view::link::{GuestLinkListView, GuestLinkView, NewGuestLinkView};
 use horcruxctl::view::node::{NodeDetailView, NodeListView, NodeView};
 use horcruxctl::view::people::{GroupListView, GroupView, UserListView, UserView};
 use horcruxctl::view::pool::{PoolListView, PoolView, TaggedListView, TaggedView};
@@ -125,6 +126,38 @@ fn console() -> Console {
         to_viewer_bytes: 3 << 20,
         from_viewer_bytes: 512,
         recorded: false,
+        guest: None,
+    }
+}
+
+fn guest() -> Console {
+    let guest = ConsoleGuest {
+        link: "links/7f3a00c1d2e3".into(),
+        maker: "alice@local".into(),
+        comment: "support\u{7}".into(),
+    };
+    Console {
+        name: "consoles/9d2d".into(),
+        user: "guest link 7f3a00c1d2e3 of alice@local".into(),
+        guest: Some(guest),
+        ..console()
+    }
+}
+
+fn link() -> GuestLink {
+    GuestLink {
+        name: "links/7f3a00c1d2e3".into(),
+        vm: "vms/aaaaaaaa-0000-4000-8000-000000000011".into(),
+        vm_display_name: "shop\u{1b}".into(),
+        kind: ConsoleKind::Serial.into(),
+        mode: ConsoleMode::View.into(),
+        maker: "alice@local".into(),
+        token: String::new(),
+        comment: "support\u{7}".into(),
+        created_unix_ms: NOW_MS - 3_600_000,
+        expires_unix_ms: NOW_MS + 3_600_000,
+        opened_unix_ms: Some(NOW_MS - 61_000),
+        opened_from: "192.0.2.7".into(),
     }
 }
 
@@ -330,7 +363,14 @@ fn the_caller_and_the_client() {
         ..answer
     };
     golden("whoami_token", &WhoAmIView::new("lab", "https://web1:8006", &token, &roles));
-    golden("console_list", &ConsoleListView::from([console()].as_slice()));
+    golden("console_list", &ConsoleListView::from([console(), guest()].as_slice()));
+    let unused = GuestLink { opened_unix_ms: None, opened_from: String::new(), ..link() };
+    let all = [&link(), &unused].map(GuestLinkView::from).to_vec();
+    golden("link_list", &GuestLinkListView(all));
+    let url = "https://web1:8006/guest#hxg_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned();
+    let made = NewGuestLinkView { url, link: (&unused).into() };
+    assert!(!format!("{made:?}").contains("hxg_") && !made.talk().contains("hxg_"));
+    golden("link_create", &made);
     let recording = Recording {
         name: "recordings/4f0c".into(),
         vm: "vms/c0ffee00-0000-4000-8000-000000000001".into(),

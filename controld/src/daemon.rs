@@ -383,6 +383,7 @@ async fn housekeeping(
             app.store.purge_retired(now_ms).await,
             app.store.purge_join_tokens(now_ms).await,
             app.store.purge_tickets(now_ms).await,
+            app.store.purge_links(now_ms).await,
             app.audit.purge(now_ms.saturating_sub(audit_ms)).await,
         ];
         app.recordings.purge(now_ms, recordings_kept).await;

@@ -11,8 +11,8 @@ export default defineConfig({
         license: { fileName: "third-party-notices.md" },
         modulePreload: { polyfill: false },
         rolldownOptions: {
-            // A console and a recording are documents of their own: a terminal needs a looser policy than the page has.
-            input: ["index.html", "console.html", "recordings.html"],
+            // A console, a guest's and a recording are documents of their own: a terminal needs a looser policy than the page has.
+            input: ["index.html", "console.html", "guest.html", "recordings.html"],
             // A remark on how busy this machine is.
             checks: { bundlerTimings: false },
         },

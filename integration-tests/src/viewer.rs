@@ -9,6 +9,7 @@ use horcrux_proto::console::{MAX_MESSAGE, Notice, PATH, SUBPROTOCOL};
 use horcrux_transport::client::{Connect, Trust};
 use horcrux_transport::clock;
 use horcrux_transport::websocket::{Ask, Heard, Receiver, Sender};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::PATIENCE;
@@ -44,7 +45,20 @@ impl Caller {
     /// Opens one, and says nothing yet.
     pub fn viewer(&self) -> anyhow::Result<Viewer> {
         let runtime = runtime()?;
-        let (mut sender, mut receiver) = runtime.block_on(self.websocket())?;
+        let opened = runtime.block_on(self.websocket())?;
+        Viewer::on(runtime, opened)
+    }
+
+    /// The same, with this ticket, until its console is open.
+    pub fn at_console(&self, ticket: &str) -> anyhow::Result<Viewer> {
+        self.viewer()?.with(ticket)
+    }
+}
+
+impl Viewer {
+    /// At a WebSocket that was opened on `runtime`.
+    pub(crate) fn on(runtime: Runtime, opened: (Sender, Receiver)) -> anyhow::Result<Self> {
+        let (mut sender, mut receiver) = opened;
         let (say, mut said) = mpsc::channel(64);
         let (put, heard) = sync_channel(UNREAD);
         let talk = move || {
@@ -72,19 +86,16 @@ impl Caller {
             });
         };
         thread::Builder::new().name("viewer".to_owned()).spawn(talk)?;
-        Ok(Viewer { say, heard })
+        Ok(Self { say, heard })
     }
 
-    /// The same, with this ticket, until its console is open.
-    pub fn at_console(&self, ticket: &str) -> anyhow::Result<Viewer> {
-        let viewer = self.viewer()?;
-        viewer.text(ticket)?;
-        viewer.notice("the console", |notice| matches!(notice, Notice::Opened { .. }).then_some(()))?;
-        Ok(viewer)
+    /// With this ticket, until its console is open.
+    pub fn with(self, ticket: &str) -> anyhow::Result<Self> {
+        self.text(ticket)?;
+        self.notice("the console", |notice| matches!(notice, Notice::Opened { .. }).then_some(()))?;
+        Ok(self)
     }
-}
 
-impl Viewer {
     pub fn text(&self, text: &str) -> anyhow::Result<()> {
         self.say.blocking_send(Said::Text(text.to_owned())).context("the WebSocket is over")
     }

@@ -27,6 +27,8 @@ pub enum Caller {
     Session,
     /// An enrolled node, by its certificate.
     Node,
+    /// The guest of a link, by the link's cookie.
+    Guest,
     /// A principal that holds this privilege.
     Holder(Privilege),
 }

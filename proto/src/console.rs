@@ -24,6 +24,14 @@ pub const TICKET_WITHIN: u64 = 5;
 pub const TICKET_PREFIX: &str = "hxc_";
 /// What the key to a console's channels begins with; 43 letters of base64url follow.
 pub const CHANNEL_KEY_PREFIX: &str = "hxj_";
+/// What the secret of a guest link begins with; 43 letters of base64url follow.
+pub const LINK_PREFIX: &str = "hxg_";
+/// Where a guest's browser goes with it. The secret follows a `#`, which no browser sends.
+pub const GUEST_PATH: &str = "/guest";
+/// In the query of [`PATH`]: by which link a guest comes.
+pub const LINK_QUERY: &str = "link";
+/// The header in which a guest's page says by which link it comes.
+pub const LINK_HEADER: &str = "x-horcrux-link";
 
 /// To the viewer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -85,12 +93,15 @@ impl fmt::Debug for ChannelKey {
 pub struct Viewer {
     /// `consoles/{id}`.
     pub console: String,
-    /// `user@realm`.
+    /// `user@realm`, or `guest link {id} of user@realm`.
     pub user: String,
     pub in_control: bool,
     /// It may take control.
     pub may_control: bool,
     pub is_you: bool,
+    /// Of a guest: what the link's maker wrote of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
 }
 
 /// From the viewer.
@@ -193,6 +204,7 @@ mod tests {
                 in_control: true,
                 may_control: true,
                 is_you: false,
+                guest: None,
             }],
         };
         let text = r#"{"notice":"viewers","viewers":[{"console":"consoles/a","user":"alice@local","inControl":true,"mayControl":true,"isYou":false}]}"#;

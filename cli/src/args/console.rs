@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::change::RemovalArgs;
+use super::change::{ChangeArgs, RemovalArgs};
+use super::value::guest_link_ttl;
 
 #[derive(Debug, Subcommand)]
 pub enum ConsoleCommand {
@@ -22,6 +24,59 @@ pub enum ConsoleCommand {
         #[command(flatten)]
         removal: RemovalArgs,
     },
+    /// Links with which somebody without an account opens one VM's console in a browser.
+    #[command(subcommand)]
+    Link(LinkCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LinkCommand {
+    /// Make a link. It is shown once. You need VmConsole and PermissionsModify on the VM.
+    #[command(after_help = "\
+Whoever has the link may open this one console until it ends, and nothing else.
+It ends earlier when you lose what you need to make it.
+One console is open by it at a time: who opens it again elsewhere takes it over.
+
+Examples:
+  horcruxctl console link create web1 --serial --expires 2h --comment 'support of the vendor'
+  horcruxctl console link create web1 --vnc --view")]
+    Create(LinkCreateArgs),
+    /// List links that have not ended: your own, and with PermissionsModify on its VM anyone's.
+    List {
+        /// Only those for this VM, by name or uuid.
+        #[arg(long)]
+        vm: Option<String>,
+    },
+    /// Make a link useless at once: the console that is open by it ends.
+    Revoke {
+        /// Its id, from `console link list`.
+        id: String,
+        #[command(flatten)]
+        removal: RemovalArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct LinkCreateArgs {
+    /// The VM's name, its uuid, or NODE/NAME.
+    pub vm: String,
+    /// For its screen.
+    #[arg(long, conflicts_with = "serial", required_unless_present = "serial")]
+    pub vnc: bool,
+    /// For its serial line.
+    #[arg(long)]
+    pub serial: bool,
+    /// Only to look: nothing that the guest types reaches the VM.
+    #[arg(long)]
+    pub view: bool,
+    /// How long it works: 1m to 7d.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = guest_link_ttl)]
+    pub expires: Duration,
+    /// Whom it is for. Shown in lists, to those who look at the same console, and to the guest.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub comment: String,
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 #[derive(Debug, Args)]

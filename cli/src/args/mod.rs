@@ -245,6 +245,8 @@ mod tests {
             "h vm console web1 --spice --listen 127.0.0.1:5900 --take",
             "h vm console web1 --spice --file f",
             "h console end 3f -y",
+            "h console link create web1 --serial --view --expires 7d --comment x",
+            "h console link create web1 --vnc",
         ] {
             parsed(right).unwrap();
         }
@@ -280,6 +282,9 @@ mod tests {
             "h vm console web1 --spice --log f",
             "h vm console web1 --spice --screenshot f",
             "h vm console web1 --vnc --file f",
+            "h console link create web1",
+            "h console link create web1 --vnc --serial",
+            "h console link create web1 --vnc --expires 8d",
             "h login https://web1 --api-token-file f --user alice",
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");

@@ -76,6 +76,10 @@ pub(super) fn join_token_ttl(text: &str) -> Result<Duration, String> {
     within(text, 60..=DAY, "a join token works for 1m to 24h")
 }
 
+pub(super) fn guest_link_ttl(text: &str) -> Result<Duration, String> {
+    within(text, 60..=7 * DAY, "a guest link works for 1m to 7d")
+}
+
 pub(super) fn api_token_ttl(text: &str) -> Result<Duration, String> {
     within(text, 3600..=366 * DAY, "an API token lives for 1h to 366d")
 }
@@ -146,6 +150,9 @@ mod tests {
         }
         assert!(join_token_ttl("59s").is_err());
         assert!(join_token_ttl("25h").is_err());
+        assert!(
+            guest_link_ttl("59s").is_err() && guest_link_ttl("8d").is_err() && guest_link_ttl("7d").is_ok()
+        );
         assert_eq!(api_token_ttl("30d"), Ok(Duration::from_secs(30 * DAY)));
         assert!(api_token_ttl("59m").is_err());
         assert!(api_token_ttl("367d").is_err());

@@ -10,6 +10,7 @@
 mod caller;
 mod connection;
 mod ending;
+mod links;
 mod notice;
 mod port;
 pub(crate) mod raw;
@@ -63,6 +64,7 @@ impl App {
                 let open = session.send(ConsoleServiceListRequest { vm }, list).await?;
                 self.print(&ConsoleListView::from(open.consoles.as_slice()))
             }
+            ConsoleCommand::Link(command) => self.guest_links(&session, command).await,
             ConsoleCommand::End { id, removal } => {
                 let deed = Deed::new("end", "ended", format!("the console {}", shown(&id)));
                 let question = format!("End the console {}? Its viewer is thrown out.", shown(&id));

@@ -3,6 +3,7 @@
 use horcrux_proto::console::{Notice, Viewer};
 use horcrux_proto::v1::ConsoleMode;
 
+use crate::view::console::about;
 use crate::view::{bare, shown};
 
 /// What was told already: only changes are told again.
@@ -35,7 +36,7 @@ impl Told {
     fn viewers(&mut self, viewers: &[Viewer]) -> Option<String> {
         let others = viewers.iter().filter(|viewer| !viewer.is_you).map(|viewer| {
             let keys = if viewer.in_control { " (whose keys reach the VM)" } else { "" };
-            format!("{}{keys}", shown(&viewer.user))
+            format!("{}{}{keys}", shown(&viewer.user), about(viewer.guest.as_deref()))
         });
         let others = others.collect::<Vec<_>>().join(", ");
         if others == self.others {
@@ -62,6 +63,7 @@ mod tests {
             in_control,
             may_control: true,
             is_you,
+            guest: None,
         };
         let mut told = Told::new(ConsoleMode::Control);
         let me = viewer("alice@local", false, true);
@@ -73,6 +75,10 @@ mod tests {
         assert_eq!(told.words(&bob).as_deref(), Some(said));
         assert_eq!(told.words(&bob), None);
         assert_eq!(told.words(&viewers(&[])).as_deref(), Some("nobody else looks"));
+        let guest = viewer("guest link 7f of bob@local", false, false);
+        let guest = Viewer { guest: Some("the vendor".to_owned()), ..guest };
+        let said = "looking too: guest link 7f of bob@local (the vendor)";
+        assert_eq!(told.words(&viewers(&[guest])).as_deref(), Some(said));
     }
 
     #[test]

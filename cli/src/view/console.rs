@@ -25,6 +25,15 @@ pub struct ConsoleView {
     pub to_viewer_bytes: u64,
     pub from_viewer_bytes: u64,
     pub recorded: bool,
+    /// Of a guest, who came with a link.
+    pub guest: Option<ConsoleGuestView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConsoleGuestView {
+    pub link: String,
+    pub maker: String,
+    pub comment: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,8 +57,26 @@ impl From<&Console> for ConsoleView {
             to_viewer_bytes: wire.to_viewer_bytes,
             from_viewer_bytes: wire.from_viewer_bytes,
             recorded: wire.recorded,
+            guest: wire.guest.as_ref().map(|guest| ConsoleGuestView {
+                link: guest.link.clone(),
+                maker: guest.maker.clone(),
+                comment: guest.comment.clone(),
+            }),
         }
     }
+}
+
+impl ConsoleView {
+    /// `guest link 7f3a of alice@local (the vendor)`.
+    fn whose(&self) -> String {
+        shown(&self.user) + &about(self.guest.as_ref().map(|guest| guest.comment.as_str()))
+    }
+}
+
+/// What is written of a guest, where something is.
+#[must_use]
+pub fn about(comment: Option<&str>) -> String {
+    comment.filter(|text| !text.is_empty()).map(|text| format!(" ({})", shown(text))).unwrap_or_default()
 }
 
 impl From<&[Console]> for ConsoleListView {
@@ -84,7 +111,7 @@ impl View for ConsoleListView {
                 shown(&console.vm_display_name),
                 shown(bare(&console.node)),
                 console.kind.clone(),
-                shown(&console.user),
+                console.whose(),
                 shown(&console.source),
                 ago(console.began_unix_ms, now_ms),
                 console.mode.clone(),

@@ -8,6 +8,7 @@ pub mod context;
 pub mod grant;
 pub mod hardware;
 pub mod known;
+pub mod link;
 pub mod node;
 pub mod people;
 pub mod pool;
@@ -88,7 +89,7 @@ pub fn word(name: &str, prefix: &str) -> String {
 /// `nodes/web1` is `web1` for people.
 #[must_use]
 pub fn bare(name: &str) -> &str {
-    ["nodes/", "vms/", "containers/", "pools/", "consoles/", "recordings/"]
+    ["nodes/", "vms/", "containers/", "pools/", "consoles/", "recordings/", "links/"]
         .iter()
         .find_map(|p| name.strip_prefix(p))
         .unwrap_or(name)

@@ -18,6 +18,8 @@
 //!    on a pool's members. Nothing deeper and no pool brings it back. One thing stands against a *group's* denial: an
 //!    entry of the user's own, at the same level, that allows.
 //! 7. A grant with an end is worth nothing from then on. A disabled user, and a token of theirs, may do nothing.
+//! 8. Who comes with a **guest link** may open the consoles of its one VM while its maker holds VmConsole and
+//!    PermissionsModify there, and may do nothing else.
 //!
 //! What follows: the order of grants doesn't matter; adding a denial never adds a privilege; taking propagate away from a
 //! grant that allows never adds one; a token never has what its owner lacks.
@@ -41,6 +43,7 @@ pub mod explain;
 pub mod factors;
 pub mod jwt;
 pub mod keys;
+pub mod link;
 pub mod name;
 pub mod pace;
 pub mod password;

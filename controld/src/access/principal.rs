@@ -7,6 +7,7 @@ use horcrux_proto::authz::{Privilege, privilege_name};
 use tonic::Status;
 
 use super::explain;
+use super::link::Link;
 use super::name::UserId;
 use super::path::Path;
 use super::policy::{Policy, Who};
@@ -25,29 +26,51 @@ pub struct Principal {
 /// What it showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Via {
-    Session { id: String, created_ms: i64, expires_ms: i64 },
-    Token { id: Box<str> },
+    Session {
+        id: String,
+        created_ms: i64,
+        expires_ms: i64,
+    },
+    Token {
+        id: Box<str>,
+    },
+    /// It is a guest of the user's.
+    Link(Arc<Link>),
 }
 
 impl Principal {
     #[must_use]
     pub fn new(user: UserId, via: Via, source: IpAddr, policy: Arc<Policy>, now_ms: i64) -> Self {
         let who = who(&user, &via);
-        let rights = policy.rights(&who, now_ms);
+        let mut rights = policy.rights(&who, now_ms);
+        if let Via::Link(link) = &via {
+            rights = Arc::new(link.rights(&rights, policy.labels()));
+        }
         Self { user, via, source, policy, rights }
     }
 
+    /// As records and lists name it: `user@realm`, or `guest link {id} of user@realm`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.via {
+            Via::Session { .. } | Via::Token { .. } => self.user.to_string(),
+            Via::Link(link) => format!("guest link {} of {}", link.id, self.user),
+        }
+    }
+
+    /// Whose grants count: of a guest, its maker's.
     #[must_use]
     pub fn who(&self) -> Who {
         who(&self.user, &self.via)
     }
 
-    /// The session's id, or `token ID`: what a record says of it.
+    /// The session's id, `token ID` or `link ID`: what a record says of it.
     #[must_use]
     pub fn credential(&self) -> String {
         match &self.via {
             Via::Session { id, .. } => id.clone(),
             Via::Token { id } => format!("token {id}"),
+            Via::Link(link) => format!("link {}", link.id),
         }
     }
 
@@ -55,7 +78,16 @@ impl Principal {
     pub fn session(&self) -> Option<&str> {
         match &self.via {
             Via::Session { id, .. } => Some(id),
-            Via::Token { .. } => None,
+            Via::Token { .. } | Via::Link(_) => None,
+        }
+    }
+
+    /// The link that a guest came with.
+    #[must_use]
+    pub fn link(&self) -> Option<&Link> {
+        match &self.via {
+            Via::Session { .. } | Via::Token { .. } => None,
+            Via::Link(link) => Some(link),
         }
     }
 
@@ -82,8 +114,10 @@ impl Principal {
 }
 
 fn who(user: &UserId, via: &Via) -> Who {
-    match via {
-        Via::Session { .. } => Who::User(user.clone()),
-        Via::Token { id } => Who::Token(id.clone()),
-    }
+    let token = match via {
+        Via::Session { .. } => None,
+        Via::Token { id } => Some(id),
+        Via::Link(link) => link.token.as_ref(),
+    };
+    token.map_or_else(|| Who::User(user.clone()), |id| Who::Token(id.clone()))
 }

@@ -45,6 +45,8 @@ pub enum Ended {
     AllOf { user: UserId, but: Option<String> },
     /// One API token, by id.
     Token(Box<str>),
+    /// One guest link, by id.
+    Link(Box<str>),
 }
 
 /// What stands for a session at a client.

@@ -26,6 +26,7 @@ const AT_ONCE: usize = 500;
 pub struct Watched {
     sessions: Open<String>,
     tokens: Open<Box<str>>,
+    links: Open<Box<str>>,
 }
 
 /// One open stream's mark; taken back when dropped.
@@ -33,6 +34,7 @@ pub struct Watched {
 pub enum Mark {
     Session(OpenMark<String>),
     Token(OpenMark<Box<str>>),
+    Link(OpenMark<Box<str>>),
 }
 
 #[derive(Debug)]
@@ -91,6 +93,7 @@ impl Watched {
         match via {
             Via::Session { id, .. } => Mark::Session(self.sessions.mark(id.clone())),
             Via::Token { id } => Mark::Token(self.tokens.mark(id.clone())),
+            Via::Link(link) => Mark::Link(self.links.mark(link.id.clone())),
         }
     }
 }
@@ -127,6 +130,12 @@ impl Sessions {
             let standing = self.store.standing_tokens(ids, now_ms).await?;
             for id in ids.iter().filter(|id| !standing.contains(&***id)) {
                 self.told(Ended::Token(id.clone()));
+            }
+        }
+        for ids in self.watched.links.ids().chunks(AT_ONCE) {
+            let standing = self.store.standing_links(ids, now_ms).await?;
+            for id in ids.iter().filter(|id| !standing.contains(&***id)) {
+                self.told(Ended::Link(id.clone()));
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use horcrux_proto::console::CloseCode;
 use horcrux_proto::name::{NodeName, VmUuid};
-use horcrux_proto::v1::{Console, ConsoleKind, ConsoleMode};
+use horcrux_proto::v1::{Console, ConsoleGuest, ConsoleKind, ConsoleMode};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
@@ -37,6 +37,8 @@ const PER_VM: usize = 16;
 /// As many as its `horcrux-privd` opens: a SPICE console is as many as it has channels.
 const PER_NODE: usize = 64;
 const ALL: usize = 1024;
+/// Of one guest link one console is open at a time.
+const ELSEWHERE: &str = "the guest link was opened elsewhere";
 
 /// All that are open, and those that are about to be.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +59,9 @@ struct State {
 pub struct Open {
     /// 32 hex digits.
     pub id: String,
+    /// `user@realm`, or `guest link {id} of user@realm`.
     pub user: String,
+    pub guest: Option<ConsoleGuest>,
     pub vm: VmUuid,
     pub display_name: String,
     pub kind: ConsoleKind,
@@ -112,6 +116,11 @@ impl Open {
         (self.to_viewer.load(Ordering::Relaxed), self.from_viewer.load(Ordering::Relaxed))
     }
 
+    /// It is the user's own, or that of a guest of theirs.
+    pub fn is_of(&self, user: &str) -> bool {
+        self.user == user || self.guest.as_ref().is_some_and(|guest| guest.maker == user)
+    }
+
     /// Ends it; the first reason counts.
     pub fn end(&self, end: End) {
         self.ending.send_if_modified(|told| {
@@ -140,6 +149,7 @@ impl Open {
             to_viewer_bytes,
             from_viewer_bytes,
             recorded: self.recorded,
+            guest: self.guest.clone(),
         }
     }
 }
@@ -149,6 +159,7 @@ impl Open {
 pub struct Opening {
     pub id: String,
     pub user: String,
+    pub guest: Option<ConsoleGuest>,
     pub vm: VmUuid,
     pub display_name: String,
     pub node: NodeName,
@@ -175,8 +186,8 @@ pub struct Seat {
 impl Consoles {
     /// Takes a place, unless there are too many.
     pub fn enter(&self, opening: Opening) -> Result<Seat, End> {
-        let Opening { id, user, vm, display_name, node, kind, mode, began_ms, source, client, recorded } =
-            opening;
+        let Opening { id, user, guest, vm, display_name, node, kind, mode, .. } = opening;
+        let Opening { began_ms, source, client, recorded, .. } = opening;
         let mut state = self.state();
         let count = |of: &dyn Fn(&Open) -> bool| state.open.values().filter(|open| of(open)).count();
         let full = [
@@ -188,10 +199,16 @@ impl Consoles {
         if let Some((_, most, who)) = full.iter().find(|(open, most, _)| open >= most) {
             return Err(End::new(CloseCode::TooMany, format!("{who} {most} consoles open already")));
         }
+        if guest.is_some() {
+            // In the same breath, so that of two who come at once one stays.
+            let older = state.open.values().filter(|open| open.user == user);
+            older.for_each(|open| open.end(End::new(CloseCode::Taken, ELSEWHERE)));
+        }
         let (ending, told) = watch::channel(None);
         let open = Arc::new(Open {
             id,
             user,
+            guest,
             vm,
             display_name,
             kind,

@@ -1,11 +1,12 @@
-//! Tickets: `hxc_` and 32 random bytes in base64url, and keys to a console's channels, which begin with `hxj_`. What is kept
-//! and compared is a hash of those bytes, which no second way of writing them leads to.
+//! Tickets: `hxc_` and 32 random bytes in base64url; keys to a console's channels, which begin with `hxj_`; and the secrets of
+//! guest links, which begin with `hxg_`. What is kept and compared is a hash of those bytes, which no second way of writing
+//! them leads to.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use horcrux_proto::console::{CHANNEL_KEY_PREFIX, TICKET_PREFIX};
+use horcrux_proto::console::{CHANNEL_KEY_PREFIX, LINK_PREFIX, TICKET_PREFIX};
 use horcrux_transport::secret::Secret;
 
 use crate::access::keys::{KeyError, hash, random};
@@ -34,6 +35,11 @@ impl Ticket {
         Self::with(CHANNEL_KEY_PREFIX)
     }
 
+    /// The secret of a guest link.
+    pub fn of_link() -> Result<Self, KeyError> {
+        Self::with(LINK_PREFIX)
+    }
+
     fn with(prefix: &str) -> Result<Self, KeyError> {
         let bytes = random::<BYTES>()?;
         let text = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
@@ -52,6 +58,12 @@ impl TicketHash {
     #[must_use]
     pub fn parse_channel_key(text: &str) -> Option<Self> {
         Self::after(CHANNEL_KEY_PREFIX, text)
+    }
+
+    /// The same, of a guest link's secret.
+    #[must_use]
+    pub fn of_link(text: &str) -> Option<Self> {
+        Self::after(LINK_PREFIX, text)
     }
 
     fn after(prefix: &str, text: &str) -> Option<Self> {
@@ -98,6 +110,14 @@ mod tests {
         assert_eq!(TicketHash::parse_channel_key(key.text.expose()), Some(key.hash));
         assert_eq!(TicketHash::parse(key.text.expose()), None);
         assert_eq!(TicketHash::parse_channel_key(text), None);
+    }
+
+    #[test]
+    fn a_links_secret_is_no_ticket_and_a_ticket_no_links_secret() {
+        let (ticket, link) = (Ticket::generate().unwrap(), Ticket::of_link().unwrap());
+        assert_eq!(TicketHash::of_link(link.text.expose()), Some(link.hash));
+        assert_eq!(TicketHash::parse(link.text.expose()), None);
+        assert_eq!(TicketHash::of_link(ticket.text.expose()), None);
     }
 
     #[test]

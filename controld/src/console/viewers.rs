@@ -20,6 +20,8 @@ pub(super) struct Viewers(BTreeMap<(VmUuid, i32), Vec<Member>>);
 struct Member {
     id: String,
     user: String,
+    /// Of a guest: what its link is for.
+    guest: Option<String>,
     may_control: bool,
     control: watch::Sender<bool>,
     notices: mpsc::Sender<Notice>,
@@ -39,7 +41,9 @@ impl Viewers {
         let has_control = may_control && !all.iter().any(Member::in_control);
         let (control, controls) = watch::channel(has_control);
         let (notices, told) = mpsc::channel(BEHIND);
-        all.push(Member { id: open.id.clone(), user: open.user.clone(), may_control, control, notices });
+        let guest = open.guest.as_ref().map(|guest| guest.comment.clone());
+        let (id, user) = (open.id.clone(), open.user.clone());
+        all.push(Member { id, user, guest, may_control, control, notices });
         tell(all);
         (controls, told)
     }
@@ -105,6 +109,7 @@ fn tell(all: &[Member]) {
             in_control: other.in_control(),
             may_control: other.may_control,
             is_you: other.id == member.id,
+            guest: other.guest.clone(),
         };
         say(member, Notice::Viewers { viewers: all.iter().map(seen).collect() });
     }

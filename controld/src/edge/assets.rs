@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use horcrux_proto::console::GUEST_PATH;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tonic::Status;
 
@@ -21,6 +22,8 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-
 const CONSOLE: &str = "console.html";
 /// That of recordings: it has the same terminal, and reads no clipboard.
 const RECORDINGS: &str = "recordings.html";
+/// A guest's document: a console too.
+const GUEST: &str = "guest.html";
 const TERMINAL_CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types svelte-trusted-html";
@@ -60,6 +63,7 @@ pub(super) async fn serve(request: Request) -> Response {
     let document = match path {
         path if is_console(path) => CONSOLE,
         path if is_recordings(path) => RECORDINGS,
+        path if path == GUEST_PATH.trim_start_matches('/') => GUEST,
         _ => "index.html",
     };
     match Page::get(document) {
@@ -99,7 +103,7 @@ fn answer(path: &str, file: &rust_embed::EmbeddedFile, asked: &HeaderMap) -> Res
         (head, Body::from(file.data.to_vec())).into_response()
     };
     match path {
-        CONSOLE => drop(response.extensions_mut().insert(Terminal::Console)),
+        CONSOLE | GUEST => drop(response.extensions_mut().insert(Terminal::Console)),
         RECORDINGS => drop(response.extensions_mut().insert(Terminal::Recordings)),
         _ => {}
     }
@@ -185,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_console_may_set_styles_and_read_the_clipboard_and_the_page_may_not() {
-        for path in ["/vms/web1/console", "/console.html"] {
+        for path in ["/vms/web1/console", "/console.html", "/guest", "/guest.html"] {
             let console = served(path).await;
             assert!(
                 header(&console, "content-security-policy").contains("style-src 'self' 'unsafe-inline'"),
@@ -193,12 +197,12 @@ mod tests {
             );
             assert!(header(&console, "permissions-policy").contains("clipboard-read=(self)"), "{path}");
         }
-        for path in ["/", "/index.html", "/vms/web1", "/icon.svg", "/console/v1"] {
+        for path in ["/", "/index.html", "/vms/web1", "/icon.svg", "/console/v1", "/guest/x", "/guests"] {
             let page = served(path).await;
             assert!(!header(&page, "content-security-policy").contains("unsafe"), "{path}");
             assert!(header(&page, "permissions-policy").contains("clipboard-read=()"), "{path}");
         }
-        for path in ["/", "/vms/web1/console", "/recordings"] {
+        for path in ["/", "/vms/web1/console", "/recordings", "/guest"] {
             let policy = served(path).await;
             let policy = header(&policy, "content-security-policy");
             for rule in [

@@ -239,7 +239,7 @@ impl AuthService for Auth {
         let principal = call.principal()?;
         let standing = match &principal.via {
             Via::Session { id, .. } => self.0.sessions.standing(id, clock::unix_ms()).await?,
-            Via::Token { .. } => None,
+            Via::Token { .. } | Via::Link(_) => None,
         };
         let csrf_token = csrf_token(&request);
         let groups = principal.policy.groups(&principal.user).iter().map(ToString::to_string).collect();
@@ -249,7 +249,7 @@ impl AuthService for Auth {
             csrf_token,
             user: principal.user.to_string(),
             token: match &principal.via {
-                Via::Session { .. } => None,
+                Via::Session { .. } | Via::Link(_) => None,
                 Via::Token { id } => Some(id.to_string()),
             },
             groups,
@@ -399,7 +399,7 @@ impl Auth {
 /// Of the API token that calls.
 fn scope(principal: &Principal) -> Option<&TokenScope> {
     match &principal.via {
-        Via::Session { .. } => None,
+        Via::Session { .. } | Via::Link(_) => None,
         Via::Token { id } => principal.policy.facts().tokens.get(id),
     }
 }

@@ -176,7 +176,7 @@ impl Call {
     pub(super) fn entry(&self, resource: &str) -> Entry {
         let principal = self.principal.as_ref();
         Entry {
-            actor: principal.map_or_else(|| self.actor.clone(), |p| p.user.to_string()),
+            actor: principal.map_or_else(|| self.actor.clone(), Principal::name),
             session: principal.map(Principal::credential).unwrap_or_default(),
             source: self.source.to_string(),
             rpc: self.method.to_owned(),

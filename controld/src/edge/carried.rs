@@ -24,6 +24,8 @@ use crate::store::sessions::SessionRow;
 const COOKIE: &str = "__Host-hx";
 /// What a browser is known by when it signs in again.
 const DEVICE: &str = "__Host-hx-device";
+/// Before the id of a guest link.
+const LINK: &str = "__Host-hx-link";
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +178,20 @@ pub(super) fn csrf_token<T>(request: &Request<T>) -> Option<String> {
 /// The session cookie's value.
 pub(super) fn cookie(headers: &HeaderMap) -> Option<String> {
     named(headers, COOKIE)
+}
+
+/// The value of the cookie that stands for a guest link. Each link has a cookie of its own: a browser can hold several,
+/// and the session of somebody who is signed in beside them.
+pub(super) fn link_cookie(headers: &HeaderMap, id: &str) -> Option<String> {
+    named(headers, &format!("{LINK}-{id}"))
+}
+
+pub(super) fn set_link_cookie<T>(
+    response: Response<T>,
+    id: &str,
+    value: &str,
+) -> Result<Response<T>, Status> {
+    set_cookie(response, &format!("{LINK}-{id}"), value, None)
 }
 
 fn named(headers: &HeaderMap, wanted: &str) -> Option<String> {

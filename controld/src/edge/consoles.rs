@@ -28,7 +28,7 @@ use crate::store::consoles::TicketRow;
 
 pub(super) struct Consoles(pub(super) Arc<App>);
 
-const USUAL_SECONDS: u32 = 60;
+pub(super) const USUAL_SECONDS: u32 = 60;
 const MOST_SECONDS: u32 = 300;
 /// That one user has made, and can still use.
 const MOST_TICKETS: i64 = 100;
@@ -41,65 +41,17 @@ impl ConsoleService for Consoles {
     ) -> Result<Response<ConsoleServiceCreateTicketResponse>, Status> {
         let call = Call::of(&request)?;
         let request = request.into_inner();
-        let (kind, mode) = (request.kind(), mode(&request));
-        let what = kind_name(kind).ok_or_else(|| Status::invalid_argument("kind: VNC, SERIAL or SPICE"))?;
-        if kind == ConsoleKind::Spice && mode == ConsoleMode::View {
-            return Err(Status::invalid_argument(
-                "mode: with SPICE one can't only look, for what a client sends isn't looked into: use VNC for that",
-            ));
-        }
+        let (kind, mode) = (request.kind(), mode(request.mode()));
         let seconds = if request.ttl_seconds == 0 { USUAL_SECONDS } else { request.ttl_seconds };
         if seconds > MOST_SECONDS {
             return Err(Status::invalid_argument("ttl_seconds: at most 300"));
         }
         let (vm, place) = self.vm(&call, &request.vm).await?;
-        openable(&place)?;
-        let path = Path::of(&Resource::Vm(vm));
-        let ticket = Ticket::generate().map_err(SignInError::Key)?;
-        let now_ms = clock::unix_ms();
-        let principal = call.principal()?;
-        let row = TicketRow {
-            hash: ticket.hash.bytes().to_vec(),
-            user: principal.user.to_string(),
-            credential: principal.credential(),
-            vm: vm.to_string(),
-            node: place.node.to_string(),
-            started_ms: place.started_ms,
-            kind: kind.into(),
-            mode: mode.into(),
-            created_ms: now_ms,
-            expires_ms: now_ms + i64::from(seconds) * 1000,
-        };
-        let act = Act {
-            resource: format!("vms/{vm}"),
-            decision: call.decision(Privilege::VmConsole, &path),
-            detail: format!("console ticket: {what}, {}, {seconds} s", mode_name(mode)),
-            request_id: request.request_id,
-            validate_only: request.validate_only,
-        };
-        let (app, expires_unix_ms) = (Arc::clone(&self.0), row.expires_ms);
-        let done = call.act(&self.0, act, async move {
-            if app.store.insert_ticket(&row, MOST_TICKETS).await? {
-                return Ok(());
-            }
-            Err(Status::resource_exhausted(
-                "you have 100 console tickets that were not used: they expire soon",
-            ))
-        });
-        let ticket = match done.await? {
-            Done::Now(()) => ticket.text.expose().to_owned(),
-            Done::Valid => String::new(),
-            Done::Before => {
-                return Err(Status::already_exists(
-                    "request_id: this ticket was made before, and shown then",
-                ));
-            }
-        };
+        let wanted = Wanted { vm, place, kind, mode, seconds };
+        let (ticket, expires_unix_ms) =
+            ticket(&self.0, &call, wanted, request.request_id, request.validate_only).await?;
         let answer = ConsoleServiceCreateTicketResponse { ticket, expires_unix_ms, vm: format!("vms/{vm}") };
-        let mut response = Response::new(answer);
-        let no_store = HeaderValue::from_static("no-store");
-        response.metadata_mut().as_mut().insert(http::header::CACHE_CONTROL, no_store);
-        Ok(response)
+        Ok(shown_once(answer))
     }
 
     async fn list(
@@ -111,7 +63,7 @@ impl ConsoleService for Consoles {
         let asked = request.into_inner().vm;
         let vm = if asked.is_empty() { None } else { Some(self.vm(&call, &asked).await?.0) };
         let consoles = self.0.lines.consoles.list(|open| {
-            let sees = open.user == principal.user.as_str()
+            let sees = open.is_of(principal.user.as_str())
                 || principal.may(Privilege::VmConsole, &Path::of(&Resource::Vm(open.vm)));
             sees && vm.as_ref().is_none_or(|vm| *vm == open.vm)
         });
@@ -132,7 +84,7 @@ impl ConsoleService for Consoles {
             return repeated.then(|| Response::new(ConsoleServiceEndResponse {})).ok_or_else(nowhere);
         };
         let path = Path::of(&Resource::Vm(open.vm));
-        let decision = if open.user == principal.user.as_str() {
+        let decision = if open.is_of(principal.user.as_str()) {
             "own console".to_owned()
         } else {
             if !principal.may(Privilege::VmConsole, &path) {
@@ -160,7 +112,7 @@ impl ConsoleService for Consoles {
 
 impl Consoles {
     /// The VM that was asked for, where the caller may open its consoles.
-    async fn vm(&self, call: &Call, asked: &str) -> Result<(VmUuid, Place), Status> {
+    pub(super) async fn vm(&self, call: &Call, asked: &str) -> Result<(VmUuid, Place), Status> {
         let resource = match select::vm_by_uuid(asked) {
             Some(resource) => resource,
             None => named_vm(&self.0, call.principal()?, asked).await?,
@@ -172,6 +124,77 @@ impl Consoles {
         let place = Place::of(&self.0.live, vm).await?.ok_or_else(nowhere)?;
         Ok((*vm, place))
     }
+}
+
+/// What a ticket is to open.
+pub(super) struct Wanted {
+    pub(super) vm: VmUuid,
+    pub(super) place: Place,
+    pub(super) kind: ConsoleKind,
+    pub(super) mode: ConsoleMode,
+    pub(super) seconds: u32,
+}
+
+/// Makes a ticket for whoever calls. Returns its text and when it ends.
+pub(super) async fn ticket(
+    app: &Arc<App>,
+    call: &Call,
+    wanted: Wanted,
+    request_id: String,
+    validate_only: bool,
+) -> Result<(String, i64), Status> {
+    let Wanted { vm, place, kind, mode, seconds } = wanted;
+    let what = kind_name(kind).ok_or_else(|| Status::invalid_argument("kind: VNC, SERIAL or SPICE"))?;
+    if kind == ConsoleKind::Spice && mode == ConsoleMode::View {
+        return Err(Status::invalid_argument(
+            "mode: with SPICE one can't only look, for what a client sends isn't looked into: use VNC for that",
+        ));
+    }
+    openable(&place)?;
+    let ticket = Ticket::generate().map_err(SignInError::Key)?;
+    let now_ms = clock::unix_ms();
+    let principal = call.principal()?;
+    let row = TicketRow {
+        hash: ticket.hash.bytes().to_vec(),
+        user: principal.name(),
+        credential: principal.credential(),
+        vm: vm.to_string(),
+        node: place.node.to_string(),
+        started_ms: place.started_ms,
+        kind: kind.into(),
+        mode: mode.into(),
+        created_ms: now_ms,
+        expires_ms: now_ms + i64::from(seconds) * 1000,
+    };
+    let act = Act {
+        resource: format!("vms/{vm}"),
+        decision: call.decision(Privilege::VmConsole, &Path::of(&Resource::Vm(vm))),
+        detail: format!("console ticket: {what}, {}, {seconds} s", mode_name(mode)),
+        request_id,
+        validate_only,
+    };
+    let (store, expires_ms) = (app.store.clone(), row.expires_ms);
+    let done = call.act(app, act, async move {
+        if store.insert_ticket(&row, MOST_TICKETS).await? {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted("you have 100 console tickets that were not used: they expire soon"))
+    });
+    match done.await? {
+        Done::Now(()) => Ok((ticket.text.expose().to_owned(), expires_ms)),
+        Done::Valid => Ok((String::new(), expires_ms)),
+        Done::Before => {
+            Err(Status::already_exists("request_id: this ticket was made before, and shown then"))
+        }
+    }
+}
+
+/// An answer that holds a secret: nothing on its way keeps it.
+pub(super) fn shown_once<T>(answer: T) -> Response<T> {
+    let mut response = Response::new(answer);
+    let no_store = HeaderValue::from_static("no-store");
+    response.metadata_mut().as_mut().insert(http::header::CACHE_CONTROL, no_store);
+    response
 }
 
 /// Refuses what can't be opened now, in words that say what to do.
@@ -192,8 +215,9 @@ fn openable(place: &Place) -> Result<(), Status> {
     }
 }
 
-fn mode(request: &ConsoleServiceCreateTicketRequest) -> ConsoleMode {
-    match request.mode() {
+/// Unspecified means control.
+pub(super) fn mode(asked: ConsoleMode) -> ConsoleMode {
+    match asked {
         ConsoleMode::View => ConsoleMode::View,
         ConsoleMode::Control | ConsoleMode::Unspecified => ConsoleMode::Control,
     }

@@ -8,6 +8,9 @@
 //! | `application/grpc…` | POST; cookies are ignored, only a bearer token counts |
 //! | anything else | is refused |
 //!
+//! A guest's page says in `x-horcrux-link` by which link it comes, which no page of another origin can, and has that link's
+//! cookie. It opens the methods that are for guests, and no other; a session or a token doesn't open those.
+//!
 //! What decides is asked when the whole request is there: a body that is held back while its sender loses their rights, or
 //! their session, is decided by what holds when it comes.
 //!
@@ -24,6 +27,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use horcrux_proto::authz::{Caller, requirement};
+use horcrux_proto::console::{LINK_HEADER, LINK_QUERY};
 use horcrux_transport::clock;
 use horcrux_transport::error::Chain;
 use horcrux_transport::secret::Secret;
@@ -34,8 +38,10 @@ use tonic::Status;
 
 use super::PUBLIC_MESSAGE;
 use super::call::Call;
-use super::carried::{Door, cookie};
+use super::carried::{Door, cookie, link_cookie};
+use super::links;
 use crate::access::keys::hash;
+use crate::access::link::is_cookie;
 use crate::access::name::UserId;
 use crate::access::principal::{Principal, Via};
 use crate::access::sessions::csrf;
@@ -139,7 +145,11 @@ pub(super) async fn console(app: &App, head: &http::request::Parts) -> Result<Ca
         _ => return Err(foreign_origin()),
     };
     from_this_site(headers)?;
-    let principal = principal(app, door, CONSOLE, source, headers).await?;
+    let link = head.uri.query().and_then(|query| query.strip_prefix(LINK_QUERY)?.strip_prefix('='));
+    let principal = match link {
+        Some(link) => guest(app, door, link, source, headers).await?,
+        None => principal(app, door, CONSOLE, source, headers).await?,
+    };
     Ok(Call { principal: Some(principal), ..call(app, CONSOLE, source, headers) })
 }
 
@@ -181,11 +191,18 @@ async fn admit(app: &App, door: Door, request: &mut Request<Body>) -> Result<(),
     };
     let headers = request.headers();
     let mut call = call(app, method, source(request.extensions())?, headers);
-    if caller != Caller::Anyone {
-        call.principal = Some(principal(app, door, method, call.source, headers).await?);
-    }
+    call.principal = match caller {
+        Caller::Anyone => None,
+        Caller::Guest => {
+            let link = text(headers, LINK_HEADER).ok_or_else(no_guest)?;
+            Some(guest(app, door, link, call.source, headers).await?)
+        }
+        Caller::SignedIn | Caller::Session | Caller::Node | Caller::Holder(_) => {
+            Some(principal(app, door, method, call.source, headers).await?)
+        }
+    };
     match caller {
-        Caller::Anyone | Caller::SignedIn => {}
+        Caller::Anyone | Caller::SignedIn | Caller::Guest => {}
         Caller::Session => {
             if call.principal()?.session().is_none() {
                 return Err(Status::permission_denied("an API token can't do this: sign in as a person"));
@@ -278,6 +295,26 @@ async fn principal(
     Ok(Principal::new(user, via, source, policy, now_ms))
 }
 
+/// The guest of a link, by its cookie. One answer for all that is wrong.
+async fn guest(
+    app: &App,
+    door: Door,
+    link: &str,
+    source: IpAddr,
+    headers: &HeaderMap,
+) -> Result<Principal, Status> {
+    let shown = link_cookie(headers, link).filter(|_| door == Door::Web).ok_or_else(no_guest)?;
+    let row = app.store.link(link, clock::unix_ms()).await?.ok_or_else(no_guest)?;
+    if !is_cookie(&app.seal, &row, &shown) {
+        return Err(no_guest());
+    }
+    links::guest(app, &row, source).ok_or_else(no_guest)
+}
+
+fn no_guest() -> Status {
+    Status::unauthenticated(links::WRONG)
+}
+
 /// An API token's principal. One answer for all that is wrong with it, but its network, which its owner has set.
 async fn by_token(app: &App, token: &str, source: IpAddr, now_ms: i64) -> Result<Principal, Status> {
     let wrong = || Status::unauthenticated("the API token is wrong, expired or revoked");
@@ -306,7 +343,8 @@ async fn node(app: &App, request: &mut Request<Body>) -> Result<(), Status> {
     let method = request.uri().path();
     match requirement(method).map(|r| r.caller) {
         Some(Caller::Node) => {}
-        Some(Caller::Anyone | Caller::SignedIn | Caller::Session | Caller::Holder(_)) | None => {
+        Some(Caller::Anyone | Caller::SignedIn | Caller::Session | Caller::Guest | Caller::Holder(_))
+        | None => {
             return Err(Status::unimplemented("not on the agents' port"));
         }
     }

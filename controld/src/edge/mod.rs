@@ -16,6 +16,7 @@ use horcrux_proto::v1::auth_service_server::AuthServiceServer;
 use horcrux_proto::v1::console_service_server::ConsoleServiceServer;
 use horcrux_proto::v1::container_service_server::ContainerServiceServer;
 use horcrux_proto::v1::grant_service_server::GrantServiceServer;
+use horcrux_proto::v1::guest_link_service_server::GuestLinkServiceServer;
 use horcrux_proto::v1::node_service_server::NodeServiceServer;
 use horcrux_proto::v1::pool_service_server::PoolServiceServer;
 use horcrux_proto::v1::recording_service_server::RecordingServiceServer;
@@ -42,6 +43,7 @@ mod gate;
 mod grants;
 mod groups;
 mod guests;
+mod links;
 mod nodes;
 mod own;
 mod pools;
@@ -87,6 +89,7 @@ pub fn public(app: &Arc<App>) -> Result<Router, tonic_reflection::server::Error>
         .add_service(limited!(VmServiceServer::new(guests::Vms(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(ContainerServiceServer::new(guests::Containers(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(ConsoleServiceServer::new(consoles::Consoles(app.clone())), PUBLIC_MESSAGE))
+        .add_service(limited!(GuestLinkServiceServer::new(links::Links(app.clone())), PUBLIC_MESSAGE))
         .add_service(limited!(
             RecordingServiceServer::new(recordings::Recordings(app.clone())),
             PUBLIC_MESSAGE

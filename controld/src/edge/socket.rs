@@ -23,6 +23,7 @@ use tonic::{Code, Status};
 use super::call::Call;
 use super::consoles::{kind_name, mode_name};
 use super::gate;
+use super::links;
 use super::recordings::{unrecordable, wanted};
 use super::stream::Standing;
 use crate::access::audit::{Entry, hex};
@@ -165,7 +166,7 @@ async fn redeemed(app: &App, call: &Call, text: &str) -> Result<Good, Bad> {
         detail: format!("console ticket of {}: {detail}", row.user),
     };
     let principal = call.principal().map_err(|_| bad("nobody came with it"))?;
-    if row.user != principal.user.as_str() || row.credential != principal.credential() {
+    if row.user != principal.name() || row.credential != principal.credential() {
         return Err(bad("another session came with it"));
     }
     let vm: VmUuid = row.vm.parse().map_err(|_| bad("damaged"))?;
@@ -201,6 +202,7 @@ async fn opened(app: &App, call: &Call, ticket: Good, mut socket: WebSocket) -> 
         let opening = Opening {
             id,
             user: row.user.clone(),
+            guest: links::shown_guest(principal),
             vm,
             display_name: place.display_name.clone(),
             node: place.node.clone(),
@@ -335,9 +337,15 @@ async fn guard(app: &App, mut standing: Standing, path: &Path) -> End {
         };
         match changed {
             Ok(()) if standing.principal().may(Privilege::VmConsole, path) => {}
-            Ok(()) => return End::new(CloseCode::Right, "you may not open this VM's consoles any more"),
+            Ok(()) => {
+                let words = match standing.principal().link() {
+                    None => "you may not open this VM's consoles any more",
+                    Some(_) => links::NOT_SHARED,
+                };
+                return End::new(CloseCode::Right, words);
+            }
             Err(status) if status.code() == Code::Unauthenticated => {
-                return End::new(CloseCode::Session, "the session is over: sign in again");
+                return End::new(CloseCode::Session, status.message());
             }
             Err(_) => return stopping(),
         }

@@ -1,12 +1,14 @@
 //! A stream's caller over time: whether its credential still stands, and what it may do as that changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use horcrux_transport::clock;
 use tokio::sync::{broadcast, mpsc, watch};
 use tonic::Status;
 
 use super::call::Call;
+use crate::access::link::Link;
 use crate::access::policy::Policy;
 use crate::access::principal::{Principal, Via};
 use crate::access::sessions::Ended;
@@ -28,7 +30,7 @@ pub(super) struct Standing {
 impl Standing {
     pub(super) fn of(app: &App, call: &Call) -> Result<Self, Status> {
         let principal = call.principal()?.clone();
-        let place = app.streams.enter(principal.user.as_str());
+        let place = app.streams.enter(&principal.name());
         let place = place.ok_or_else(|| Status::resource_exhausted("you have too many streams open"))?;
         let watched = app.sessions.watched.mark(&principal.via);
         let mut policies = app.registry.changes();
@@ -84,18 +86,21 @@ impl Standing {
             tokio::select! {
                 ended = self.endings.recv() => {
                     if ended.is_ok_and(|ended| self.is_of(&ended)) {
-                        return Err(over());
+                        return Err(self.over());
                     }
                 }
+                () = expiry(self.principal.link()) => return Err(self.over()),
                 changed = self.policies.changed() => {
                     changed.map_err(|_| Status::unavailable("the controller is stopping"))?;
                     let policy = Arc::clone(&self.policies.borrow_and_update());
                     let is_known = match &self.principal.via {
                         Via::Session { .. } => true,
                         Via::Token { id } => policy.facts().tokens.contains_key(id),
+                        // Its token's rights are its own: without the token it has none.
+                        Via::Link(_) => true,
                     };
                     if !is_known || !policy.facts().users.contains(&self.principal.user) {
-                        return Err(over());
+                        return Err(self.over());
                     }
                     let Principal { user, via, source, .. } = &self.principal;
                     self.principal = Principal::new(user.clone(), via.clone(), *source, policy, clock::unix_ms());
@@ -112,12 +117,28 @@ impl Standing {
                 *user == self.principal.user && but.as_ref() != Some(id)
             }
             (Via::Token { id }, Ended::Token(ended)) => id == ended,
-            (Via::Token { .. }, Ended::Session(_) | Ended::AllOf { .. })
-            | (Via::Session { .. }, Ended::Token(_)) => false,
+            (Via::Link(link), Ended::Link(ended)) => link.id == *ended,
+            (Via::Token { .. }, Ended::Session(_) | Ended::AllOf { .. } | Ended::Link(_))
+            | (Via::Session { .. }, Ended::Token(_) | Ended::Link(_))
+            | (Via::Link(_), Ended::Session(_) | Ended::AllOf { .. } | Ended::Token(_)) => false,
         }
+    }
+
+    fn over(&self) -> Status {
+        Status::unauthenticated(match self.principal.link() {
+            None => "the session is over: sign in again",
+            Some(link) if clock::unix_ms() >= link.expires_ms => "the guest link has expired",
+            Some(_) if !self.policies.borrow().facts().users.contains(&self.principal.user) => {
+                "the guest link ended with the account of whoever made it"
+            }
+            Some(_) => "the guest link was taken back",
+        })
     }
 }
 
-fn over() -> Status {
-    Status::unauthenticated("the session is over: sign in again")
+/// Returns when a guest's link ends by itself; never for others, whose end is told.
+async fn expiry(link: Option<&Link>) {
+    let Some(link) = link else { return std::future::pending().await };
+    let left = link.expires_ms.saturating_sub(clock::unix_ms());
+    tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap_or_default())).await;
 }

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 pub mod audit;
 pub mod consoles;
+pub mod links;
 pub mod nodes;
 pub mod policy;
 pub mod recent;

@@ -2,6 +2,13 @@
 //
 //   sit UUID                   presses the link to the console in the VM's row
 //   console UUID KIND [MODE]   opens it by its address: KIND vnc or serial, MODE view
+//   guest LINK                   opens a link in a browser with nothing in it
+//   address                      what the tab's address holds
+//   renew                        loads the tab anew
+//   share KIND MODE COMMENT      makes a link for a guest with the keyboard alone, and says what is shown
+//   revoke ID                    presses the button that revokes a link
+//   size WIDTH HEIGHT            of the tab
+//   problems                     what a developer's console shows
 //   shown                      what the bar and the card over the console say
 //   picture                    the screen's size, how many colours it has, how many of its pixels are lit, and a hash of it
 //   terminal                   the lines of the serial line that are in sight
@@ -68,6 +75,51 @@ export function consoles(context, page, url, problems) {
       await watch(opened);
       return {};
     },
+    async guest(link) {
+      // Whoever has no account has no session of anybody's either.
+      const apart = await context.browser().newContext({ ignoreHTTPSErrors: true, viewport: { width: 1440, height: 900 } });
+      const opened = await apart.newPage();
+      problems.length = 0;
+      await opened.goto(link);
+      await watch(opened);
+      return {};
+    },
+    async address() {
+      return { address: tab.url().slice(url.length) };
+    },
+    async renew() {
+      await tab.reload();
+      await tab.waitForSelector("#bar");
+      return {};
+    },
+    async share(kind, mode, ...comment) {
+      await tab.locator("#share").focus();
+      await tab.keyboard.press("Enter");
+      await tab.locator("#share-kind:focus").waitFor();
+      await tab.keyboard.press(kind[0]);
+      await tab.keyboard.press("Tab");
+      await tab.keyboard.press(mode === "view" ? "O" : "L");
+      await tab.keyboard.press("Tab");
+      await tab.keyboard.press("Tab");
+      await tab.keyboard.type(comment.join(" "));
+      await tab.keyboard.press("Enter");
+      await tab.locator("#share-link:focus").waitFor();
+      const said = await tab.locator("#share-links li").allInnerTexts();
+      return { link: await tab.inputValue("#share-link"), kind: await tab.inputValue("#share-kind"), said };
+    },
+    async revoke(id) {
+      await tab.click(`[data-link="${id}"] button`);
+      await tab.locator(`[data-link="${id}"]`).waitFor({ state: "detached" });
+      return {};
+    },
+    async problems() {
+      return { problems };
+    },
+    async size(width, height) {
+      await tab.setViewportSize({ width: Number(width), height: Number(height) });
+      const overflow = await tab.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      return { overflow };
+    },
     async shown() {
       return tab.evaluate(() => {
         const text = (selector) => document.querySelector(selector)?.textContent.trim().replace(/\s+/gu, " ") ?? "";
@@ -81,6 +133,7 @@ export function consoles(context, page, url, problems) {
           state: text("#console-state"),
           stage: state.dataset.stage,
           drawn: state.dataset.drawn === "true",
+          guest: text("#guest"),
           badges: [...document.querySelectorAll(".badge")].map(({ id }) => id),
           viewers: text("#viewers"),
           canType: document.querySelector("#paste")?.disabled === false,

@@ -162,6 +162,9 @@ async fn world(controller: &Controller, nobody: &Rpc) -> anyhow::Result<World> {
     callers.push(("full token", nobody.with(text(&full, &["secret"]))));
     callers.push(("ltd token", nobody.with(text(&limited, &["secret"]))));
 
+    let link = json!({"vm": POOLED, "kind": "CONSOLE_KIND_SERIAL"});
+    let link = owner.must("/horcrux.v1.GuestLinkService/Create", link).await?;
+    ids.insert("link", text(&link, &["link", "name"]).to_owned());
     let grant = json!({"user": "u6", "role": "Auditor", "path": "/pools/p1"});
     let grant = admin.must("/horcrux.v1.GrantService/Create", grant).await?;
     ids.insert("grant", text(&grant, &["grant", "id"]).to_owned());
@@ -350,6 +353,28 @@ fn rows(method: &str, ids: &BTreeMap<&str, String>) -> Option<Vec<(&'static str,
             ("none", json!({"vm": NOWHERE})),
         ]),
         "v1.ConsoleService/End" => once(valid(json!({"name": "consoles/00000000000000000000000000000000"}))),
+        "v1.GuestLinkService/Create" => {
+            let link = |vm: &str| valid(json!({"vm": vm, "kind": "CONSOLE_KIND_SERIAL"}));
+            Some(vec![
+                ("in the pool", link(POOLED)),
+                ("another", link(OTHER)),
+                ("none", link(NOWHERE)),
+                ("another by its name", link("other")),
+            ])
+        }
+        "v1.GuestLinkService/List" => Some(vec![
+            ("all", json!({})),
+            ("in the pool", json!({"vm": POOLED})),
+            ("another", json!({"vm": OTHER})),
+            ("none", json!({"vm": NOWHERE})),
+        ]),
+        "v1.GuestLinkService/Revoke" => Some(vec![
+            ("an administrator's", valid(json!({"name": ids["link"]}))),
+            ("none", valid(json!({"name": "links/000000000000"}))),
+        ]),
+        "v1.GuestLinkService/Open" => once(json!({"secret": "hxg_x"})),
+        "v1.GuestLinkService/Get" => once(json!({})),
+        "v1.GuestLinkService/CreateTicket" => once(valid(json!({}))),
         "v1.ContainerService/Get" => Some(vec![
             ("in the pool", json!({"name": "n1/c1"})),
             ("another", json!({"name": "n1/c2"})),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use futures_util::stream::{SplitSink, SplitStream, StreamExt as _};
-use http::{HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -24,8 +24,8 @@ use crate::secret::Secret;
 
 /// What to ask for.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
-    pub path: &'static str,
+pub struct Ask<'a> {
+    pub path: &'a str,
     pub subprotocol: &'static str,
     /// Of one message, in either direction.
     pub max_message: usize,
@@ -71,10 +71,22 @@ const LEAVES: CloseCode = CloseCode::Normal;
 
 impl Connect {
     /// Opens a WebSocket as whoever `bearer` belongs to. There is no Origin: this is no page.
-    pub async fn websocket(&self, ask: Ask, bearer: &Secret) -> Result<(Sender, Receiver), ConnectError> {
+    pub async fn websocket(&self, ask: Ask<'_>, bearer: &Secret) -> Result<(Sender, Receiver), ConnectError> {
+        let bearer = HeaderValue::from_str(&format!("Bearer {}", bearer.expose()));
+        let mut bearer = bearer.map_err(|_| self.no_address())?;
+        bearer.set_sensitive(true);
+        self.websocket_with(ask, HeaderMap::from_iter([(header::AUTHORIZATION, bearer)])).await
+    }
+
+    /// Opens a WebSocket as whoever these headers say.
+    pub async fn websocket_with(
+        &self,
+        ask: Ask<'_>,
+        whose: HeaderMap,
+    ) -> Result<(Sender, Receiver), ConnectError> {
         let mut config = self.config().map_err(ConnectError::Certificate)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let request = self.upgrade(ask, bearer).ok_or_else(|| self.no_address())?;
+        let request = self.upgrade(ask, whose).ok_or_else(|| self.no_address())?;
         let tls = handshake(&self.target, self.server_name, &Arc::new(config), self.deadline).await?;
         let limits = WebSocketConfig::default()
             .max_message_size(Some(ask.max_message))
@@ -90,21 +102,21 @@ impl Connect {
         Ok((Sender(sink), Receiver { stream, silence: ask.silence }))
     }
 
-    fn upgrade(&self, ask: Ask, bearer: &Secret) -> Option<Request<()>> {
+    fn upgrade(&self, ask: Ask<'_>, whose: HeaderMap) -> Option<Request<()>> {
         let address = self.target.to_string();
         let host = address.strip_prefix("https://")?;
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", bearer.expose())).ok()?;
-        bearer.set_sensitive(true);
         let request = Request::get(format!("wss://{host}{}", ask.path))
             .header(header::HOST, host)
             .header(header::CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, generate_key())
-            .header(header::SEC_WEBSOCKET_PROTOCOL, ask.subprotocol)
-            .header(header::AUTHORIZATION, bearer);
+            .header(header::SEC_WEBSOCKET_PROTOCOL, ask.subprotocol);
         let named = self.user_agent.map(|name| (header::USER_AGENT, name));
-        named.into_iter().fold(request, |request, (name, value)| request.header(name, value)).body(()).ok()
+        let request = named.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let mut request = request.body(()).ok()?;
+        request.headers_mut().extend(whose);
+        Some(request)
     }
 
     fn no_address(&self) -> ConnectError {

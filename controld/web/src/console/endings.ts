@@ -4,8 +4,8 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { problem } from "../words/problem";
 import { plain } from "../words/text";
 
-/** What follows by itself or can be pressed. `again`: another ticket is asked for, after a pause. */
-export type Next = "again" | "ask" | "sign-in";
+/** What follows by itself or can be pressed. `again`: another ticket is asked for, after a pause. `over`: nothing helps. */
+export type Next = "again" | "ask" | "sign-in" | "over";
 
 export interface Ending {
     /** For `data-ending`, and a short word for people who report it. */

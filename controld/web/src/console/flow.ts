@@ -43,6 +43,8 @@ export interface Outside {
     /** A conversation begins, and the one before is over. */
     begun(channel: Channel): void;
     changed(picture: Picture): void;
+    /** An ending in the words that suit who looks. */
+    worded?: (ending: Ending) => Ending;
     random?: () => number;
 }
 
@@ -200,7 +202,8 @@ export class Flow {
         this.#channel = undefined;
     }
 
-    #end(ending: Ending): void {
+    #end(plainly: Ending): void {
+        const ending = this.#outside.worded?.(plainly) ?? plainly;
         const lasted = this.#openedMs !== undefined && Date.now() - this.#openedMs >= LASTED_MS;
         this.#openedMs = undefined;
         this.#failures = lasted ? 0 : this.#failures + 1;

@@ -20,7 +20,7 @@ it("says in words where a console stands", () => {
 });
 
 it("counts who else is watching", () => {
-    const viewer = (isYou: boolean) => ({ console: "", user: "", inControl: false, mayControl: false, isYou });
+    const viewer = (isYou: boolean) => ({ console: "", user: "", inControl: false, mayControl: false, isYou, guest: undefined });
     const watched = (...all: boolean[]): string => others({ ...NOTHING, viewers: all.map(viewer) });
     expect([watched(true), watched(true, false), watched(true, false, false)]).toEqual([
         "Nobody else is watching",

@@ -1,6 +1,8 @@
 // What the console's WebSocket carries beside its bytes: proto/src/console.rs has the same. Pure.
 
 export const PATH = "/console/v1";
+/** In the query: by which link a guest comes. */
+export const LINK_QUERY = "link";
 export const SUBPROTOCOL = "hx.console.v1";
 /** Bytes of one message. */
 export const MAX_MESSAGE = 64 << 10;
@@ -11,6 +13,8 @@ export interface Viewer {
     readonly inControl: boolean;
     readonly mayControl: boolean;
     readonly isYou: boolean;
+    /** Of a guest: what the link's maker wrote of it. */
+    readonly guest: string | undefined;
 }
 
 export interface Opened {
@@ -70,6 +74,7 @@ function viewer(found: unknown): Viewer[] {
             inControl: found["inControl"] === true,
             mayControl: found["mayControl"] === true,
             isYou: found["isYou"] === true,
+            guest: typeof found["guest"] === "string" ? found["guest"] : undefined,
         },
     ];
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::scene::{Scene, WEB};
 
 /// Waits until the console's tab is as `look` wants it.
-fn shown(browser: &mut Browser, what: &str, look: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn shown(browser: &mut Browser, what: &str, look: impl Fn(&Value) -> bool) -> Value {
     wait_until(what, || {
         let shown = browser.ask("shown")?;
         anyhow::ensure!(look(&shown), "{shown}");
@@ -15,11 +15,11 @@ fn shown(browser: &mut Browser, what: &str, look: impl Fn(&Value) -> bool) -> Va
     .unwrap()
 }
 
-fn stage(browser: &mut Browser, stage: &str) -> Value {
+pub(crate) fn stage(browser: &mut Browser, stage: &str) -> Value {
     shown(browser, stage, |shown| shown["stage"] == stage)
 }
 
-fn line(browser: &mut Browser, text: &str) {
+pub(crate) fn line(browser: &mut Browser, text: &str) {
     wait_until(text, || {
         let seen = browser.ask("terminal")?;
         let has = seen["lines"].as_array().is_some_and(|lines| lines.iter().any(|line| line == text));
