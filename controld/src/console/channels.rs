@@ -35,8 +35,6 @@ const SHARED: usize = 28;
 #[derive(Debug)]
 pub(super) struct Held {
     open: Arc<Open>,
-    /// What opened it, and alone may open channels of it.
-    credential: String,
     /// Open now.
     numbers: BTreeSet<u16>,
     next: u16,
@@ -74,12 +72,12 @@ pub enum NoChannel {
 }
 
 impl Consoles {
-    /// Lets `credential` open channels of a console.
-    pub fn channels(&self, open: &Arc<Open>, credential: String) -> Result<Channels, KeyError> {
+    /// Lets whoever opened a console open channels of it.
+    pub fn channels(&self, open: &Arc<Open>) -> Result<Channels, KeyError> {
         let Ticket { text, hash } = Ticket::channel_key()?;
         // One can be told, and no more will be.
         let (main_ended, told) = mpsc::channel(1);
-        let held = Held { open: Arc::clone(open), credential, numbers: BTreeSet::new(), next: 0, main_ended };
+        let held = Held { open: Arc::clone(open), numbers: BTreeSet::new(), next: 0, main_ended };
         self.state().held.insert(hash, held);
         Ok(Channels { consoles: self.clone(), hash, key: text, main_ended: told })
     }
@@ -91,7 +89,7 @@ impl Consoles {
         let held = held.ok_or(NoChannel::Wrong { vm: None, why: "unknown, or its console has ended" })?;
         let open = Arc::clone(&held.open);
         let wrong = |why| NoChannel::Wrong { vm: Some(open.vm.to_string()), why };
-        if open.user != user || held.credential != credential {
+        if open.user != user || open.credential != credential {
             return Err(wrong("another session came with it"));
         }
         if open.ending.borrow().is_some() {

@@ -31,9 +31,12 @@ pub mod ticket;
 mod up;
 mod viewers;
 
-/// Open at once: of one user, of one VM, of one node, and of all.
+/// Open at once: of one user, of one VM.
 const PER_USER: usize = 64;
 const PER_VM: usize = 16;
+/// Of one user, where others want to look too.
+const PER_USER_AND_VM: usize = 8;
+const PER_USER_AND_NODE: usize = 32;
 /// As many as its `horcrux-privd` opens: a SPICE console is as many as it has channels.
 const PER_NODE: usize = 64;
 const ALL: usize = 1024;
@@ -61,6 +64,8 @@ pub struct Open {
     pub id: String,
     /// `user@realm`, or `guest link {id} of user@realm`.
     pub user: String,
+    /// What opened it: a session's id, `token ID` or `link ID`.
+    pub credential: String,
     pub guest: Option<ConsoleGuest>,
     pub vm: VmUuid,
     pub display_name: String,
@@ -159,6 +164,7 @@ impl Open {
 pub struct Opening {
     pub id: String,
     pub user: String,
+    pub credential: String,
     pub guest: Option<ConsoleGuest>,
     pub vm: VmUuid,
     pub display_name: String,
@@ -186,12 +192,18 @@ pub struct Seat {
 impl Consoles {
     /// Takes a place, unless there are too many.
     pub fn enter(&self, opening: Opening) -> Result<Seat, End> {
-        let Opening { id, user, guest, vm, display_name, node, kind, mode, .. } = opening;
+        let Opening { id, user, credential, guest, vm, display_name, node, kind, mode, .. } = opening;
         let Opening { began_ms, source, client, recorded, .. } = opening;
         let mut state = self.state();
         let count = |of: &dyn Fn(&Open) -> bool| state.open.values().filter(|open| of(open)).count();
         let full = [
             (count(&|open| open.user == user), PER_USER, "you have"),
+            (count(&|open| open.user == user && open.vm == vm), PER_USER_AND_VM, "of this VM you have"),
+            (
+                count(&|open| open.user == user && open.node() == node),
+                PER_USER_AND_NODE,
+                "of this node you have",
+            ),
             (count(&|open| open.vm == vm), PER_VM, "this VM has"),
             (state.carried(&node), PER_NODE, "this node has"),
             (state.open.len(), ALL, "this controller has"),
@@ -208,6 +220,7 @@ impl Consoles {
         let open = Arc::new(Open {
             id,
             user,
+            credential,
             guest,
             vm,
             display_name,

@@ -18,11 +18,12 @@ use tonic::{Request, Response, Status};
 use super::call::{Act, Call, Done, absent};
 use super::guests::named_vm;
 use crate::access::path::Path;
+use crate::access::principal::{Principal, Via};
 use crate::access::signin::SignInError;
 use crate::app::App;
-use crate::console::End;
 use crate::console::place::Place;
 use crate::console::ticket::Ticket;
+use crate::console::{End, Open};
 use crate::live::select;
 use crate::store::consoles::TicketRow;
 
@@ -63,7 +64,7 @@ impl ConsoleService for Consoles {
         let asked = request.into_inner().vm;
         let vm = if asked.is_empty() { None } else { Some(self.vm(&call, &asked).await?.0) };
         let consoles = self.0.lines.consoles.list(|open| {
-            let sees = open.is_of(principal.user.as_str())
+            let sees = is_own(principal, open)
                 || principal.may(Privilege::VmConsole, &Path::of(&Resource::Vm(open.vm)));
             sees && vm.as_ref().is_none_or(|vm| *vm == open.vm)
         });
@@ -84,7 +85,7 @@ impl ConsoleService for Consoles {
             return repeated.then(|| Response::new(ConsoleServiceEndResponse {})).ok_or_else(nowhere);
         };
         let path = Path::of(&Resource::Vm(open.vm));
-        let decision = if open.is_of(principal.user.as_str()) {
+        let decision = if is_own(principal, &open) {
             "own console".to_owned()
         } else {
             if !principal.may(Privilege::VmConsole, &path) {
@@ -123,6 +124,14 @@ impl Consoles {
         let Resource::Vm(vm) = &resource else { return Err(nowhere()) };
         let place = Place::of(&self.0.live, vm).await?.ok_or_else(nowhere)?;
         Ok((*vm, place))
+    }
+}
+
+/// An API token may do no more than its grants allow: of its owner's consoles only those that it opened are its own.
+fn is_own(principal: &Principal, open: &Open) -> bool {
+    match &principal.via {
+        Via::Token { .. } => open.credential == principal.credential(),
+        Via::Session { .. } | Via::Link(_) => open.is_of(principal.user.as_str()),
     }
 }
 

@@ -49,6 +49,7 @@ mod own;
 mod pools;
 mod recordings;
 mod roles;
+mod sitting;
 mod socket;
 mod stream;
 mod system;

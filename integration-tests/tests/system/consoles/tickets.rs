@@ -2,8 +2,12 @@
 
 use std::process::Stdio;
 
-use horcrux_integration_tests::wait_until;
-use horcrux_proto::v1::{ConsoleKind, ConsoleMode, ConsoleServiceCreateTicketRequest};
+use horcrux_integration_tests::{Viewer, wait_until};
+use horcrux_proto::v1::console_service_client::ConsoleServiceClient;
+use horcrux_proto::v1::{
+    ConsoleKind, ConsoleMode, ConsoleServiceCreateTicketRequest, ConsoleServiceEndRequest,
+    ConsoleServiceListRequest,
+};
 use horcrux_transport::clock;
 use tonic::Code;
 
@@ -228,6 +232,70 @@ fn before_the_upgrade_the_exact_origin_or_a_bearer_token_is_needed() {
     assert_eq!(status(&[&bearer, &twice, "Origin: https://evil.example"]), "403");
     let site = "Sec-Fetch-Site: same-site";
     assert_eq!(status(&[&bearer, &twice, site]), "403");
+}
+
+#[test]
+fn what_holds_when_the_ticket_comes_counts_and_not_what_held_at_the_upgrade() {
+    let scene = Scene::new();
+    let begun =
+        || (scene.caller().viewer().unwrap(), scene.ticket(ConsoleKind::Serial, ConsoleMode::Control));
+    let is_wrong = |viewer: &Viewer, ticket: &str| {
+        viewer.text(ticket).unwrap();
+        let (_, code, reason) = viewer.end().unwrap();
+        assert_eq!((code, reason.as_str()), WRONG);
+    };
+    let (viewer, ticket) = begun();
+    scene.bob.done(&["logout"]).unwrap();
+    is_wrong(&viewer, &ticket);
+    scene.bob.sign_in().unwrap();
+    let (viewer, ticket) = begun();
+    let granted = scene.admin.json(&["grant", "list", "--user", "bob"]).unwrap();
+    scene.admin.done(&["grant", "delete", granted[0]["id"].as_str().unwrap(), "--yes"]).unwrap();
+    is_wrong(&viewer, &ticket);
+    assert_eq!(scene.node.consoles().opened().len(), 0);
+    scene.grant("VmUser", &format!("/vms/{WEB}"));
+    // And whether it must be recorded.
+    let (viewer, ticket) = begun();
+    scene.admin.done(&["recording", "policy", "set", &format!("vms/{WEB}"), "serial"]).unwrap();
+    let _viewer = viewer.with(&ticket).unwrap();
+    assert_eq!(scene.bob.json(&["console", "list"]).unwrap()[0]["recorded"], true);
+}
+
+#[test]
+fn a_token_has_no_more_of_its_owners_consoles_than_its_own_grants_give() {
+    let scene = Scene::new();
+    scene.admin.done(&["pool", "create", "empty"]).unwrap();
+    scene.grant("VmUser", "/pools/empty");
+    let create = ["token", "create", "--comment", "ci", "--grant", "VmUser@/pools/empty"];
+    let made = scene.bob.json(&create).unwrap();
+    let token = scene.bob.caller_with(made["secret"].as_str());
+    let viewer = scene.serial();
+    let list = |wire| async move {
+        ConsoleServiceClient::new(wire).list(ConsoleServiceListRequest::default()).await
+    };
+    assert_eq!(token.call(list).unwrap().consoles.len(), 0);
+    let name = scene.caller().call(list).unwrap().consoles[0].name.clone();
+    let end = |wire| async move {
+        let request = ConsoleServiceEndRequest { name, ..ConsoleServiceEndRequest::default() };
+        ConsoleServiceClient::new(wire).end(request).await
+    };
+    assert_eq!(token.call(end).unwrap_err().code(), Code::NotFound);
+    viewer.bytes(b"on\n").unwrap();
+    viewer.read_until(b"on\n").unwrap();
+}
+
+#[test]
+fn one_user_leaves_places_at_a_vm_to_others() {
+    let scene = Scene::new();
+    let open: Vec<_> = (0..8).map(|_| scene.at(ConsoleKind::Vnc, ConsoleMode::View)).collect();
+    let ninth = scene.caller().viewer().unwrap();
+    ninth.text(&scene.ticket(ConsoleKind::Vnc, ConsoleMode::View)).unwrap();
+    let (_, code, words) = ninth.end().unwrap();
+    assert_eq!((code, words.as_str()), (4429, "of this VM you have 8 consoles open already"));
+    let admin = scene.admin.caller().unwrap();
+    let ticket = ticket(&admin, WEB, ConsoleKind::Vnc, ConsoleMode::View).unwrap().ticket;
+    admin.at_console(&ticket).unwrap();
+    drop(open);
 }
 
 #[test]
