@@ -285,20 +285,6 @@ fn a_token_has_no_more_of_its_owners_consoles_than_its_own_grants_give() {
 }
 
 #[test]
-fn one_user_leaves_places_at_a_vm_to_others() {
-    let scene = Scene::new();
-    let open: Vec<_> = (0..8).map(|_| scene.at(ConsoleKind::Vnc, ConsoleMode::View)).collect();
-    let ninth = scene.caller().viewer().unwrap();
-    ninth.text(&scene.ticket(ConsoleKind::Vnc, ConsoleMode::View)).unwrap();
-    let (_, code, words) = ninth.end().unwrap();
-    assert_eq!((code, words.as_str()), (4429, "of this VM you have 8 consoles open already"));
-    let admin = scene.admin.caller().unwrap();
-    let ticket = ticket(&admin, WEB, ConsoleKind::Vnc, ConsoleMode::View).unwrap().ticket;
-    admin.at_console(&ticket).unwrap();
-    drop(open);
-}
-
-#[test]
 fn no_ticket_is_in_a_log_a_record_or_the_database() {
     let mut scene = Scene::new();
     let tickets: Vec<String> =

@@ -1,10 +1,10 @@
 //! Several who look at one VM: whose keys reach it, and what each is told of the others.
 
-use horcrux_integration_tests::{Viewer, wait_until};
+use horcrux_integration_tests::{Caller, Viewer, wait_until};
 use horcrux_proto::console::Notice;
 use horcrux_proto::v1::{ConsoleKind, ConsoleMode};
 
-use super::scene::{GREETING, Scene};
+use super::scene::{GREETING, Scene, WEB, ticket};
 
 /// RFC 6143: a key goes down, and up.
 const KEY_DOWN: [u8; 8] = [4, 1, 0, 0, 0, 0, 0, 0x61];
@@ -132,12 +132,25 @@ fn what_is_no_part_of_rfb_ends_the_console() {
 #[test]
 fn nobody_has_more_consoles_than_there_may_be_and_those_that_are_open_stay() {
     let scene = Scene::new();
-    let open: Vec<Viewer> = (0..16).map(|_| scene.at(ConsoleKind::Vnc, ConsoleMode::View)).collect();
-    let more = scene.caller().viewer().unwrap();
-    more.text(&scene.ticket(ConsoleKind::Vnc, ConsoleMode::View)).unwrap();
-    let (_, code, words) = more.end().unwrap();
-    assert_eq!((code, words.as_str()), (4429, "this VM has 16 consoles open already"));
-    assert_eq!(scene.bob.json(&["console", "list"]).unwrap().as_array().unwrap().len(), 16);
+    let carol = scene.controller.person("carol").unwrap();
+    let grant = ["grant", "create", "--yes", "--user", "carol", "--role", "VmUser", "--path", "/vms"];
+    scene.admin.json(&grant).unwrap();
+    let callers = [scene.caller(), scene.admin.caller().unwrap(), carol.caller().unwrap()];
+    let made = |caller: &Caller| ticket(caller, WEB, ConsoleKind::Vnc, ConsoleMode::View).unwrap().ticket;
+    let full = |caller: &Caller, who: &str| {
+        let more = caller.viewer().unwrap();
+        more.text(&made(caller)).unwrap();
+        let (_, code, words) = more.end().unwrap();
+        assert_eq!((code, words), (4429, format!("{who} consoles open already")));
+    };
+    // One user leaves places to others.
+    let mut open: Vec<Viewer> = Vec::new();
+    for caller in &callers[..2] {
+        open.extend((0..8).map(|_| caller.at_console(&made(caller)).unwrap()));
+        full(caller, "of this VM you have 8");
+    }
+    full(&callers[2], "this VM has 16");
+    assert_eq!(scene.admin.json(&["console", "list"]).unwrap().as_array().unwrap().len(), 16);
     for viewer in &open {
         viewer.bytes(GREETING[0]).unwrap();
         viewer.read_until(&[1, 1]).unwrap();
