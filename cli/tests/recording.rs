@@ -45,9 +45,26 @@ async fn a_recording_plays_in_a_terminal_that_is_given_back_when_it_is_left() {
         screen.shows("[paused: any key goes on]").await;
         terminal.types(b" ");
         terminal.types(keys);
-        screen.shows("end of the recording").await;
-        assert_eq!(child.wait().await.unwrap().code(), Some(0));
+        screen.shows("left before its end: not checked").await;
+        assert_eq!(child.wait().await.unwrap().code(), Some(1));
         assert_eq!(terminal.modes(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_vm_has_a_terminal_answer_nothing_and_hides_no_verdict() {
+    let scene = Secure::start().await;
+    for (id, verdict, code) in
+        [("c", "end of the recording", 0), ("d", "not intact: what is there is not what was recorded", 1)]
+    {
+        let terminal = Terminal::open();
+        let mut child = terminal.run(program(scene.dir.path(), &["recording", "play", id]));
+        let screen = &mut terminal.screen();
+        screen.shows("one\x1b[?25l\x1b[8mtwo\x1b[!p").await;
+        screen.shows("\x1b[0m").await;
+        screen.shows("\x1b[?25h").await;
+        screen.shows(verdict).await;
+        assert_eq!(child.wait().await.unwrap().code(), Some(code), "{id}");
     }
 }
 

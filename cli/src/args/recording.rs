@@ -20,7 +20,8 @@ pub enum RecordingCommand {
     },
     /// Play a recorded serial line in this terminal, as fast as it went then.
     ///
-    /// Any key pauses and goes on; q or Ctrl-C leaves.
+    /// Any key pauses and goes on; q or Ctrl-C leaves. At its end it is told whether anybody changed it.
+    /// What would make this terminal answer, or change more than its screen, is left out.
     Play {
         /// Its id, from `recording list`.
         id: String,

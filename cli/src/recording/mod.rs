@@ -1,6 +1,7 @@
 //! `horcruxctl recording`.
 
 mod cast;
+mod filter;
 mod play;
 
 use std::fs::{File, OpenOptions};

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::cast::{Event, Events};
+use super::filter::Filter;
 use super::{Reading, tell_missing};
 use crate::App;
 use crate::console::raw::Raw;
@@ -47,22 +48,35 @@ pub(super) async fn run(app: &App, mut reading: Reading, speed: f64) -> Result<(
         app.say(&format!("the serial line of {vm}, as {user} saw it: any key pauses, q leaves"));
     }
     let raw = has_keys.then(|| Raw::start(io::stdin())).transpose().context("take over the terminal")?;
+    let mut filter = Filter::default();
     let played = tokio::select! {
-        played = play(&mut reading, Clock::new(speed, Instant::now()), has_keys) => played,
+        played = play(&mut reading, &mut filter, Clock::new(speed, Instant::now()), has_keys) => played,
         () = terminated => Ok(Flow::Leave),
         _ = hung_up.recv() => Ok(Flow::Leave),
     };
+    // What the VM left there may hide what is told now.
+    let reset = if io::stdout().is_terminal() { write(&filter.reset()) } else { Ok(()) };
     drop(raw);
     if has_keys {
-        app.say("\nend of the recording");
+        app.say("");
     }
     match played? {
-        Flow::GoOn => reading.checked(),
-        Flow::Leave => Ok(()),
+        Flow::GoOn => {
+            if has_keys {
+                app.say("end of the recording");
+            }
+            reset.and(reading.checked())
+        }
+        Flow::Leave => Err(Failure::Refused("left before its end: not checked".to_owned())),
     }
 }
 
-async fn play(reading: &mut Reading, mut clock: Clock, has_keys: bool) -> Result<Flow, Failure> {
+async fn play(
+    reading: &mut Reading,
+    filter: &mut Filter,
+    mut clock: Clock,
+    has_keys: bool,
+) -> Result<Flow, Failure> {
     let (mut keys, mut events) = (tokio::io::stdin(), Events::default());
     while let Some(bytes) = reading.next().await? {
         for event in events.add(&bytes).context("read the recording")? {
@@ -74,9 +88,10 @@ async fn play(reading: &mut Reading, mut clock: Clock, has_keys: bool) -> Result
                     if !has_keys {
                         sleep_until(clock.due(at)).await;
                     }
-                    write(&text)?;
+                    write(&filter.pass(&text))?;
                 }
-                Event::Mark(text) => write(&format!("\r\n[{}]\r\n", shown(&text)))?,
+                // In colours that the VM didn't choose: they may hide it.
+                Event::Mark(text) => write(&format!("\x1b[0m\r\n[{}]\r\n", shown(&text)))?,
             }
         }
     }

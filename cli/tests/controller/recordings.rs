@@ -16,6 +16,9 @@ use super::Shared;
 /// A login at once, a word a moment later, and another that nobody waits for.
 pub(crate) const CAST: &str = "{\"version\":2,\"width\":80,\"height\":24}\n[0.0,\"o\",\"login: \"]\n[0.2,\"o\",\"welcome\"]\n[86400.0,\"o\",\"bye\"]\n";
 
+/// What a terminal would answer, and what hides what comes after it.
+const HOSTILE: &str = "{\"version\":2,\"width\":80,\"height\":24}\n[0.0,\"o\",\"one\\u001bP$q\\\"\"]\n[0.0,\"o\",\"q\\u001b\\\\\\u001b[6\"]\n[0.0,\"o\",\"n\\u001b]0;title\\u0007\\u001b[?25l\\u001b[8mtwo\"]\n";
+
 #[tonic::async_trait]
 impl RecordingService for Shared {
     type ReadStream = Pin<Box<dyn Stream<Item = Result<RecordingServiceReadResponse, Status>> + Send>>;
@@ -28,13 +31,15 @@ impl RecordingService for Shared {
         Ok(Response::new(RecordingServiceListResponse::default()))
     }
 
-    /// `a` is whole, and `b` was changed.
+    /// `a` is whole, and `b` was changed; so are `c` and `d`, of a VM that means harm.
     async fn read(
         &self,
         request: Request<RecordingServiceReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         self.0.check(&request)?;
-        let intact = request.into_inner().name == "a";
+        let name = request.into_inner().name;
+        let intact = ["a", "c"].contains(&&*name);
+        let cast = if ["c", "d"].contains(&&*name) { HOSTILE } else { CAST };
         let problem =
             if intact { String::new() } else { "what is there is not what was recorded".to_owned() };
         let recording = Recording {
@@ -46,8 +51,8 @@ impl RecordingService for Shared {
         };
         let parts = [
             Part::Recording(recording),
-            Part::Data(CAST.as_bytes()[..50].to_vec().into()),
-            Part::Data(CAST.as_bytes()[50..].to_vec().into()),
+            Part::Data(cast.as_bytes()[..50].to_vec().into()),
+            Part::Data(cast.as_bytes()[50..].to_vec().into()),
             Part::Verdict(RecordingVerdict { intact, broken_at: 50, problem }),
         ];
         let messages = parts.map(|part| Ok(RecordingServiceReadResponse { part: Some(part) }));

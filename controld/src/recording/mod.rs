@@ -88,8 +88,8 @@ impl Recordings {
         for row in store.open_recordings().await.map_err(RecordingError::Store)? {
             cut_short(&dir, &store, &row).await.map_err(RecordingError::Store)?;
         }
-        let used = store.recorded_bytes().await.map_err(RecordingError::Store)?;
-        let space = Space::new(dir.clone(), store.clone(), counts, quota, used);
+        let taken = store.recorded_bytes().await.map_err(RecordingError::Store)?;
+        let space = Space::new(dir.clone(), store.clone(), counts, quota, &taken);
         Ok(Self { dir, store, space, tasks, open: Arc::default() })
     }
 
@@ -104,12 +104,13 @@ impl Recordings {
         };
         let (tape, header) = Tape::begin(&title);
         let length = u64::try_from(header.len()).unwrap_or(u64::MAX);
-        if !self.space.take(length).await {
+        let share = self.space.of(&row.vm);
+        if !share.begin(length).await {
             return Err(RecordingError::Full);
         }
         // Before the file: one that nothing knows of would stay for good.
         if let Err(error) = self.store.begin_recording(&row).await {
-            self.space.give(length);
+            share.give(length);
             return Err(RecordingError::Store(error));
         }
         let made = {
@@ -123,13 +124,13 @@ impl Recordings {
         let file = match made {
             Ok(file) => file,
             Err(source) => {
-                self.space.give(length);
+                share.give(length);
                 self.store.delete_recording(&row.id).await.map_err(RecordingError::Store)?;
                 return Err(RecordingError::Write { path, source });
             }
         };
         let (mut recorder, course, pieces) = Recorder::new(row.keeps_input);
-        let writer = Writer::new(row.id.clone(), file, self.space.clone(), &recorder, (tape, &header));
+        let writer = Writer::new(row.id.clone(), file, share, &recorder, (tape, &header));
         self.opened().insert(row.id.clone(), Arc::clone(&course));
         let (all, id) = (self.clone(), row.id);
         let task = self.tasks.spawn(async move {
@@ -141,6 +142,7 @@ impl Recordings {
                 tracing::error!(recording = id, %error, "a recording's end is not on record");
             }
             all.opened().remove(&id);
+            all.space.has_ended();
             written
         });
         recorder.is_written_by(task);

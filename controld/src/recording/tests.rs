@@ -85,7 +85,7 @@ async fn listed(recordings: &Recordings) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_that_have_ended_make_room_and_one_that_goes_on_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let recordings = opened(dir.path(), 10_000).await;
+    let recordings = opened(dir.path(), 40_000).await;
     made(&recordings, "a", 1, 4000).await;
     made(&recordings, "b", 2, 4000).await;
     made(&recordings, "c", 3, 4000).await;
@@ -97,9 +97,77 @@ async fn the_oldest_that_have_ended_make_room_and_one_that_goes_on_does_not() {
     assert_eq!(listed(&recordings).await, ["d"]);
     // After a restart what is there still counts.
     drop(recordings);
-    let recordings = opened(dir.path(), 10_000).await;
+    let recordings = opened(dir.path(), 40_000).await;
     made(&recordings, "e", 5, 4000).await;
     assert_eq!(listed(&recordings).await, ["e"]);
+}
+
+const OTHER: &str = "c0ffee00-0000-4000-8000-000000000002";
+
+fn of(vm: &str, row: RecordingRow) -> RecordingRow {
+    RecordingRow { vm: vm.to_owned(), ..row }
+}
+
+/// Once all that was said is written or shed: what was shed.
+async fn shed(recordings: &Recordings, id: &str, said: i64) -> i64 {
+    let settled = async {
+        loop {
+            let row = recordings.find(id).await.unwrap().unwrap();
+            if row.shed > 0 || row.size > said {
+                return row.shed;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_much_one_vm_says_the_recordings_of_others_stay_and_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let recordings = opened(dir.path(), 40_000).await;
+    for (id, began_ms) in [("a", 1), ("b", 2), ("c", 3)] {
+        made(&recordings, id, began_ms, 2500).await;
+    }
+    // An own one that has ended makes room; then there is none, and what comes is shed while the console goes on.
+    for round in 0..2_u32 {
+        let own = format!("own{round}");
+        let begun = recordings.begin(of(OTHER, row(&own, 4)), ConsoleKind::Serial).await.unwrap();
+        begun.said(&vec![b'a'; 9000].into());
+        assert_eq!(shed(&recordings, &own, 9000).await, 0, "{round}");
+        begun.said(&vec![b'b'; 9000].into());
+        assert_eq!(shed(&recordings, &own, 18_000).await, 9000, "{round}");
+        let another = recordings.begin(row("d", 5), ConsoleKind::Serial).await.unwrap();
+        another.said(&b"login".to_vec().into());
+        assert_eq!(another.end().await.unwrap().shed, 0);
+        assert_eq!(begun.end().await.unwrap().shed, 9000);
+        let text = std::fs::read_to_string(dir.path().join("recordings").join(&own)).unwrap();
+        assert!(text.contains("9000 bytes are missing here"));
+        assert_eq!(listed(&recordings).await, ["d", &own, "c", "b", "a"], "{round}");
+        recordings.store.delete_recording("d").await.unwrap();
+        std::fs::remove_file(dir.path().join("recordings/d")).unwrap();
+    }
+    // After a restart each VM has what it had.
+    drop(recordings);
+    let recordings = opened(dir.path(), 40_000).await;
+    let begun = recordings.begin(of(OTHER, row("own2", 6)), ConsoleKind::Serial).await.unwrap();
+    begun.said(&vec![b'a'; 9000].into());
+    assert_eq!(begun.end().await.unwrap().shed, 0);
+    assert_eq!(listed(&recordings).await, ["own2", "c", "b", "a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_recordings_that_go_on_take_all_there_is_another_begins_in_the_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let recordings = opened(dir.path(), 40_000).await;
+    for vm in ["1", "2", "3", "4"] {
+        let share = recordings.space.of(vm);
+        while share.take(10).await {}
+    }
+    let begun = recordings.begin(row("a", 1), ConsoleKind::Serial).await.unwrap();
+    begun.said(&b"login".to_vec().into());
+    assert_eq!(begun.end().await.unwrap().shed, 5);
+    assert_eq!(listed(&recordings).await, ["a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::chain::{Chain, Link};
-use super::space::Space;
+use super::space::Share;
 use super::tape::{Tape, What};
 
 /// What waits for the disk, of one recording: pieces, and their bytes.
@@ -141,7 +141,7 @@ pub(super) struct Writer {
     pub(super) id: String,
     pub(super) began: Instant,
     pub(super) file: Arc<File>,
-    pub(super) space: Space,
+    pub(super) share: Share,
     pub(super) course: Arc<Course>,
     tape: Tape,
     chain: Chain,
@@ -159,7 +159,7 @@ impl Writer {
     pub(super) fn new(
         id: String,
         file: File,
-        space: Space,
+        share: Share,
         recorder: &Recorder,
         (tape, header): (Tape, &[u8]),
     ) -> Self {
@@ -173,7 +173,7 @@ impl Writer {
             id,
             began,
             file: Arc::new(file),
-            space,
+            share,
             course,
             tape,
             chain,
@@ -235,7 +235,9 @@ impl Writer {
         self.course.waiting.fetch_sub(length, Ordering::Relaxed);
         let mut chain = self.chain.clone();
         chain.add(&out);
-        if self.append(out, Charge::Asks).await {
+        // That bytes are missing is told wherever it ends, and in no more than a line.
+        let charge = if length > 0 { Charge::Asks } else { Charge::Takes };
+        if self.append(out, charge).await {
             (self.tape, self.chain) = (tape, chain);
         } else {
             self.missed = marked + length;
@@ -263,9 +265,9 @@ impl Writer {
             return true;
         }
         match charge {
-            Charge::Asks if !self.space.take(length).await => return false,
+            Charge::Asks if !self.share.take(length).await => return false,
             Charge::Asks => {}
-            Charge::Takes => self.space.take_anyway(length),
+            Charge::Takes => self.share.take_anyway(length),
         }
         let (file, at) = (Arc::clone(&self.file), self.end);
         let wrote = tokio::task::spawn_blocking(move || {
@@ -283,7 +285,7 @@ impl Writer {
                 true
             }
             Err(error) => {
-                self.space.give(length);
+                self.share.give(length);
                 // Told once: a full disk is told by each piece otherwise.
                 if !std::mem::replace(&mut self.has_failed, true) {
                     tracing::error!(recording = self.id, error = %Causes(&error), "a recording can't be written: what is missing in it is counted");

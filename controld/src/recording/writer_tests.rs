@@ -3,6 +3,7 @@ use std::path::Path;
 use horcrux_proto::v1::{ConsoleKind, RecordingVerdict};
 
 use super::super::check::{Check, Noted};
+use super::super::space::Space;
 use super::super::tape::Title;
 use super::*;
 use crate::app::Counts;
@@ -10,16 +11,17 @@ use crate::store::Store;
 
 const PLENTY: u64 = 1 << 30;
 
-async fn space(dir: &Path, quota: u64) -> Space {
-    Space::new(dir.to_owned(), Store::open(dir).await.unwrap(), Counts::default(), quota, 0)
+async fn space(dir: &Path, quota: u64) -> Share {
+    let store = Store::open(dir).await.unwrap();
+    Space::new(dir.to_owned(), store, Counts::default(), quota, &[]).of("vm")
 }
 
-fn begun(kind: ConsoleKind, file: File, space: Space) -> (Recorder, Writer, mpsc::Receiver<Piece>) {
+fn begun(kind: ConsoleKind, file: File, share: Share) -> (Recorder, Writer, mpsc::Receiver<Piece>) {
     let title = Title { kind, began_ms: 0, vm: String::new(), display_name: String::new() };
     let (tape, header) = Tape::begin(&title);
     let (recorder, _, pieces) = Recorder::new(true);
     file.write_all_at(&header, 0).ok();
-    let writer = Writer::new("x".to_owned(), file, space, &recorder, (tape, &header));
+    let writer = Writer::new("x".to_owned(), file, share, &recorder, (tape, &header));
     (recorder, writer, pieces)
 }
 
@@ -121,10 +123,17 @@ async fn a_full_disk_costs_the_recording_and_not_the_console() {
 
 #[tokio::test]
 async fn what_no_room_is_left_for_is_marked() {
+    // In the second there isn't even room for that.
+    for quota in [4000, 4] {
+        no_room(quota).await;
+    }
+}
+
+async fn no_room(quota: u64) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("recording");
     let file = File::create_new(&path).unwrap();
-    let (recorder, writer, pieces) = begun(ConsoleKind::Serial, file, space(dir.path(), 1000).await);
+    let (recorder, writer, pieces) = begun(ConsoleKind::Serial, file, space(dir.path(), quota).await);
     recorder.said(&Bytes::from(vec![b'a'; 2000]));
     drop(recorder);
     let written = writer.run(pieces).await;

@@ -29,6 +29,15 @@ pub struct RecordingRow {
     pub last_link: Option<Vec<u8>>,
 }
 
+/// One that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Oldest {
+    pub id: String,
+    pub vm: String,
+    pub size: i64,
+    pub ended_ms: i64,
+}
+
 impl Store {
     pub async fn recording_policies(&self) -> Result<Vec<PolicyRow>, StoreError> {
         let all = "SELECT subject, scope, keeps_input FROM recording_policies ORDER BY subject";
@@ -126,11 +135,16 @@ impl Store {
         sqlx::query_as(open).fetch_all(&self.reader).await.map_err(doing("list open recordings"))
     }
 
-    /// Of those that have ended: which ended first, and when.
-    pub async fn oldest_recording(&self) -> Result<Option<(String, i64)>, StoreError> {
-        let oldest =
-            "SELECT id, ended_ms FROM recordings WHERE ended_ms IS NOT NULL ORDER BY ended_ms, id LIMIT 1";
-        sqlx::query_as(oldest).fetch_optional(&self.writer).await.map_err(doing("find the oldest recording"))
+    /// The one that ended first, of those of one VM or of all.
+    pub async fn oldest_recording(&self, vm: Option<&str>) -> Result<Option<Oldest>, StoreError> {
+        sqlx::query_as(
+            "SELECT id, vm, size, ended_ms FROM recordings WHERE ended_ms IS NOT NULL AND ($1 IS NULL OR vm = $1)
+             ORDER BY ended_ms, id LIMIT 1",
+        )
+        .bind(vm)
+        .fetch_optional(&self.writer)
+        .await
+        .map_err(doing("find the oldest recording"))
     }
 
     pub async fn delete_recording(&self, id: &str) -> Result<(), StoreError> {
@@ -138,11 +152,11 @@ impl Store {
         gone.execute(&self.writer).await.map(|_| ()).map_err(doing("forget a recording"))
     }
 
-    /// Bytes of those that have ended.
-    pub async fn recorded_bytes(&self) -> Result<u64, StoreError> {
-        let sum = "SELECT coalesce(sum(size), 0) FROM recordings WHERE ended_ms IS NOT NULL";
-        let bytes: i64 =
-            sqlx::query_scalar(sum).fetch_one(&self.reader).await.map_err(doing("sum recordings up"))?;
-        Ok(u64::try_from(bytes).unwrap_or_default())
+    /// Bytes of those that have ended, by VM.
+    pub async fn recorded_bytes(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let sums = "SELECT vm, sum(size) FROM recordings WHERE ended_ms IS NOT NULL GROUP BY vm";
+        let sums: Vec<(String, i64)> =
+            sqlx::query_as(sums).fetch_all(&self.reader).await.map_err(doing("sum recordings up"))?;
+        Ok(sums.into_iter().map(|(vm, bytes)| (vm, u64::try_from(bytes).unwrap_or_default())).collect())
     }
 }

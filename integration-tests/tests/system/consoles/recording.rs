@@ -267,7 +267,7 @@ fn a_console_that_must_be_recorded_and_cannot_be_is_not_opened() {
 
 #[test]
 fn the_oldest_recordings_make_room_for_the_next() {
-    let scene = Scene::on(Controller::start_with("recording_quota = \"1MiB\"\n").unwrap());
+    let scene = Scene::on(Controller::start_with("recording_quota = \"4MiB\"\n").unwrap());
     set(&scene, &format!("vms/{WEB}"), "serial", &[]);
     let much = vec![b'x'; 48 << 10];
     let mut ids = Vec::new();
