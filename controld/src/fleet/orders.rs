@@ -45,6 +45,19 @@ pub enum OrderError {
     Random,
 }
 
+impl OrderError {
+    /// It is certain that nothing was done.
+    #[must_use]
+    pub fn is_not_done(&self) -> bool {
+        match self {
+            Self::NotSaid(_) | Self::Unreached(_) | Self::Refused(_) | Self::Forbidden(_) | Self::Random => {
+                true
+            }
+            Self::Failed(_) | Self::Unknown(_) => false,
+        }
+    }
+}
+
 /// Sends orders, and hears how they ended.
 #[derive(Clone, Debug)]
 pub struct Orders(Arc<Inner>);
