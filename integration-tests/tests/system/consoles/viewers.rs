@@ -115,8 +115,26 @@ fn a_serial_line_is_one_for_all_who_look_at_it() {
     control(&second, true);
     second.bytes(b"in control").unwrap();
     scene.opened("what the second types", |opened| opened.told == b"login: bob\nin control");
+    assert_eq!(scene.node.consoles().closed(), [""; 0], "the second still looks at it");
     drop(second);
     scene.opened("its end", |opened| opened.is_over);
+    is_ordered_closed(&scene, &console.order.console_id);
+}
+
+#[test]
+fn who_leaves_a_screen_has_its_node_ordered_to_close_it() {
+    let scene = Scene::new();
+    drop(scene.screen(ConsoleMode::View));
+    is_ordered_closed(&scene, &scene.opened("the screen", |_| true).order.console_id);
+}
+
+fn is_ordered_closed(scene: &Scene, id: &String) {
+    wait_until("the order to close it", || {
+        let closed = scene.node.consoles().closed();
+        anyhow::ensure!(closed.contains(id), "{closed:?}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]
