@@ -199,6 +199,7 @@ fn refused(place: &Place, error: &OrderError) -> End {
     let code = match error {
         OrderError::NotSaid(_) | OrderError::Unreached(_) => CloseCode::Node,
         OrderError::Forbidden(_) | OrderError::Refused(_) => CloseCode::Refused,
+        OrderError::TooMany => CloseCode::TooMany,
         OrderError::Failed(_) | OrderError::Unknown(_) | OrderError::Random => CloseCode::Failed,
     };
     End::new(code, format!("nodes/{}: {error}", place.node))

@@ -3,6 +3,7 @@
 use horcrux_integration_tests::{Viewer, wait_until};
 use horcrux_proto::console::Notice;
 use horcrux_proto::v1::{ConsoleKind, ConsoleMode};
+use horcrux_transport::websocket::Heard;
 
 use super::scene::{GREETING, Scene};
 
@@ -160,4 +161,21 @@ fn nobody_has_more_consoles_than_there_may_be_and_those_that_are_open_stay() {
         viewer.bytes(GREETING[0]).unwrap();
         viewer.read_until(&[1, 1]).unwrap();
     }
+}
+
+#[test]
+fn a_node_is_ordered_to_open_only_so_many_in_a_minute_and_to_close_them_all() {
+    let scene = Scene::new();
+    let turned_away = (0..200).find_map(|_| {
+        let viewer = scene.caller().viewer().unwrap();
+        viewer.text(&scene.ticket(ConsoleKind::Vnc, ConsoleMode::View)).unwrap();
+        match viewer.next("the console").unwrap().1 {
+            Heard::Closed { code, reason } => Some((code, reason)),
+            Heard::Text(_) | Heard::Bytes(_) => None,
+        }
+    });
+    assert_eq!(turned_away, Some((4429, "nodes/here: too many orders in a minute".to_owned())));
+    let opened = scene.node.consoles().opened();
+    assert_eq!(opened.len(), 110);
+    opened.iter().for_each(|opened| is_ordered_closed(&scene, &opened.order.console_id));
 }
