@@ -141,7 +141,8 @@ impl Viewer {
         }
     }
 
-    fn next(&self, what: &str) -> anyhow::Result<(Instant, Heard)> {
+    /// What it hears next, and when it came.
+    pub fn next(&self, what: &str) -> anyhow::Result<(Instant, Heard)> {
         self.heard.recv_timeout(PATIENCE).with_context(|| format!("waited for {what}"))
     }
 }

@@ -21,7 +21,7 @@ use super::line::{Line, Lines, Said, ToNode, for_vm};
 use super::place::Place;
 use super::session::{FromViewer, ToViewer, ended, goodbye};
 use super::ticket::{Ticket, TicketHash};
-use super::{Code, Consoles, End, Open, PER_NODE, State};
+use super::{Consoles, End, Open, PER_NODE, State};
 use crate::access::keys::KeyError;
 use crate::live::Live;
 
@@ -135,12 +135,11 @@ impl Channel {
     /// Runs until it ends, or its console does.
     pub async fn run(self, live: &Live, lines: &Lines, socket: WebSocket) {
         let (mut to_viewer, from_viewer) = socket.split();
-        let (id, mut ending) = (self.id(), self.ending.clone());
-        let mut place = None;
+        let mut ending = self.ending.clone();
         let end = tokio::select! {
             biased;
             Ok(end) = ended(&mut ending) => end,
-            carried = self.carry(live, lines, &mut place, (&mut to_viewer, from_viewer)) => match carried {
+            carried = self.carry(live, lines, (&mut to_viewer, from_viewer)) => match carried {
                 Ok(why) => return self.has_closed(why, to_viewer).await,
                 Err(end) => {
                     if self.number == 0 {
@@ -151,22 +150,17 @@ impl Channel {
             },
         };
         goodbye(&mut to_viewer, &end).await;
-        // As with other consoles: where the viewer was thrown out, horcrux-privd closes it, whatever the agent does.
-        if let (Code::Closed(_), Some(Place { node_id, .. })) = (end.code, &place) {
-            lines.close(&id, node_id, &self.open.user).await;
-        }
     }
 
-    /// Returns why the VM's side ended. Says in `place` where it was ordered.
+    /// Returns why the VM's side ended.
     async fn carry(
         &self,
         live: &Live,
         lines: &Lines,
-        place: &mut Option<Place>,
         (to_viewer, from_viewer): (&mut ToViewer, FromViewer),
     ) -> Result<String, End> {
-        let place = place.insert(self.place(live).await?);
-        let line = lines.open(&self.id(), &self.open.vm, ConsoleKind::Spice, place, &self.open.user).await?;
+        let place = self.place(live).await?;
+        let line = lines.open(&self.id(), &self.open.vm, ConsoleKind::Spice, &place, &self.open.user).await?;
         say(to_viewer, &Notice::ChannelOpened).await?;
         let to_vm = line.to_vm();
         tokio::select! {

@@ -1,10 +1,10 @@
 //! A VM's side of a console: what its node brings, after it was ordered to.
 //!
 //! A screen is opened anew for each viewer: QEMU serves several. A serial line is one: it is opened once, and all who look
-//! at it share what it says. One of them who doesn't read is waited for while it is alone, and cut off once others wait.
+//! at it share what it says ([`super::shared`]).
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,20 +19,18 @@ use tokio_util::task::TaskTracker;
 use tonic::{Status, Streaming};
 
 use super::place::Place;
+use super::shared::{Shared, Viewer};
 use super::{Consoles, End};
 use crate::fleet::orders::{Operation, OrderError, Orders};
 
 /// From the order being carried out to its stream being here.
 const BROUGHT_WITHIN: Duration = Duration::from_secs(10);
+/// That it was closed is waited for so long, also by a controller that stops.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 /// No console is open for longer, whoever holds it; it can be opened again.
 const LONGEST_MS: i64 = 12 * 3600 * 1000;
 /// Messages on their way to the VM, and to one viewer of a shared line: a mebibyte.
 pub const QUEUE: usize = 16;
-/// What one who joins a serial line is shown of it.
-const BACKLOG: usize = 16 << 10;
-/// How long one who doesn't read keeps the others waiting.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_secs(1);
 
 pub type ToNode = mpsc::Sender<Result<CarryResponse, Status>>;
 
@@ -55,7 +53,8 @@ pub enum Said {
 #[derive(Debug)]
 pub struct Line {
     from_vm: FromVm,
-    to_vm: ToNode,
+    /// Others have it too where the line is shared.
+    ordered: Arc<Ordered>,
 }
 
 #[derive(Debug)]
@@ -79,9 +78,28 @@ type Slot = Arc<tokio::sync::Mutex<Option<Serial>>>;
 #[derive(Debug)]
 struct Serial {
     node_id: String,
-    joining: mpsc::Sender<mpsc::Sender<Said>>,
-    /// Held by those who look at it: without one, its node closes it.
-    to_vm: mpsc::WeakSender<Result<CarryResponse, Status>>,
+    joining: mpsc::Sender<Viewer>,
+    /// Held by those who look at it.
+    ordered: Weak<Ordered>,
+}
+
+/// What a node brought.
+#[derive(Debug)]
+struct Ordered {
+    to_vm: ToNode,
+    _to_close: ToClose,
+}
+
+/// A node that was ordered to open something is ordered to close it when nobody has it any more: whatever its agent keeps
+/// of it is of no use then.
+#[derive(Debug)]
+struct ToClose {
+    lines: Lines,
+    id: String,
+    node_id: String,
+    actor: String,
+    /// It was not opened.
+    is_not: bool,
 }
 
 impl Lines {
@@ -100,8 +118,8 @@ impl Lines {
         actor: &str,
     ) -> Result<Line, End> {
         if kind != ConsoleKind::Serial {
-            let Carried { from_node, to_node } = self.order(id, vm, kind, place, actor).await?;
-            return Ok(Line { from_vm: FromVm::Own(Box::new(from_node)), to_vm: to_node });
+            let (from_node, ordered) = self.order(id, vm, kind, place, actor).await?;
+            return Ok(Line { from_vm: FromVm::Own(Box::new(from_node)), ordered: Arc::new(ordered) });
         }
         let slot = {
             let mut all = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,22 +128,26 @@ impl Lines {
             Arc::clone(all.entry(*vm).or_default())
         };
         let mut slot = slot.lock().await;
-        let (viewer, from_vm) = mpsc::channel(QUEUE);
-        if let Some(serial) = slot.as_ref().filter(|serial| serial.node_id == place.node_id)
-            && let Some(to_vm) = serial.to_vm.upgrade()
-            && serial.joining.send(viewer.clone()).await.is_ok()
-        {
-            return Ok(Line { from_vm: FromVm::Shared(from_vm), to_vm });
-        }
-        let Carried { from_node, to_node } = self.order(id, vm, kind, place, actor).await?;
+        let (queue, from_vm) = mpsc::channel(QUEUE);
+        let (viewer, from_vm) = (Viewer { id: id.to_owned(), queue }, FromVm::Shared(from_vm));
+        let there = slot.as_ref().filter(|serial| serial.node_id == place.node_id);
+        let joined = match there {
+            Some(serial) => serial.join(viewer).await,
+            None => Err(viewer),
+        };
+        let viewer = match joined {
+            Ok(ordered) => return Ok(Line { from_vm, ordered }),
+            Err(viewer) => viewer,
+        };
+        let (from_node, ordered) = self.order(id, vm, kind, place, actor).await?;
+        let ordered = Arc::new(ordered);
         let (joining, joins) = mpsc::channel(1);
-        let shared = Shared { from_node, joins, viewers: vec![viewer], backlog: VecDeque::new() };
-        self.tasks.spawn(shared.run());
-        *slot = Some(Serial { node_id: place.node_id.clone(), joining, to_vm: to_node.downgrade() });
-        Ok(Line { from_vm: FromVm::Shared(from_vm), to_vm: to_node })
+        self.tasks.spawn(Shared::new(from_node, viewer, joins, self.consoles.clone()).run());
+        *slot = Some(Serial { node_id: place.node_id.clone(), joining, ordered: Arc::downgrade(&ordered) });
+        Ok(Line { from_vm, ordered })
     }
 
-    /// Has the node end a screen that is given up, whatever its agent does.
+    /// Has the node end what was opened there, whatever its agent does.
     pub async fn close(&self, id: &str, node_id: &str, actor: &str) {
         let close = Operation::ConsoleClose(ConsoleClose { console_id: id.to_owned() });
         if let Err(error) = self.orders.carry_out(node_id, actor, close).await {
@@ -140,7 +162,7 @@ impl Lines {
         kind: ConsoleKind,
         place: &Place,
         actor: &str,
-    ) -> Result<Carried, End> {
+    ) -> Result<(Streaming<CarryRequest>, Ordered), End> {
         let failed = |words: String| End::new(CloseCode::Failed, words);
         let awaited = self.consoles.awaits(&place.node_id).map_err(|error| failed(error.to_string()))?;
         let open = Operation::ConsoleOpen(ConsoleOpen {
@@ -151,10 +173,22 @@ impl Lines {
             rendezvous: awaited.rendezvous.to_vec(),
             until_unix_ms: clock::unix_ms() + LONGEST_MS,
         });
-        self.orders.carry_out(&place.node_id, actor, open).await.map_err(|error| refused(place, &error))?;
+        let mut to_close = ToClose {
+            lines: self.clone(),
+            id: id.to_owned(),
+            node_id: place.node_id.clone(),
+            actor: actor.to_owned(),
+            is_not: false,
+        };
+        if let Err(error) = self.orders.carry_out(&place.node_id, actor, open).await {
+            to_close.is_not = error.is_not_done();
+            return Err(refused(place, &error));
+        }
         let mut awaited = awaited;
         match tokio::time::timeout(BROUGHT_WITHIN, &mut awaited.brought).await {
-            Ok(Ok(carried)) => Ok(carried),
+            Ok(Ok(Carried { from_node, to_node: to_vm })) => {
+                Ok((from_node, Ordered { to_vm, _to_close: to_close }))
+            }
             Ok(Err(_)) | Err(_) => Err(failed(format!("nodes/{} did not bring what it opened", place.node))),
         }
     }
@@ -165,9 +199,36 @@ fn refused(place: &Place, error: &OrderError) -> End {
     let code = match error {
         OrderError::NotSaid(_) | OrderError::Unreached(_) => CloseCode::Node,
         OrderError::Forbidden(_) | OrderError::Refused(_) => CloseCode::Refused,
+        OrderError::TooMany => CloseCode::TooMany,
         OrderError::Failed(_) | OrderError::Unknown(_) | OrderError::Random => CloseCode::Failed,
     };
     End::new(code, format!("nodes/{}: {error}", place.node))
+}
+
+impl Serial {
+    /// Gives the viewer back where the line is over.
+    async fn join(&self, viewer: Viewer) -> Result<Arc<Ordered>, Viewer> {
+        let Some(ordered) = self.ordered.upgrade() else { return Err(viewer) };
+        match self.joining.send(viewer).await {
+            Ok(()) => Ok(ordered),
+            Err(mpsc::error::SendError(viewer)) => Err(viewer),
+        }
+    }
+}
+
+impl Drop for ToClose {
+    fn drop(&mut self) {
+        if self.is_not {
+            return;
+        }
+        let (lines, id) = (self.lines.clone(), std::mem::take(&mut self.id));
+        let (node_id, actor) = (std::mem::take(&mut self.node_id), std::mem::take(&mut self.actor));
+        self.lines.tasks.spawn(async move {
+            if tokio::time::timeout(CLOSED_WITHIN, lines.close(&id, &node_id, &actor)).await.is_err() {
+                tracing::debug!(console = id, "the node doesn't say that it ended a console");
+            }
+        });
+    }
 }
 
 impl Line {
@@ -176,7 +237,8 @@ impl Line {
         match &mut self.from_vm {
             FromVm::Own(stream) => said(stream).await,
             FromVm::Shared(queue) => {
-                let over = || Said::Ended("others look at this line too, and you read too slowly".to_owned());
+                // One who was cut off has its console ended.
+                let over = || Said::Ended("the line ended".to_owned());
                 queue.recv().await.unwrap_or_else(over)
             }
         }
@@ -184,12 +246,12 @@ impl Line {
 
     #[must_use]
     pub fn to_vm(&self) -> ToNode {
-        self.to_vm.clone()
+        self.ordered.to_vm.clone()
     }
 }
 
 /// The next of a node's stream.
-async fn said(stream: &mut Streaming<CarryRequest>) -> Said {
+pub(super) async fn said(stream: &mut Streaming<CarryRequest>) -> Said {
     loop {
         match stream.message().await {
             Ok(Some(CarryRequest { message: Some(carry_request::Message::Data(bytes)) })) => {
@@ -212,68 +274,4 @@ async fn said(stream: &mut Streaming<CarryRequest>) -> Said {
 #[must_use]
 pub fn for_vm(bytes: Bytes) -> CarryResponse {
     CarryResponse { message: Some(carry_response::Message::Data(bytes)) }
-}
-
-/// A serial line that some look at.
-struct Shared {
-    from_node: Streaming<CarryRequest>,
-    joins: mpsc::Receiver<mpsc::Sender<Said>>,
-    viewers: Vec<mpsc::Sender<Said>>,
-    backlog: VecDeque<u8>,
-}
-
-impl Shared {
-    async fn run(mut self) {
-        let mut look = tokio::time::interval(LOOK);
-        loop {
-            tokio::select! {
-                said = said(&mut self.from_node) => {
-                    self.remember(&said);
-                    self.deliver(&said).await;
-                    if matches!(said, Said::Ended(_)) {
-                        return;
-                    }
-                }
-                Some(viewer) = self.joins.recv() => self.join(viewer),
-                _ = look.tick() => {}
-            }
-            self.viewers.retain(|viewer| !viewer.is_closed());
-            // The node notices that nobody looks any more by the end of its stream.
-            if self.viewers.is_empty() && self.joins.is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn join(&mut self, viewer: mpsc::Sender<Said>) {
-        let before: Vec<u8> = self.backlog.iter().copied().collect();
-        if !before.is_empty() && viewer.try_send(Said::Bytes(before.into())).is_err() {
-            return;
-        }
-        self.viewers.push(viewer);
-    }
-
-    fn remember(&mut self, said: &Said) {
-        if let Said::Bytes(bytes) = said {
-            self.backlog.extend(bytes.iter());
-            let over = self.backlog.len().saturating_sub(BACKLOG);
-            self.backlog.drain(..over);
-        }
-    }
-
-    async fn deliver(&mut self, said: &Said) {
-        let mut slow = Vec::new();
-        for (at, viewer) in self.viewers.iter().enumerate() {
-            while let Err(waits) = tokio::time::timeout(PATIENCE, viewer.send(said.clone())).await {
-                if self.viewers.len() > 1 || !self.joins.is_empty() {
-                    tracing::info!(%waits, "a viewer of a serial line reads too slowly, and is cut off");
-                    slow.push(at);
-                    break;
-                }
-            }
-        }
-        for at in slow.into_iter().rev() {
-            self.viewers.remove(at);
-        }
-    }
 }

@@ -26,6 +26,7 @@ pub mod line;
 pub mod place;
 pub mod rfb;
 pub mod session;
+mod shared;
 mod spice;
 pub mod ticket;
 mod up;

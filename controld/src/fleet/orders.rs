@@ -1,9 +1,9 @@
 //! Orders to nodes: each is signed for one node and one minute, goes over that node's stream, and is carried out or refused
 //! there. What comes back is what the node says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use horcrux_envelope::Signer;
 use horcrux_envelope::v1::Envelope;
@@ -23,6 +23,10 @@ const ACCEPTED_WITHIN: Duration = Duration::from_secs(10);
 const DONE_WITHIN: Duration = Duration::from_secs(20);
 /// Of one order: that it was accepted, and how it ended.
 const ANSWERS: usize = 4;
+/// Consoles that a node is ordered to open in a minute. Each is ordered closed once, and 64 are open at most: that is fewer
+/// orders than the 300 of which its horcrux-privd takes no more, so that closing is never refused.
+const OPENS: usize = 110;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Why it was not done, or may not have been. The words are the node's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +45,26 @@ pub enum OrderError {
     /// Nobody knows whether it was done.
     #[error("it is not known whether it was done: {0}")]
     Unknown(String),
+    #[error("too many orders in a minute")]
+    TooMany,
     #[error("no randomness")]
     Random,
+}
+
+impl OrderError {
+    /// It is certain that nothing was done.
+    #[must_use]
+    pub fn is_not_done(&self) -> bool {
+        match self {
+            Self::NotSaid(_)
+            | Self::Unreached(_)
+            | Self::Refused(_)
+            | Self::Forbidden(_)
+            | Self::TooMany
+            | Self::Random => true,
+            Self::Failed(_) | Self::Unknown(_) => false,
+        }
+    }
 }
 
 /// Sends orders, and hears how they ended.
@@ -61,6 +83,8 @@ struct Inner {
 struct State {
     /// Of the last order to each node, by its id.
     sequences: HashMap<String, u64>,
+    /// When each node was ordered to open something, within the last minute.
+    opens: HashMap<String, VecDeque<Instant>>,
     /// By command id: whose answer is awaited, and by whom.
     awaited: HashMap<String, (String, mpsc::Sender<Answer>)>,
 }
@@ -113,6 +137,10 @@ impl Orders {
         operation: Operation,
     ) -> Result<(), OrderError> {
         let mut state = self.state();
+        if matches!(operation, Operation::ConsoleOpen(_)) {
+            let opens = state.opens.entry(node_id.to_owned()).or_default();
+            may_open(opens, clock::monotonic())?;
+        }
         let now_ms = clock::unix_ms();
         let sequence = state.sequences.entry(node_id.to_owned()).or_default();
         // By the clock, so that it grows over restarts without being kept.
@@ -164,6 +192,18 @@ impl Drop for Awaited<'_> {
     }
 }
 
+/// Counts one more, unless there were too many.
+fn may_open(opens: &mut VecDeque<Instant>, now: Instant) -> Result<(), OrderError> {
+    while opens.front().is_some_and(|at| now.saturating_duration_since(*at) >= MINUTE) {
+        opens.pop_front();
+    }
+    if opens.len() >= OPENS {
+        return Err(OrderError::TooMany);
+    }
+    opens.push_back(now);
+    Ok(())
+}
+
 fn ended((status, why): Answer) -> Result<(), OrderError> {
     Err(match status {
         OrderStatus::Done => return Ok(()),
@@ -173,4 +213,21 @@ fn ended((status, why): Answer) -> Result<(), OrderError> {
         OrderStatus::Failed => OrderError::Failed(why),
         OrderStatus::Unknown | OrderStatus::Unspecified | OrderStatus::Accepted => OrderError::Unknown(why),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ordered_to_open_no_more_in_any_minute_than_it_takes() {
+        let (mut opens, began) = (VecDeque::new(), clock::monotonic());
+        let after = |seconds| began + Duration::from_secs(seconds);
+        (0..OPENS - 1).for_each(|_| may_open(&mut opens, after(50)).unwrap());
+        may_open(&mut opens, after(55)).unwrap();
+        assert_eq!(may_open(&mut opens, after(109)), Err(OrderError::TooMany));
+        (0..OPENS - 1).for_each(|_| may_open(&mut opens, after(110)).unwrap());
+        assert_eq!(may_open(&mut opens, after(114)), Err(OrderError::TooMany));
+        may_open(&mut opens, after(115)).unwrap();
+    }
 }

@@ -4,11 +4,15 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use horcrux_integration_tests::{Opened, wait_until};
+use horcrux_integration_tests::{Caller, Opened, wait_until};
 use horcrux_proto::console::MAX_MESSAGE;
 use horcrux_proto::v1::{ConsoleKind, ConsoleMode};
+use horcrux_transport::clock;
 use horcrux_transport::websocket::{Heard, Receiver, Sender};
+
+use tokio::runtime::Runtime;
 
 use super::scene::{Scene, WEB, ticket};
 
@@ -17,6 +21,10 @@ const VIEWERS: usize = 8;
 const KEPT: usize = 2 << 20;
 /// A VM that has said no more in so many looks, ten a second, waits.
 const LOOKS: usize = 20;
+/// Longer than a machine with much to do takes between two messages.
+const NOTICED: Duration = Duration::from_millis(500);
+/// What is said after the others were ended: each of them would have been full of it.
+const QUEUED: usize = 4 << 20;
 
 /// A VM that says what it can, until it is told to stop.
 struct Talker {
@@ -46,6 +54,17 @@ fn resident(scene: &Scene) -> usize {
     line.split_whitespace().next().unwrap().parse::<usize>().unwrap() << 10
 }
 
+/// Looks at `web1`, and reads up to the VM's first bytes.
+fn at(runtime: &Runtime, caller: &Caller, kind: ConsoleKind) -> (Sender, Receiver) {
+    let ticket = ticket(caller, WEB, kind, ConsoleMode::View).unwrap().ticket;
+    runtime.block_on(async {
+        let (mut sender, mut receiver) = caller.websocket().await.unwrap();
+        sender.text(&ticket).await.unwrap();
+        while !matches!(receiver.next().await.unwrap(), Heard::Bytes(_)) {}
+        (sender, receiver)
+    })
+}
+
 #[test]
 fn viewers_who_do_not_read_have_their_vms_wait_and_get_all_of_it_later() {
     let scene = Scene::new();
@@ -53,14 +72,8 @@ fn viewers_who_do_not_read_have_their_vms_wait_and_get_all_of_it_later() {
     let caller = scene.caller();
     let mut viewers: Vec<(Sender, Receiver, Opened)> = Vec::new();
     for _ in 0..VIEWERS {
-        let ticket = ticket(&caller, WEB, ConsoleKind::Vnc, ConsoleMode::View).unwrap().ticket;
-        let (sender, receiver) = runtime.block_on(async {
-            let (mut sender, mut receiver) = caller.websocket().await.unwrap();
-            sender.text(&ticket).await.unwrap();
-            // Up to what the screen says first.
-            while !matches!(receiver.next().await.unwrap(), Heard::Bytes(_)) {}
-            (sender, receiver)
-        });
+        // Up to what the screen says first.
+        let (sender, receiver) = at(&runtime, &caller, ConsoleKind::Vnc);
         viewers.push((sender, receiver, scene.node.consoles().opened().pop().unwrap()));
     }
     let before = resident(&scene);
@@ -101,4 +114,79 @@ fn viewers_who_do_not_read_have_their_vms_wait_and_get_all_of_it_later() {
     for talker in talkers {
         talker.thread.join().unwrap();
     }
+}
+
+#[test]
+fn who_reads_a_serial_line_is_held_up_once_by_those_who_do_not_and_these_are_ended() {
+    let scene = Scene::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let caller = scene.caller();
+    let first = scene.serial();
+    first.bytes(b"login").unwrap();
+    first.read_until(b"login").unwrap();
+    let line = scene.opened("the line", |opened| opened.told == b"login");
+    let lookers: Vec<_> = (0..VIEWERS).map(|_| at(&runtime, &caller, ConsoleKind::Serial)).collect();
+    let talker = Talker::start(line.clone());
+    // In control, and reads all that comes.
+    let (mut last, mut longest, mut held_up) = (clock::monotonic(), Duration::ZERO, Duration::ZERO);
+    let mut listen = || {
+        let (at, _) = first.next("the VM").unwrap();
+        let waited = at.saturating_duration_since(last);
+        (last, longest) = (at, longest.max(waited));
+        if waited > NOTICED {
+            held_up += waited;
+        }
+    };
+    let is_over = || scene.bob.json(&["console", "list"]).unwrap().as_array().unwrap().len() == 1;
+    thread::scope(|scope| {
+        let over = scope.spawn(|| wait_until("the others to be ended", || Ok(anyhow::ensure!(is_over()))));
+        while !over.is_finished() {
+            listen();
+        }
+        over.join().unwrap().unwrap();
+    });
+    // It goes on for it, and for nobody else.
+    let more = talker.said.load(Ordering::Relaxed) + VIEWERS * QUEUED;
+    while talker.said.load(Ordering::Relaxed) < more {
+        listen();
+    }
+    eprintln!("held up for {held_up:?}, {longest:?} at once");
+    assert!(held_up < Duration::from_millis(1500), "held up for {held_up:?}");
+    assert_eq!(scene.node.consoles().opened().len(), 1, "the line was opened again");
+    let log = scene.admin.json(&["audit", "list", "--limit", "200"]).unwrap().to_string();
+    let ended = log.matches("others look at this line too, and you read too slowly").count();
+    assert_eq!(ended, VIEWERS, "{log}");
+    talker.stop.store(true, Ordering::Relaxed);
+    drop((first, lookers, scene));
+    talker.thread.join().unwrap();
+}
+
+#[test]
+fn who_looks_at_a_serial_line_alone_has_the_vm_wait_until_another_comes() {
+    let scene = Scene::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let caller = scene.caller();
+    let ticket = scene.ticket(ConsoleKind::Serial, ConsoleMode::View);
+    let _alone = runtime.block_on(async {
+        let (mut sender, receiver) = caller.websocket().await.unwrap();
+        sender.text(&ticket).await.unwrap();
+        (sender, receiver)
+    });
+    let talker = Talker::start(scene.opened("the line", |_| true));
+    let (mut last, mut looks) = (0, 0);
+    wait_until("the VM to wait", || {
+        let now = talker.said.load(Ordering::Relaxed);
+        looks = if now == last && now > MAX_MESSAGE { looks + 1 } else { 0 };
+        last = now;
+        anyhow::ensure!(looks >= LOOKS, "{now} bytes were said");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(scene.bob.json(&["console", "list"]).unwrap().as_array().unwrap().len(), 1);
+    let second = scene.serial();
+    second.read_until(&[7; MAX_MESSAGE]).unwrap();
+    assert!(talker.said.load(Ordering::Relaxed) > last);
+    talker.stop.store(true, Ordering::Relaxed);
+    drop((second, scene));
+    talker.thread.join().unwrap();
 }

@@ -3,6 +3,7 @@
 use horcrux_integration_tests::{Caller, Viewer, wait_until};
 use horcrux_proto::console::Notice;
 use horcrux_proto::v1::{ConsoleKind, ConsoleMode};
+use horcrux_transport::websocket::Heard;
 
 use super::scene::{GREETING, Scene, WEB, ticket};
 
@@ -115,8 +116,26 @@ fn a_serial_line_is_one_for_all_who_look_at_it() {
     control(&second, true);
     second.bytes(b"in control").unwrap();
     scene.opened("what the second types", |opened| opened.told == b"login: bob\nin control");
+    assert_eq!(scene.node.consoles().closed(), [""; 0], "the second still looks at it");
     drop(second);
     scene.opened("its end", |opened| opened.is_over);
+    is_ordered_closed(&scene, &console.order.console_id);
+}
+
+#[test]
+fn who_leaves_a_screen_has_its_node_ordered_to_close_it() {
+    let scene = Scene::new();
+    drop(scene.screen(ConsoleMode::View));
+    is_ordered_closed(&scene, &scene.opened("the screen", |_| true).order.console_id);
+}
+
+fn is_ordered_closed(scene: &Scene, id: &String) {
+    wait_until("the order to close it", || {
+        let closed = scene.node.consoles().closed();
+        anyhow::ensure!(closed.contains(id), "{closed:?}");
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]
@@ -155,4 +174,21 @@ fn nobody_has_more_consoles_than_there_may_be_and_those_that_are_open_stay() {
         viewer.bytes(GREETING[0]).unwrap();
         viewer.read_until(&[1, 1]).unwrap();
     }
+}
+
+#[test]
+fn a_node_is_ordered_to_open_only_so_many_in_a_minute_and_to_close_them_all() {
+    let scene = Scene::new();
+    let turned_away = (0..200).find_map(|_| {
+        let viewer = scene.caller().viewer().unwrap();
+        viewer.text(&scene.ticket(ConsoleKind::Vnc, ConsoleMode::View)).unwrap();
+        match viewer.next("the console").unwrap().1 {
+            Heard::Closed { code, reason } => Some((code, reason)),
+            Heard::Text(_) | Heard::Bytes(_) => None,
+        }
+    });
+    assert_eq!(turned_away, Some((4429, "nodes/here: too many orders in a minute".to_owned())));
+    let opened = scene.node.consoles().opened();
+    assert_eq!(opened.len(), 110);
+    opened.iter().for_each(|opened| is_ordered_closed(&scene, &opened.order.console_id));
 }
