@@ -148,7 +148,7 @@ impl Lines {
     }
 
     /// Has the node end what was opened there, whatever its agent does.
-    pub async fn close(&self, id: &str, node_id: &str, actor: &str) {
+    async fn close(&self, id: &str, node_id: &str, actor: &str) {
         let close = Operation::ConsoleClose(ConsoleClose { console_id: id.to_owned() });
         if let Err(error) = self.orders.carry_out(node_id, actor, close).await {
             tracing::debug!(console = id, %error, "the node was not made to end a console");

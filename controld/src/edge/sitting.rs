@@ -23,7 +23,6 @@ use crate::access::keys::{KeyError, random_hex};
 use crate::access::path::Path;
 use crate::app::App;
 use crate::console::channels::Channels;
-use crate::console::place::Place;
 use crate::console::session::{Session, goodbye};
 use crate::console::{self, End, Opening, Seat};
 use crate::recording::Demand;
@@ -98,17 +97,6 @@ pub(super) async fn sit(
     tracing::info!(console = id, why = end.words, seconds, down, up, "console closed");
     if let Err(error) = app.audit.event(&entry(ended), &end.words).await {
         tracing::error!(error = %Chain(&error), console = id, "a console's end is not on record");
-    }
-    // A node's agent closes what it carried when nobody takes it; where the viewer was thrown out, its horcrux-privd does.
-    // A serial line is others' too; channels see to it themselves.
-    let thrown_out = matches!(end.code, console::Code::Closed(_));
-    if thrown_out && kind == ConsoleKind::Vnc {
-        let node = open.node();
-        if let Ok(Some(place)) = Place::of(&app.live, &vm).await
-            && place.node == node
-        {
-            app.lines.close(&id, &place.node_id, &row.user).await;
-        }
     }
     Ok(())
 }

@@ -139,7 +139,12 @@ fn who_reads_a_serial_line_is_held_up_once_by_those_who_do_not_and_these_are_end
     };
     let is_over = || scene.bob.json(&["console", "list"]).unwrap().as_array().unwrap().len() == 1;
     thread::scope(|scope| {
-        let over = scope.spawn(|| wait_until("the others to be ended", || Ok(anyhow::ensure!(is_over()))));
+        let over = scope.spawn(|| {
+            wait_until("the others to be ended", || {
+                anyhow::ensure!(is_over());
+                Ok(())
+            })
+        });
         while !over.is_finished() {
             listen();
         }
