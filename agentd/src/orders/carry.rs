@@ -112,16 +112,22 @@ async fn carry(state_dir: &Path, opened: Opened) -> Result<String, CarryError> {
     let mut client = ConsoleLinkClient::new(channel);
     let incoming = tokio::time::timeout(CONNECT, client.carry(ReceiverStream::new(messages))).await;
     let incoming = incoming.map_err(|_| CarryError::NoAnswer)?;
-    let incoming = incoming.map_err(|status| CarryError::NotTaken(status.message().to_owned()))?.into_inner();
-    Ok(tokio::select! {
-        why = up(vm_says, &outgoing) => {
-            let ended = CarryRequest { message: Some(carry_request::Message::Ended(why.clone())) };
-            // A controller that takes nothing more doesn't hear it.
-            drop(tokio::time::timeout(CONNECT, outgoing.send(ended)).await);
-            why
-        }
-        why = down(incoming, to_vm) => why,
-    })
+    let incoming = incoming.map_err(|status| CarryError::NotTaken(status.message().to_owned()))?;
+    let mut incoming = incoming.into_inner();
+    let why = tokio::select! {
+        why = up(vm_says, &outgoing) => why,
+        why = down(&mut incoming, to_vm) => return Ok(why),
+    };
+    let ended = CarryRequest { message: Some(carry_request::Message::Ended(why.clone())) };
+    // A controller that takes nothing more doesn't hear it. One that does ends its side then: left before that, the stream
+    // would be broken off, and the word with it.
+    let told = async {
+        drop(outgoing.send(ended).await);
+        drop(outgoing);
+        while let Ok(Some(_)) = incoming.message().await {}
+    };
+    drop(tokio::time::timeout(CONNECT, told).await);
+    Ok(why)
 }
 
 fn nonblocking(stream: OwnedFd) -> io::Result<UnixStream> {
@@ -149,7 +155,7 @@ async fn up(mut vm_says: OwnedReadHalf, outgoing: &mpsc::Sender<CarryRequest>) -
 }
 
 /// From the controller to the VM, as fast as that takes it.
-async fn down(mut incoming: Streaming<CarryResponse>, mut to_vm: OwnedWriteHalf) -> String {
+async fn down(incoming: &mut Streaming<CarryResponse>, mut to_vm: OwnedWriteHalf) -> String {
     loop {
         let bytes = match incoming.message().await {
             Ok(Some(CarryResponse { message: Some(carry_response::Message::Data(bytes)) })) => bytes,

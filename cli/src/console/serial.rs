@@ -50,7 +50,9 @@ pub(super) async fn run(
     let (vm, node) = (shown(&opened.vm_name), shown(bare(&opened.node)));
     let is_terminal = io::stdin().is_terminal();
     if is_terminal {
-        app.say(&format!("the serial line of {vm} on {node}: Ctrl-] leaves"));
+        let only =
+            if asked.mode == ConsoleMode::View { ", only looking: what you type goes nowhere" } else { "" };
+        app.say(&format!("the serial line of {vm} on {node}: Ctrl-] leaves{only}"));
     }
     let raw = is_terminal.then(|| Raw::start(io::stdin())).transpose().context("take over the terminal")?;
     let talk = if raw.is_some() { Talk::Raw } else { Talk::Lines };

@@ -67,8 +67,12 @@ impl App {
             }
             RecordingCommand::Policy(PolicyCommand::Set { subject, scope, keep_input, change }) => {
                 let run = Run::of(change);
+                // A bare name is a VM's, as everywhere.
+                let subject = subject.trim_start_matches('/');
+                let subject =
+                    if subject.contains('/') { subject.to_owned() } else { format!("vms/{subject}") };
                 let policy = RecordingPolicy {
-                    subject: subject.trim_start_matches('/').to_owned(),
+                    subject: subject.clone(),
                     scope: scope.wire().into(),
                     keeps_input: keep_input,
                 };

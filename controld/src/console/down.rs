@@ -14,10 +14,10 @@ use horcrux_proto::v1::NodeState;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::line::{Line, Said};
+use super::line::{AGENT_LEFT, Line, Said};
 use super::place::Place;
 use super::session::{Clocks, Current, Session, ToViewer};
-use super::{End, Open};
+use super::{Code, End, Open};
 use crate::recording::writer::Recorder;
 
 pub(super) const PING: Duration = Duration::from_secs(30);
@@ -60,7 +60,9 @@ impl Down<'_> {
             let Session { lines, place, actor, .. } = &self.session;
             let line = match lines.open(&self.open.id, &self.open.vm, self.open.kind, place, actor).await {
                 Ok(line) => line,
-                Err(end) if Instant::now() >= until => return Err(end),
+                Err(end) if Instant::now() >= until || end.code == Code::Closed(CloseCode::Refused) => {
+                    return Err(end);
+                }
                 Err(end) => {
                     tokio::time::sleep(LOOK).await;
                     self.session.place = self.session.follow(&self.open.vm, &end.words, true).await?;
@@ -79,7 +81,7 @@ impl Down<'_> {
             drop(self.set_line.send(None));
             let told = if why.is_empty() { "its screen or line closed" } else { &why };
             say(to_viewer, &Notice::Waiting { why: told.to_owned() }).await?;
-            let held = began.elapsed() >= HELD;
+            let held = began.elapsed() >= HELD || why == AGENT_LEFT;
             self.session.place = self.session.follow(&self.open.vm, &why, held).await?;
             number += 1;
             until = Instant::now() + FOLLOW_FOR;

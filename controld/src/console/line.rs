@@ -32,6 +32,9 @@ const LONGEST_MS: i64 = 12 * 3600 * 1000;
 /// Messages on their way to the VM, and to one viewer of a shared line: a mebibyte.
 pub const QUEUE: usize = 16;
 
+/// How the VM's side ends where its node's agent was stopped, or is out of reach.
+pub(super) const AGENT_LEFT: &str = "the node's agent went away";
+
 pub type ToNode = mpsc::Sender<Result<CarryResponse, Status>>;
 
 /// The stream that a node brought.
@@ -264,8 +267,11 @@ pub(super) async fn said(stream: &mut Streaming<CarryRequest>) -> Said {
                 return Said::Ended(crate::fleet::said::bounded(why));
             }
             Ok(Some(CarryRequest { message: Some(carry_request::Message::Rendezvous(_)) | None })) => {}
-            Ok(None) => return Said::Ended("the node's stream ended".to_owned()),
-            Err(status) => return Said::Ended(crate::fleet::said::bounded(status.message().to_owned())),
+            Ok(None) => return Said::Ended(AGENT_LEFT.to_owned()),
+            Err(status) => {
+                tracing::debug!(status = status.message(), "a console's stream broke off");
+                return Said::Ended(AGENT_LEFT.to_owned());
+            }
         }
     }
 }

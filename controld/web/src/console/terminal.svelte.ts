@@ -25,6 +25,8 @@ export class Line {
             scrollback: SCROLLBACK,
             fontFamily: FONT,
             fontSize: 14,
+            // Below that the row cuts off what is under the letters: an underscore.
+            lineHeight: 1.2,
             minimumContrastRatio: 4.5,
             linkHandler: { activate: () => undefined },
             disableStdin: true,

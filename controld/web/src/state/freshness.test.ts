@@ -35,3 +35,9 @@ it("doesn't know that a VM is off when its node is not heard", () => {
     expect(staleness(silent(VmState.SHUT_OFF), node(NodeState.DOWN), fleet, 0)).toMatchObject({ label: "down" });
     expect(staleness(silent(VmState.SHUT_OFF), undefined, fleet, 0)).toMatchObject({ label: "unknown" });
 });
+
+it("believes what comes of a VM whose node may not be seen", () => {
+    const heard = { ...silent(VmState.RUNNING), sampledMs: NOW_MS - 1000 };
+    expect(staleness(heard, undefined, fleet, 0)).toBeUndefined();
+    expect(staleness(silent(VmState.RUNNING), undefined, fleet, 0)).toMatchObject({ label: "unknown" });
+});

@@ -23,14 +23,15 @@ export function staleness(
 ): Staleness | undefined {
     const ageMs = age(thing, node, fleet, now);
     switch (node?.object.state) {
-        case undefined:
-            return { label: "unknown", ageMs };
         case NodeState.LATE:
             return { label: "late", ageMs };
         case NodeState.DOWN:
             return { label: "down", ageMs };
         case NodeState.NEVER_SEEN:
             return { label: "not seen", ageMs };
+        case undefined:
+            // Who may not see the node still sees what comes of the VM.
+            return ageMs !== undefined && ageMs <= STALE_AFTER_MS ? undefined : { label: "unknown", ageMs };
         case NodeState.UNSPECIFIED:
         case NodeState.CONNECTED:
         case NodeState.HERE:

@@ -22,5 +22,6 @@ export function word(schema: DescEnum, number: number): string {
 }
 
 export function sentence(text: string): string {
-    return text.charAt(0).toUpperCase() + text.slice(1);
+    // A name is as it is: alice@local, vms/web1.
+    return /^[^\s]*[@/]/u.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1);
 }
