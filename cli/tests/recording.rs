@@ -90,9 +90,12 @@ async fn a_policy_is_set_once_and_only_asked_about_in_a_dry_run() {
     let dry = done(&scene, &[&set[..], &["--dry-run"]].concat()).await;
     assert_eq!(said(&dry), "would set the recording policy of /pools/web\n");
     assert!(done(&scene, &[&set[..], &["--keep-input"]].concat()).await.status.success());
+    // A bare name is a VM's.
+    assert!(done(&scene, &["recording", "policy", "set", "web1", "all"]).await.status.success());
     let asked = scene.controller.0.changes.lock().unwrap().clone();
     let all = "record pools/web RECORDING_SCOPE_ALL";
-    assert_eq!(asked, [format!("would {all} false"), format!("{all} true")]);
+    let vm = "record vms/web1 RECORDING_SCOPE_ALL false".to_owned();
+    assert_eq!(asked, [format!("would {all} false"), format!("{all} true"), vm]);
     for wrong in [["recording", "play", "a", "--speed", "0"], ["recording", "policy", "set", "x", "some"]] {
         assert_eq!(done(&scene, &wrong).await.status.code(), Some(2), "{wrong:?}");
     }

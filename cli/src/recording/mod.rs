@@ -68,11 +68,9 @@ impl App {
             RecordingCommand::Policy(PolicyCommand::Set { subject, scope, keep_input, change }) => {
                 let run = Run::of(change);
                 // A bare name is a VM's, as everywhere.
-                let subject = subject.trim_start_matches('/');
-                let subject =
-                    if subject.contains('/') { subject.to_owned() } else { format!("vms/{subject}") };
+                let path = subject.trim_start_matches('/');
                 let policy = RecordingPolicy {
-                    subject: subject.clone(),
+                    subject: if path.contains('/') { path.to_owned() } else { format!("vms/{path}") },
                     scope: scope.wire().into(),
                     keeps_input: keep_input,
                 };
